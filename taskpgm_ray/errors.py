@@ -1,0 +1,54 @@
+"""Every exception that this package raises on purpose.
+
+Each message says what was wrong, where (task, file, line, field) and what to do about it. The classes take their
+message as the only argument, so that they cross Ray's process borders unchanged (exceptions are pickled there by
+their ``args``).
+"""
+
+
+class TaskPGMError(Exception):
+    """Base of all errors that a user of this package can act upon."""
+
+
+class ConfigError(TaskPGMError, ValueError):
+    """A config field is unknown, of the wrong kind, or contradicts another field."""
+
+
+class InputError(TaskPGMError, ValueError):
+    """An argument of a mathematical function has a wrong shape, sign or value."""
+
+
+class IndefiniteAffinityError(InputError):
+    """An affinity matrix is indefinite on the simplex' tangent space, so the mixture is not well defined."""
+
+
+class DataError(TaskPGMError):
+    """A task source or an example cannot be used: names the task, the file and the line."""
+
+
+class ModelError(TaskPGMError):
+    """The base model or an adapter cannot be loaded, or cannot be served by the engine."""
+
+
+class StorageError(TaskPGMError):
+    """An artifact cannot be read or written, or is damaged."""
+
+
+class ResourceError(TaskPGMError):
+    """The cluster does not have, and did not get in time, what the config asks for."""
+
+
+class TrainingError(TaskPGMError):
+    """A fine-tuning job failed for a reason that a retry would not remove."""
+
+
+class ScoringError(TaskPGMError):
+    """An engine returned unusable log-probabilities, or could not be brought up."""
+
+
+class InertAdapterError(ScoringError):
+    """An adapter predicts exactly what the base model predicts: it was not applied, or learned nothing."""
+
+
+class EvaluationError(TaskPGMError):
+    """Evaluation data are unusable, or a split would be read that must not be read."""

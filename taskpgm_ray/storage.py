@@ -1,0 +1,211 @@
+"""Artifacts: a folder on any pyarrow filesystem, fingerprints, and units whose manifest is written last.
+
+A *unit* is one piece of finished work (a prepared task, an adapter, an adapter's scores on one segment, a trial). Its
+folder is named by the fingerprint of everything it depends on, and its ``manifest.json`` is written after all its
+other files: a unit with a manifest is finished, a unit without one is to be done (again).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import fs as pafs
+from pydantic import BaseModel
+
+from taskpgm_ray.errors import StorageError
+
+MANIFEST = "manifest.json"
+
+
+def fingerprint(*parts: Any) -> str:
+    """16 hex digits that name everything in ``parts`` (JSON values, pydantic models, nested)."""
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_plain)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    raise TypeError(f"cannot fingerprint a {type(value).__name__}")
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A folder on a local disk, S3, GCS or any other pyarrow filesystem. Cheap to pickle: it is only its URI."""
+
+    uri: str
+    """Local path or ``scheme://...`` URI of the folder."""
+    _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def __reduce__(self) -> Any:
+        return Storage, (self.uri,)
+
+    def __truediv__(self, relative: str) -> Storage:
+        return Storage(self.uri.rstrip("/") + "/" + _checked(relative))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the folder is on a filesystem that this machine mounts."""
+        return self._filesystem[0].type_name == "local"
+
+    @property
+    def _filesystem(self) -> tuple[pafs.FileSystem, str]:
+        if "fs" not in self._cache:
+            try:
+                if "://" in self.uri:
+                    self._cache["fs"] = pafs.FileSystem.from_uri(self.uri)
+                else:
+                    self._cache["fs"] = (pafs.LocalFileSystem(), os.path.abspath(self.uri))
+            except (pa.ArrowInvalid, OSError, ValueError) as error:
+                raise StorageError(f"storage {self.uri!r} cannot be opened: {error}") from error
+        return self._cache["fs"]
+
+    def path(self, relative: str = "") -> str:
+        """The path of ``relative`` inside the filesystem (for local storage: on this machine)."""
+        base = self._filesystem[1].rstrip("/")
+        return f"{base}/{_checked(relative)}" if relative else base
+
+    def exists(self, relative: str) -> bool:
+        """Whether a file or folder of this name is there."""
+        return self._filesystem[0].get_file_info(self.path(relative)).type != pafs.FileType.NotFound
+
+    def read_bytes(self, relative: str) -> bytes:
+        """The content of one file."""
+        try:
+            with self._filesystem[0].open_input_stream(self.path(relative), compression=None) as stream:
+                return stream.read()
+        except FileNotFoundError:
+            raise StorageError(f"{self.uri}/{relative} is missing") from None
+        except OSError as error:
+            raise StorageError(f"{self.uri}/{relative} cannot be read: {error}") from error
+
+    def write_bytes(self, relative: str, content: bytes) -> None:
+        """Write one file atomically: readers see the old content, or all of the new."""
+        filesystem, target = self._filesystem[0], self.path(relative)
+        # Object stores publish an object when its upload completes; a local file needs the rename.
+        written = f"{target}.{uuid.uuid4().hex[:8]}.partial" if self.is_local else target
+        try:
+            filesystem.create_dir(target.rpartition("/")[0], recursive=True)
+            with filesystem.open_output_stream(written, compression=None) as stream:
+                stream.write(content)
+            if written != target:
+                filesystem.move(written, target)
+        except OSError as error:
+            raise StorageError(f"{self.uri}/{relative} cannot be written: {error}") from error
+
+    def read_json(self, relative: str) -> Any:
+        """The content of one JSON file."""
+        try:
+            return json.loads(self.read_bytes(relative))
+        except ValueError as error:
+            raise StorageError(f"{self.uri}/{relative} is damaged (not JSON): {error}; remove it to redo it") from error
+
+    def write_json(self, relative: str, value: Any) -> None:
+        """Write one JSON file atomically."""
+        self.write_bytes(relative, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def read_table(self, relative: str, columns: list[str] | None = None) -> pa.Table:
+        """The content of one Parquet file."""
+        import pyarrow.parquet as pq
+
+        try:
+            return pq.read_table(self.path(relative), filesystem=self._filesystem[0], columns=columns)
+        except FileNotFoundError:
+            raise StorageError(f"{self.uri}/{relative} is missing") from None
+        except (pa.ArrowInvalid, OSError) as error:
+            raise StorageError(f"{self.uri}/{relative} is damaged: {error}; remove its folder to redo it") from error
+
+    def write_table(self, relative: str, table: pa.Table) -> None:
+        """Write one Parquet file atomically (zstd)."""
+        import pyarrow.parquet as pq
+
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self.write_bytes(relative, sink.getvalue().to_pybytes())
+
+    def names(self, relative: str = "") -> list[str]:
+        """Sorted names of the entries of a folder; empty when there is no such folder."""
+        selector = pafs.FileSelector(self.path(relative), allow_not_found=True)
+        return sorted(info.base_name for info in self._filesystem[0].get_file_info(selector))
+
+    def delete(self, relative: str) -> None:
+        """Remove one folder with all that is in it, if it is there."""
+        if self.exists(relative):
+            self._filesystem[0].delete_dir(self.path(relative))
+
+    def upload(self, folder: str | Path, relative: str) -> None:
+        """Copy every file of a local folder (not its subfolders) to ``relative``."""
+        for file in sorted(Path(folder).iterdir()):
+            if file.is_file():
+                self.write_bytes(f"{relative}/{file.name}", file.read_bytes())
+
+    def local_copy(self, relative: str) -> Path:
+        """A local folder with the files of ``relative``: the folder itself on local storage, else a cached copy."""
+        if self.is_local:
+            return Path(self.path(relative))
+        target = Path(tempfile.gettempdir()) / "taskpgm-cache" / fingerprint(self.uri) / relative
+        if not target.exists():
+            partial = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.partial")
+            partial.mkdir(parents=True)
+            for name in self.names(relative):
+                (partial / name).write_bytes(self.read_bytes(f"{relative}/{name}"))
+            try:
+                partial.rename(target)
+            except OSError:
+                # Another process of this node finished the same copy first; the files are equal.
+                if not target.exists():
+                    raise
+        return target
+
+    def check_writable(self) -> None:
+        """Raise a `StorageError` now, rather than after hours of work, when nothing can be written here."""
+        probe = f".writable-{uuid.uuid4().hex[:8]}"
+        self.write_bytes(probe, b"")
+        self._filesystem[0].delete_file(self.path(probe))
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One piece of work in its own folder of the study; finished once its manifest is there."""
+
+    storage: Storage
+    path: str
+    """Folder of the unit relative to the study, for example ``adapters/boolq-1f0c...``."""
+
+    @property
+    def files(self) -> Storage:
+        """The unit's folder as a storage."""
+        return self.storage / self.path
+
+    def done(self) -> bool:
+        """Whether the unit is finished."""
+        return self.storage.exists(f"{self.path}/{MANIFEST}")
+
+    def manifest(self) -> dict[str, Any]:
+        """What was recorded when the unit was finished."""
+        return self.storage.read_json(f"{self.path}/{MANIFEST}")
+
+    def finish(self, manifest: dict[str, Any]) -> None:
+        """Mark the unit as finished. Call it after all its files are written, never before."""
+        self.storage.write_json(f"{self.path}/{MANIFEST}", manifest)
+
+
+def missing(units: list[Unit]) -> Iterator[Unit]:
+    """The units that are still to be done, in order."""
+    return (unit for unit in units if not unit.done())
+
+
+def _checked(relative: str) -> str:
+    """Refuse names that would leave the study's folder."""
+    if relative.startswith("/") or ".." in relative.split("/"):
+        raise StorageError(f"{relative!r} would leave the study's folder")
+    return relative
