@@ -1,0 +1,174 @@
+"""``mixture.json``: the document that a study hands over, written and checked here."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from taskpgm_ray.errors import InputError, StorageError
+
+VERSION = 1
+"""Version of the document's schema."""
+WEIGHT_TOLERANCE = 1e-9
+"""How far the weights' sum may be from 1."""
+
+
+def mixture_document(
+    *,
+    study: str,
+    fingerprint: str,
+    names: Sequence[str],
+    weights: Sequence[float],
+    counts: Sequence[int],
+    available: Sequence[int],
+    sources: Sequence[str],
+    tau: float | None,
+    energy: float | None = None,
+    gap: float | None = None,
+    affinity: str = "jsd",
+    gamma: float | None = None,
+    beta: float | None = None,
+    lambda_: float | None = None,
+    chosen: str = "taskpgm",
+) -> dict[str, Any]:
+    """The content of ``mixture.json``, checked.
+
+    Args:
+        study: Name of the study.
+        fingerprint: What the mixture depends on.
+        names: Task names [n], unique.
+        weights: Share of each task [n]; non-negative, sum 1.
+        counts: Examples of each task [n]; their sum is the size of the mixture.
+        available: Training examples that each task has [n].
+        sources: Where each task comes from [n].
+        tau: The balance n * beta / lambda; None when a baseline was chosen.
+        energy: Energy of the mixture.
+        gap: Certified duality gap of the energy.
+        affinity: Kind of affinity: ``jsd`` or ``pmi``.
+        gamma: Bandwidth of the JSD kernel per nat.
+        beta: The balance as the user gave it, where given as beta and lambda.
+        lambda_: The same for lambda.
+        chosen: ``taskpgm``, or the name of the baseline that was chosen instead.
+
+    Raises:
+        InputError: The lists differ in length, or the document would not be valid (see `check_mixture`).
+    """
+    columns = {"weights": weights, "counts": counts, "available": available, "sources": sources}
+    for column, values in columns.items():
+        if len(values) != len(names):
+            raise InputError(f"{len(names)} task names but {len(values)} {column}")
+    tasks: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "weight": float(weight),
+            "count": int(count),
+            "available": int(existing),
+            "epochs": int(count) / int(existing) if existing else None,
+            "source": source,
+        }
+        for name, weight, count, existing, source in zip(names, weights, counts, available, sources, strict=True)
+    ]
+    document = {
+        "version": VERSION,
+        "study": study,
+        "fingerprint": fingerprint,
+        "chosen": chosen,
+        "tau": _number(tau),
+        "beta_over_lambda": None if tau is None else float(tau) / len(tasks),
+        "beta": _number(beta),
+        "lambda": _number(lambda_),
+        "energy": _number(energy),
+        "gap": _number(gap),
+        "affinity": affinity,
+        "gamma": _number(gamma),
+        "examples": sum(task["count"] for task in tasks),
+        "tasks": tasks,
+    }
+    check_mixture(document, "the mixture")
+    return document
+
+
+def load_mixture(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read and check a ``mixture.json``.
+
+    Args:
+        path: A local path or a ``scheme://`` URI.
+
+    Raises:
+        StorageError: The file is missing, cannot be read, or is not JSON.
+        InputError: It is JSON but no valid mixture.
+    """
+    from taskpgm_ray.storage import Storage
+
+    folder, _, name = os.fspath(path).rpartition("/")
+    storage = Storage(folder or ("/" if os.fspath(path).startswith("/") else "."))
+    try:
+        document = json.loads(storage.read_bytes(name))
+    except ValueError as error:
+        raise StorageError(f"{os.fspath(path)} is not JSON: {error}; export the mixture again") from error
+    check_mixture(document, os.fspath(path))
+    return document
+
+
+def check_mixture(document: Any, where: str) -> None:
+    """Check a document against the schema.
+
+    Args:
+        document: The content of a ``mixture.json``.
+        where: How messages call it.
+
+    Raises:
+        InputError: A field is missing or of the wrong kind, a weight or count is negative, a name occurs twice, the
+            weights do not sum to 1 within 1e-9, or the counts do not sum to ``examples``.
+    """
+    if not isinstance(document, dict):
+        raise InputError(f"{where}: a mixture is a JSON object, not a {type(document).__name__}")
+    if document.get("version") != VERSION:
+        raise InputError(f"{where}: schema version {document.get('version')!r}; this program reads version {VERSION}")
+    for key in ("study", "fingerprint", "affinity"):
+        if not isinstance(document.get(key), str):
+            raise InputError(f"{where}: {key} must be a string, not {document.get(key)!r}")
+    for key in ("tau", "beta_over_lambda", "energy", "gap"):
+        if key not in document or not (document[key] is None or _is_number(document[key])):
+            raise InputError(f"{where}: {key} must be a number or null, not {document.get(key)!r}")
+    tasks = document.get("tasks")
+    if not isinstance(tasks, list) or not tasks:
+        raise InputError(f"{where}: tasks must be a list with at least one task")
+    seen: set[str] = set()
+    for i, task in enumerate(tasks):
+        _check_task(task, f"{where}: tasks[{i}]")
+        if task["name"] in seen:
+            raise InputError(f"{where}: the task {task['name']!r} occurs twice")
+        seen.add(task["name"])
+    total = math.fsum(task["weight"] for task in tasks)
+    if abs(total - 1) > WEIGHT_TOLERANCE:
+        raise InputError(f"{where}: the weights sum to {total!r}, not to 1")
+    examples = sum(task["count"] for task in tasks)
+    if examples != document.get("examples"):
+        raise InputError(f"{where}: the counts sum to {examples}, but examples is {document.get('examples')!r}")
+
+
+def _check_task(task: Any, where: str) -> None:
+    if not isinstance(task, dict):
+        raise InputError(f"{where} must be an object, not {task!r}")
+    if not isinstance(task.get("name"), str) or not task["name"]:
+        raise InputError(f"{where}.name must be a non-empty string, not {task.get('name')!r}")
+    if not _is_number(task.get("weight")) or task["weight"] < 0:
+        raise InputError(f"{where}.weight of {task['name']!r} must be a number >= 0, not {task.get('weight')!r}")
+    for key in ("count", "available"):
+        value = task.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise InputError(f"{where}.{key} of {task['name']!r} must be a whole number >= 0, not {value!r}")
+    if task["count"] and not task["available"]:
+        raise InputError(f"{where}: {task['name']!r} is to give {task['count']} examples but has none")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None else float(value)

@@ -1,0 +1,212 @@
+"""The sections that say what the mixture rests on: affinities, adapters, coverage, cost, versions and config."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from taskpgm_ray.report import matrices
+from taskpgm_ray.report.data import ReportData
+from taskpgm_ray.report.order import MOST_CELLS, Clustering
+from taskpgm_ray.report.page import Page, Section, note, paragraph, warning
+from taskpgm_ray.report.tables import Cell, table
+from taskpgm_ray.report.text import amount, duration, number, percent
+
+LEAST_COVERAGE = 0.95
+"""Mean mass on the support below which a divergence leaves out too much to be trusted silently."""
+MOST_LOW_CELLS = 50
+MOST_TABLE_COLUMNS = 30
+
+
+def affinity(data: ReportData, clustering: Clustering, page: Page) -> Section:
+    """S, JSD and PMI as heat maps, and each task's nearest and farthest neighbour."""
+    n = len(data.tasks)
+    if n == 1:
+        return Section("affinity", "Affinities", note("With a single task there is nothing to compare."))
+    joined = f" Each cell is the mean over up to {-(-n // MOST_CELLS)} neighbouring tasks." if n > MOST_CELLS else ""
+    kind, gamma = data.mixture.get("affinity", "jsd"), data.gamma
+    width = f", gamma = {number(gamma)} per nat" if gamma is not None else ""
+    panels = {
+        "Affinity S": page.figure(
+            "affinity",
+            matrices.affinity(data, clustering),
+            f"Affinity of each pair of tasks ({kind}{width}); 1 is the same behaviour. Tasks are ordered by average-"
+            f"linkage clustering on the square root of JSD, drawn as the tree: blocks on the diagonal are families."
+            + joined,
+        ),
+        "JSD": page.figure(
+            "divergence",
+            matrices.divergence(data, clustering),
+            "Mean Jensen-Shannon divergence of the adapters' predictions in nats, in the same order; 0 is the same "
+            "behaviour, ln 2 = 0.693 the most." + joined,
+        ),
+    }
+    missing = ""
+    if data.pmi is None:
+        missing = note("Pointwise mutual information was not computed.")
+    else:
+        panels["PMI"] = page.figure(
+            "pmi",
+            matrices.pmi(data, clustering),
+            "Pointwise mutual information in nats: how much more likely the row's adapter makes the right answers of "
+            "the column's task than the base model does. Blue helps, red harms; the matrix is not symmetric." + joined,
+        )
+    panels["Neighbours"] = _neighbours(data)
+    if n <= MOST_TABLE_COLUMNS:
+        panels["JSD table"] = _divergences(data, clustering)
+    return Section("affinity", "Affinities", page.tabs("affinity", panels) + missing)
+
+
+def _neighbours(data: ReportData) -> str:
+    divergence = np.array(data.divergence, dtype=float)
+    nearest = np.argmin(divergence + np.diag(np.full(len(divergence), np.inf)), axis=1)
+    farthest = np.argmax(divergence, axis=1)
+    mean = divergence.sum(axis=1) / (len(divergence) - 1)
+    rows: list[list[Cell | str]] = []
+    for i, name in enumerate(data.names):
+        j, k = int(nearest[i]), int(farthest[i])
+        error = [] if data.divergence_se is None else [_value(data.divergence_se[i, j])]
+        rows.append(
+            [name, data.names[j], _value(divergence[i, j]), *error, data.names[k], _value(divergence[i, k]),
+             _value(mean[i])]
+        )  # fmt: skip
+    error_header = [] if data.divergence_se is None else ["± standard error"]
+    header = ["task", "nearest", "JSD", *error_header, "farthest", "JSD (farthest)", "mean JSD"]
+    return table(header, rows, "Nearest and farthest task of each task by JSD in nats")
+
+
+def _divergences(data: ReportData, clustering: Clustering) -> str:
+    rows: list[list[Cell | str]] = []
+    for i in clustering.order:
+        row: list[Cell | str] = [data.names[i]]
+        for j in clustering.order:
+            error = "" if data.divergence_se is None or i == j else f" ± {data.divergence_se[i, j]:.3f}"
+            row.append(Cell(f"{data.divergence[i, j]:.3f}{error}", float(data.divergence[i, j])))
+        rows.append(row)
+    header = ["task", *(data.names[j] for j in clustering.order)]
+    return table(header, rows, "Mean JSD in nats of each pair of tasks, with standard errors")
+
+
+def tasks(data: ReportData) -> Section:
+    """Each task's data and what its own adapter learned."""
+    rows: list[list[Cell | str]] = []
+    unlearned: list[str] = []
+    drops = [_drop(task) for task in data.tasks]
+    largest = max((d for d in drops if d is not None), default=0.0)
+    for task, drop in zip(data.tasks, drops, strict=True):
+        if drop is not None and drop <= 0:
+            unlearned.append(task["name"])
+        bar = None if drop is None or largest <= 0 else max(0.0, drop) / largest
+        rows.append(
+            [
+                task["name"],
+                str(task.get("source") or ""),
+                *(Cell(number(task.get(key)), task.get(key)) for key in ("train", "probes", "cut")),
+                *(_value(task.get(key)) for key in ("heldout_loss_before", "heldout_loss_after")),
+                Cell(number(drop), drop, bar=bar, mark="bad" if drop is not None and drop <= 0 else None),
+                Cell(amount(task.get("tokens")), task.get("tokens")),
+                Cell(duration(task.get("seconds")), task.get("seconds")),
+            ]
+        )
+    header = ["task", "source", "train", "probes", "cut", "loss before", "loss after", "drop", "tokens", "time"]
+    lost = (
+        f"The adapter did not lower the held-out loss of its own task: {_listed(unlearned)}. Its affinities are noise."
+    )
+    return Section(
+        "tasks",
+        "Tasks and their adapters",
+        paragraph(
+            "Loss is in nats per answer token on the task's own probes, which no adapter trained on: before with the "
+            "base model, after with the task's own adapter. Cut counts the prompts that were too long and lost their beginning."
+        )
+        + (warning(lost) if unlearned else "")
+        + table(header, rows, "Data, held-out loss and cost of each task's adapter"),
+    )
+
+
+def coverage(data: ReportData, clustering: Clustering, page: Page) -> Section:
+    """How much of each predictive distribution the common support holds."""
+    title = "Coverage of the support"
+    if data.coverage is None:
+        return Section("coverage", title, note("Coverage was not recorded."))
+    mass = np.asarray(data.coverage, dtype=float)
+    low = np.argwhere(mass < LEAST_COVERAGE)
+    worst = low[np.argsort(mass[tuple(low.T)], kind="stable")]
+    row, column = np.unravel_index(np.argmin(mass), mass.shape)
+    lead = paragraph(
+        f"On average {percent(mass.mean())} of the predicted probability lies on the tokens that are compared one by "
+        f"one; the rest counts as one tail. The least is {percent(mass.min())}: adapter {data.coverage_names[row]} on "
+        f"the probes of {data.names[column]}."
+    )
+    alarm = ""
+    if len(worst):
+        alarm = warning(
+            f"{len(worst)} of {mass.size} combinations keep less than {percent(LEAST_COVERAGE, 0)} of the mass on the "
+            "support. The divergences of these adapters may be too small; raise scoring.top_k."
+        ) + table(
+            ["adapter", "probes of", "mass on the support"],
+            [
+                [data.coverage_names[i], data.names[j], Cell(percent(mass[i, j], 2), float(mass[i, j]), mark="warn")]
+                for i, j in worst[:MOST_LOW_CELLS]
+            ],
+            f"The {min(len(worst), MOST_LOW_CELLS)} combinations with the least mass on the support",
+        )
+    caption = "Mean probability mass on the support for each adapter (rows, the base model on top) and task's probes."
+    return Section(
+        "coverage", title, lead + alarm + page.figure("coverage", matrices.coverage(data, clustering), caption)
+    )
+
+
+def cost(data: ReportData) -> Section:
+    """Seconds and tokens of each stage, and what was found finished."""
+    if not data.stages:
+        return Section("cost", "Cost", note("The cost of the stages was not recorded."))
+    seconds = [s.get("seconds") or 0.0 for s in data.stages]
+    tokens = [s.get("tokens") or 0 for s in data.stages]
+    longest = max(seconds) or 1.0
+    rows = [
+        [
+            stage["stage"],
+            Cell(duration(stage.get("seconds")), stage.get("seconds"), bar=used / longest),
+            Cell(amount(stage.get("tokens")), stage.get("tokens")),
+            Cell(number(stage.get("done")), stage.get("done")),
+            Cell(number(stage.get("reused")), stage.get("reused")),
+        ]
+        for stage, used in zip(data.stages, seconds, strict=True)
+    ]
+    return Section(
+        "cost",
+        "Cost",
+        paragraph(f"{duration(sum(seconds))} and {amount(sum(tokens))} tokens in all.")
+        + table(
+            ["stage", "time", "tokens", "units done", "units reused"], rows, "Time, tokens and units of each stage"
+        ),
+    )
+
+
+def record(data: ReportData) -> Section:
+    """What is needed to repeat the study."""
+    parts = []
+    if data.versions:
+        rows: list[list[Cell | str]] = [[name, version] for name, version in data.versions.items()]
+        parts.append(f"<details><summary>Versions</summary>{table(['what', 'version'], rows, 'Versions')}</details>")
+    if data.config_yaml:
+        parts.append(
+            f"<details><summary>Resolved config</summary><pre><code>{escape(data.config_yaml)}</code></pre></details>"
+        )
+    return Section("record", "Versions and config", "".join(parts) or note("Versions and config were not recorded."))
+
+
+def _value(value: float | None) -> Cell:
+    return Cell(number(value), None if value is None else float(value))
+
+
+def _drop(task: dict[str, Any]) -> float | None:
+    before, after = task.get("heldout_loss_before"), task.get("heldout_loss_after")
+    return None if before is None or after is None else before - after
+
+
+def _listed(names: list[str], most: int = 20) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

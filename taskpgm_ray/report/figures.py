@@ -1,0 +1,283 @@
+"""The figures of the report but for the heat maps. Each function makes one figure from the report's data."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from taskpgm_ray.report.data import ReportData
+from taskpgm_ray.report.order import labels
+from taskpgm_ray.report.text import METRICS, is_accuracy, metric_name
+
+COLOURS = (
+    "#2f7ed8", "#ef8636", "#2ca58d", "#d1495b", "#8e6bbf", "#c9a227",
+    "#4bb3d3", "#a3586d", "#7a9e3b", "#5567c9", "#b5714b", "#8b95a5",
+)  # fmt: skip
+MAIN, OTHERS = COLOURS[0], "#a8b0bd"
+BASELINE_COLOURS = ("#ef8636", "#8e6bbf", "#2ca58d", "#c9a227", "#d1495b", "#8b95a5")
+MOST_ROWS = 40
+"""Tasks up to which the mixture is drawn as one labelled row per task."""
+MOST_BARS = 200
+"""Bars of the mixture beyond which only the heaviest tasks are drawn."""
+MOST_BANDS = 11
+"""Tasks that the path shows by name; the rest is one band."""
+
+
+def mixture_bars(data: ReportData) -> go.Figure:
+    """The mixture as bars, heaviest task first, with a tick for each baseline."""
+    order = np.argsort(-data.weights, kind="stable")[:MOST_BARS]
+    upright = len(order) > MOST_ROWS
+    names = labels(data.names)
+    categories = [names[i] for i in order]
+
+    def placed(weights: np.ndarray) -> dict[str, Any]:
+        shares = 100 * np.asarray(weights, dtype=float)[order]
+        return {"x": categories, "y": shares} if upright else {"x": shares, "y": categories}
+
+    value = "%{y:.2f}" if upright else "%{x:.2f}"
+    figure = go.Figure(
+        go.Bar(
+            **placed(data.weights),
+            orientation="v" if upright else "h",
+            name="mixture",
+            marker={"color": MAIN, "line": {"width": 0}},
+            hovertemplate=f"mixture {value} %<extra></extra>",
+        )
+    )
+    for (name, weights), colour in zip(data.baselines.items(), BASELINE_COLOURS * len(data.baselines), strict=False):
+        figure.add_scatter(
+            **placed(weights),
+            mode="markers",
+            name=labels([name])[0],
+            marker={
+                "symbol": "line-ew-open" if upright else "line-ns-open",
+                "size": 5 if upright else 13,
+                "color": colour,
+                "line": {"width": 2.5, "color": colour},
+            },
+            hovertemplate=f"{labels([name])[0]} {value} %<extra></extra>",
+        )
+    shares = {"title": {"text": "share of the mixture (%)"}, "rangemode": "tozero"}
+    tasks = {"type": "category", "automargin": True, "showgrid": False}
+    if upright:
+        figure.update_layout(xaxis={**tasks, "tickangle": -60}, yaxis=shares, hovermode="x")
+    else:
+        figure.update_layout(xaxis=shares, yaxis={**tasks, "autorange": "reversed"}, hovermode="y")
+    return _finish(figure, 440 if upright else 130 + 26 * len(order))
+
+
+def path_bands(data: ReportData) -> go.Figure:
+    """The mixture over the balance as stacked bands, with the chosen balance and the trials' balances marked."""
+    assert data.path_tau is not None
+    assert data.path_weights is not None
+    tau, weights = _visible_path(data)
+    # The tasks that matter somewhere in the visible range, the widest band at the bottom.
+    order = np.argsort(-weights.mean(axis=0), kind="stable")
+    shown, rest = (order, order[:0]) if len(order) <= MOST_BANDS + 1 else (order[:MOST_BANDS], order[MOST_BANDS:])
+    names = labels(data.names)
+    bands = [(names[i], weights[:, i], COLOURS[k % len(COLOURS)]) for k, i in enumerate(shown)]
+    if len(rest):
+        bands.append((f"{len(rest)} other tasks", weights[:, rest].sum(axis=1), OTHERS))
+    figure = go.Figure()
+    for name, shares, colour in bands:
+        figure.add_scatter(
+            x=tau,
+            y=100 * shares,
+            name=name,
+            stackgroup="mixture",
+            mode="lines",
+            line={"width": 0.5, "color": colour},
+            fillcolor=colour,
+            hovertemplate="%{y:.1f} %",
+        )
+    candidates = sorted({t["tau"] for t in data.trials if t.get("tau") is not None})
+    if candidates:
+        figure.add_scatter(
+            x=candidates,
+            y=[101.5] * len(candidates),
+            mode="markers",
+            name="trials",
+            marker={"symbol": "triangle-down", "size": 9, "color": "#d1495b"},
+            hovertemplate="trial at tau %{x:.3g}<extra></extra>",
+        )
+    if data.tau is not None:
+        figure.add_vline(
+            x=data.tau,
+            line={"width": 2, "color": "#11151c"},
+            annotation={"text": f"chosen: tau = {data.tau:.3g}", "yref": "paper", "y": 1.0, "yanchor": "bottom"},
+        )
+    figure.update_layout(
+        hovermode="x unified",
+        xaxis={"title": {"text": "balance tau = n·beta/lambda"}, "range": [float(tau[0]), float(tau[-1])]},
+        yaxis={"title": {"text": "share of the mixture (%)"}, "range": [0, 103], "showgrid": False},
+        legend={"orientation": "v", "x": 1.02, "y": 1, "traceorder": "reversed"},
+    )
+    return _finish(figure, 460, top=34)
+
+
+def scores(data: ReportData) -> go.Figure:
+    """Score of each trial against its balance, a panel for each metric; the baselines are horizontal lines."""
+    metrics = [m for m in dict.fromkeys((data.metric, "gold_logprob", "accuracy")) if _scored(data, m)]
+    figure = make_subplots(cols=len(metrics), rows=1, subplot_titles=[metric_name(m) for m in metrics])
+    for column, metric in enumerate(metrics, start=1):
+        scale = 100 if is_accuracy(metric) else 1
+        balances, baselines = _seeds(data, metric, "balance"), _seeds(data, metric, "baseline")
+        points = sorted((t["tau"], scale * t[metric]) for t in data.trials if _usable(t, metric, "balance"))
+        means = sorted((tau, scale * float(np.mean(values))) for tau, values in balances.items())
+        first, where = column == 1, {"row": 1, "col": column}
+        hover = "tau %{x:.3g}<br>%{y:.4g}"
+        figure.add_scatter(
+            x=[x for x, _ in means],
+            y=[y for _, y in means],
+            mode="lines+markers",
+            name="balances (mean over seeds)",
+            line={"color": MAIN, "width": 2},
+            marker={"size": 8},
+            legendgroup="balances",
+            showlegend=first,
+            hovertemplate=hover + "<extra>mean</extra>",
+            **where,
+        )
+        if len(points) > len(means):
+            figure.add_scatter(
+                x=[x for x, _ in points],
+                y=[y for _, y in points],
+                mode="markers",
+                name="one seed",
+                marker={"size": 6, "color": MAIN, "opacity": 0.4},
+                legendgroup="seeds",
+                showlegend=first,
+                hovertemplate=hover + "<extra>one seed</extra>",
+                **where,
+            )
+        left = min((x for x, _ in means), default=0.0)
+        right = max((x for x, _ in means), default=1.0)
+        for (name, values), colour in zip(baselines.items(), BASELINE_COLOURS * len(baselines), strict=False):
+            mean = scale * float(np.mean(values))
+            figure.add_scatter(
+                x=[left, right if right > left else left + 1],
+                y=[mean, mean],
+                mode="lines",
+                name=labels([name])[0],
+                line={"color": colour, "width": 2, "dash": "dash"},
+                legendgroup=name,
+                showlegend=first,
+                hovertemplate=f"{labels([name])[0]} %{{y:.4g}}<extra></extra>",
+                **where,
+            )
+        chosen = {t["tau"] for t in data.trials if t.get("winner") and _usable(t, metric, "balance")}
+        best = [(x, y) for x, y in means if x in chosen]
+        if best:
+            figure.add_scatter(
+                x=[x for x, _ in best],
+                y=[y for _, y in best],
+                mode="markers",
+                name="chosen",
+                marker={"symbol": "star", "size": 17, "color": "#e0a100", "line": {"width": 1, "color": "#fff"}},
+                legendgroup="chosen",
+                showlegend=first,
+                hovertemplate=hover + "<extra>chosen</extra>",
+                **where,
+            )
+        figure.update_xaxes(title={"text": "balance tau"}, **where)
+        figure.update_yaxes(title={"text": "per cent" if is_accuracy(metric) else "nats"}, **where)
+    return _finish(figure, 420, top=76)
+
+
+def comparisons(data: ReportData) -> go.Figure:
+    """Difference of the mixture to each baseline on the report split, with its interval; a panel for each metric."""
+    by_metric: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for comparison in data.comparisons:
+        by_metric[comparison["metric"]].append(comparison)
+    known = list(METRICS)
+    metrics = sorted(by_metric, key=lambda m: known.index(m) if m in known else len(known))
+    columns = min(2, len(metrics))
+    rows = -(-len(metrics) // columns)
+    most = max(len(found) for found in by_metric.values())
+    height = 90 + rows * (90 + 34 * most)
+    figure = make_subplots(
+        rows=rows,
+        cols=columns,
+        subplot_titles=[metric_name(m) for m in metrics],
+        horizontal_spacing=0.16,
+        vertical_spacing=90 / height if rows > 1 else None,
+    )
+    for k, metric in enumerate(metrics):
+        where = {"row": k // columns + 1, "col": k % columns + 1}
+        scale, found = 100 if is_accuracy(metric) else 1, by_metric[metric]
+        middle = np.array([scale * c["difference"] for c in found])
+        low, high = (np.array([scale * c[end] for c in found]) for end in ("low", "high"))
+        sure = ["#2ca58d" if lo > 0 else "#d1495b" if hi < 0 else "#8b95a5" for lo, hi in zip(low, high, strict=True)]
+        figure.add_scatter(
+            x=middle,
+            y=labels([c["baseline"] for c in found]),
+            mode="markers",
+            marker={"size": 10, "color": sure},
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": high - middle,
+                "arrayminus": middle - low,
+                "color": "#8b95a5",
+                "thickness": 2,
+                "width": 5,
+            },
+            showlegend=False,
+            customdata=np.column_stack([low, high]),
+            hovertemplate="%{y}<br>%{x:.4g} (%{customdata[0]:.4g} to %{customdata[1]:.4g})<extra></extra>",
+            **where,
+        )
+        figure.add_vline(x=0, line={"color": "#8b95a5", "width": 1, "dash": "dot"}, **where)
+        unit = "points" if is_accuracy(metric) else "nats"
+        figure.update_xaxes(title={"text": f"mixture minus baseline ({unit})"}, **where)
+        figure.update_yaxes(type="category", automargin=True, autorange="reversed", showgrid=False, **where)
+    return _finish(figure, height, top=44)
+
+
+def _visible_path(data: ReportData) -> tuple[np.ndarray, np.ndarray]:
+    """The path up to a little beyond the chosen balance and the trials; the far end is one task and says nothing."""
+    assert data.path_tau is not None
+    assert data.path_weights is not None
+    marks = [t["tau"] for t in data.trials if t.get("tau") is not None]
+    last = 1.15 * max([2.0, data.tau or 0.0, *marks])
+    tau, weights = np.asarray(data.path_tau, dtype=float), np.asarray(data.path_weights, dtype=float)
+    if tau[-1] <= last:
+        return tau, weights
+    kept = tau < last
+    end = np.array([np.interp(last, tau, column) for column in weights.T])
+    return np.append(tau[kept], last), np.vstack([weights[kept], end])
+
+
+def _usable(trial: dict[str, Any], metric: str, kind: str) -> bool:
+    return trial["kind"] == kind and trial.get(metric) is not None and (kind == "baseline" or trial["tau"] is not None)
+
+
+def _seeds(data: ReportData, metric: str, kind: str) -> dict[Any, list[float]]:
+    """The values of every balance (by tau) or baseline (by name) over its seeds; failed trials are left out."""
+    values: dict[Any, list[float]] = defaultdict(list)
+    for trial in data.trials:
+        if _usable(trial, metric, kind):
+            values[trial["tau"] if kind == "balance" else trial["name"]].append(trial[metric])
+    return dict(values)
+
+
+def _scored(data: ReportData, metric: str) -> bool:
+    return any(trial.get(metric) is not None for trial in data.trials)
+
+
+def _finish(figure: go.Figure, height: int, top: int = 40) -> go.Figure:
+    """What all figures share. Colours of text and grid come from the page, which knows light and dark."""
+    figure.update_layout(
+        height=height,
+        margin={"l": 10, "r": 10, "t": top, "b": 10},
+        bargap=0.35,
+    )
+    if figure.layout.legend.orientation is None:
+        figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "top", "yref": "container"})
+    figure.update_xaxes(automargin=True)
+    figure.update_yaxes(automargin=True)
+    return figure

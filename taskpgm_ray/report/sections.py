@@ -1,0 +1,197 @@
+"""The sections that say what came out: the headline, the mixture, its path, the search and the comparison."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from taskpgm_ray.report import figures
+from taskpgm_ray.report.data import ReportData
+from taskpgm_ray.report.page import Page, Section, note, paragraph
+from taskpgm_ray.report.tables import Cell, table
+from taskpgm_ray.report.text import MISSING, amount, duration, metric_name, number, percent, score
+
+
+def headline(data: ReportData) -> str:
+    """The verdict, the mixture in a line, and the study in six numbers."""
+    heaviest = [(data.names[i], data.weights[i]) for i in np.argsort(-data.weights, kind="stable") if data.weights[i]]
+    named = ", ".join(f"{name} {percent(weight)}" for name, weight in heaviest[:6])
+    if len(heaviest) > 6:
+        named += f", and {len(heaviest) - 6} more"
+    seconds = [s["seconds"] for s in data.stages if s.get("seconds") is not None]
+    tokens = [s["tokens"] for s in data.stages if s.get("tokens") is not None]
+    tiles = {
+        "tasks": number(len(data.tasks)),
+        "effective tasks": number(data.effective_tasks),
+        "balance tau": number(data.tau),
+        "tasks in the mixture": number(int((data.weights > 0).sum())),
+        "tokens": amount(sum(tokens)) if tokens else MISSING,
+        "time in all stages": duration(sum(seconds)) if seconds else MISSING,
+    }
+    shown = "".join(
+        f"<div><dt>{name}</dt><dd>{escape(text)}</dd></div>" for name, text in tiles.items() if text != MISSING
+    )
+    verdict = data.verdict or "The mixture was computed; nothing judged it."
+    return (
+        f'<h1>TaskPGM · {escape(data.study)}</h1><p class="verdict">{escape(verdict)}</p>'
+        f'<p class="lead">{escape(named)}</p><dl class="tiles">{shown}</dl>'
+    )
+
+
+def mixture(data: ReportData, page: Page) -> Section:
+    """The mixture beside the baselines, and the counts that realise it."""
+    weights, n = data.weights, len(data.tasks)
+    top = int(np.argmax(weights))
+    caption = (
+        f"Share of each task, heaviest first: {data.names[top]} gets {percent(weights[top])}, where uniform gives "
+        f"{percent(1 / n)}. {_zero_sentence(int((weights == 0).sum()))}"
+    )
+    if data.baselines:
+        caption += f" The ticks mark the baselines: {', '.join(data.baselines)}."
+    if n > figures.MOST_BARS:
+        caption += f" Drawn are the {figures.MOST_BARS} heaviest of {n} tasks; the table has all of them."
+    entries = data.mixture["tasks"]
+    heavy = float(weights.max())
+    rows = [
+        [
+            entry["name"],
+            Cell(percent(entry["weight"], 2), entry["weight"], bar=entry["weight"] / heavy),
+            *(Cell(percent(w[i], 2), float(w[i])) for w in data.baselines.values()),
+            _plain(entry.get("count")),
+            _plain(entry.get("available")),
+            Cell(number(entry.get("epochs")), entry.get("epochs")),
+        ]
+        for i, entry in sorted(enumerate(entries), key=lambda pair: -pair[1]["weight"])
+    ]
+    facts = [f"{number(data.mixture[key])} {what}" for key, what in _FACTS if data.mixture.get(key) is not None]
+    return Section(
+        "mixture",
+        "The mixture",
+        page.figure("mixture", figures.mixture_bars(data), caption)
+        + table(
+            ["task", "mixture", *data.baselines, "examples", "available", "epochs"],
+            rows,
+            "Weight of each task in the mixture and in the baselines, and the examples that realise it",
+        )
+        + (paragraph("In all: " + ", ".join(facts) + ".") if facts else ""),
+    )
+
+
+_FACTS = (
+    ("examples", "examples"),
+    ("beta_over_lambda", "beta/lambda"),
+    ("energy", "energy"),
+    ("gap", "certified duality gap"),
+)
+
+
+def path(data: ReportData, page: Page) -> Section:
+    """How the mixture changes with the balance."""
+    title = "The mixture over the balance"
+    if data.path_tau is None or data.path_weights is None:
+        return Section("path", title, note("The path of mixtures was not computed."))
+    caption = (
+        "Each band is a task's share of the mixture as the balance tau grows: at tau = 0 only diversity counts, at 1 "
+        "the mixture is uniform, beyond it tasks that resemble many others take over."
+    )
+    if data.tau is not None:
+        caption += f" The line marks the chosen balance, tau = {number(data.tau)}."
+    if any(trial.get("tau") is not None for trial in data.trials):
+        caption += " Triangles mark the balances that were tried."
+    return Section("path", title, page.figure("path", figures.path_bands(data), caption))
+
+
+def search(data: ReportData, page: Page) -> Section:
+    """Every trial with its scores on the search split."""
+    title = "Trials"
+    if not data.trials:
+        return Section("trials", title, note("No search was run: the balance was given, and no mixture was tried out."))
+    metrics = [m for m in (data.metric, *_METRICS) if any(t.get(m) is not None for t in data.trials)]
+    metrics = list(dict.fromkeys(metrics))
+    # The deciding metric sorts the table; failed trials come last.
+    ordered = sorted(data.trials, key=lambda t: (t.get(data.metric) is None, -(t.get(data.metric) or 0.0)))
+    rows = [
+        [
+            trial["name"],
+            Cell(number(trial.get("tau")), trial.get("tau")),
+            _plain(trial.get("seed")),
+            *(Cell(score(m, trial.get(m)), trial.get(m)) for m in metrics),
+            _plain(trial.get("items")),
+            Cell(amount(trial.get("tokens")), trial.get("tokens")),
+            Cell(duration(trial.get("seconds")), trial.get("seconds")),
+            _outcome(trial),
+        ]
+        for trial in ordered
+    ]
+    chosen = next((i for i, trial in enumerate(ordered) if trial.get("winner")), -1)
+    header = ["trial", "tau", "seed", *map(metric_name, metrics), "items", "tokens", "time", "outcome"]
+    shown = table(header, rows, "Scores of every trial on the search split, best first", chosen=chosen)
+    failed = sum(1 for trial in data.trials if trial.get("error"))
+    plot = ""
+    if metrics:
+        caption = (
+            f"Scores on the search split against the balance (higher is better); {metric_name(data.metric)} decides. "
+            "Dashed lines are the baselines. Gold log-probability is the mean log-probability of the right answer."
+        )
+        plot = page.figure("scores", figures.scores(data), caption)
+    problem = (
+        paragraph(f"{failed} of {len(data.trials)} trials failed; their errors are in the table.") if failed else ""
+    )
+    return Section("trials", title, plot + problem + shown)
+
+
+_METRICS = ("gold_logprob", "accuracy", "mmlu_accuracy", "bbh_accuracy", "mmlu_gold_logprob", "bbh_gold_logprob")
+
+
+def comparison(data: ReportData, page: Page) -> Section:
+    """The mixture against the baselines on items that the search never saw."""
+    title = "Against the baselines"
+    if not data.comparisons:
+        return Section("comparison", title, note("No comparison on the report split was made."))
+    rows = [
+        [
+            c["baseline"],
+            metric_name(c["metric"]),
+            Cell(score(c["metric"], c["difference"], signed=True), c["difference"], mark=_direction(c)),
+            f"{score(c['metric'], c['low'], signed=True)} to {score(c['metric'], c['high'], signed=True)}",
+            str(c["verdict"]),
+            Cell(score(c["metric"], c.get("minimum_detectable"), signed=True).lstrip("+"), c.get("minimum_detectable")),
+            _plain(c.get("items")),
+        ]
+        for c in data.comparisons
+    ]
+    caption = (
+        "Mixture minus baseline on the report split, which the search never saw, with confidence intervals. Green lies "
+        "wholly above zero (the mixture is better), red wholly below, grey is undecided."
+    )
+    header = ["baseline", "metric", "difference", "interval", "verdict", "smallest detectable", "items"]
+    return Section(
+        "comparison",
+        title,
+        page.figure("comparison", figures.comparisons(data), caption)
+        + table(header, rows, "Difference of the mixture to each baseline on the report split"),
+    )
+
+
+def _zero_sentence(count: int) -> str:
+    if not count:
+        return "Every task takes part."
+    return "One task gets nothing." if count == 1 else f"{count} tasks get nothing."
+
+
+def _plain(value: Any) -> Cell:
+    return Cell(number(value), value)
+
+
+def _outcome(trial: dict[str, Any]) -> Cell:
+    if trial.get("error"):
+        return Cell(f"failed: {trial['error']}", mark="bad")
+    return Cell("chosen", mark="good") if trial.get("winner") else Cell("")
+
+
+def _direction(comparison: dict[str, Any]) -> str | None:
+    if comparison["low"] > 0:
+        return "good"
+    return "bad" if comparison["high"] < 0 else None

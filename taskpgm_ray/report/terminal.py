@@ -1,0 +1,110 @@
+"""`summary`: what a user sees in the terminal at the end of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from taskpgm_ray.report.data import ReportData
+from taskpgm_ray.report.text import amount, duration, metric_name, number, percent, score
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+MOST_TASKS = 25
+MOST_TRIALS = 12
+_BAR = 24
+
+
+def summary(data: ReportData, files: dict[str, str] | None = None) -> RenderableType:
+    """The verdict, the mixture beside the baselines, the trials and the files, for ``rich.print``.
+
+    Args:
+        data: The report's data.
+        files: What lies where, for example ``{"report": "runs/quickstart/report.html"}``.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = [_mixture(data)]
+    if data.trials:
+        parts.append(_trials(data))
+    if data.verdict:
+        parts.append(Text.assemble("\n", (data.verdict, "bold")))
+    seconds = [s["seconds"] for s in data.stages if s.get("seconds") is not None]
+    if seconds:
+        slowest = max((s for s in data.stages if s.get("seconds") is not None), key=lambda s: s["seconds"])
+        parts.append(Text(f"{duration(sum(seconds))} in all; longest: {slowest['stage']}.", style="dim"))
+    for what, where in (files or {}).items():
+        # Not markup: a path may hold square brackets. Not wrapped: a path is there to be copied.
+        parts.append(Text.assemble((f"{what}: ", "dim"), where, no_wrap=True, overflow="ignore"))
+    return Group(*parts)
+
+
+def _mixture(data: ReportData) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    weights = data.weights
+    balance = "" if data.tau is None else f", tau = {number(data.tau)}"
+    shown = Table(title=Text(f"Mixture of {data.study}{balance}"), title_justify="left", box=box.SIMPLE_HEAD)
+    shown.add_column("task", overflow="fold")
+    shown.add_column("mixture", justify="right")
+    shown.add_column("")
+    for name in data.baselines:
+        shown.add_column(Text(name), justify="right")
+    shown.add_column("examples", justify="right")
+    order = np.argsort(-weights, kind="stable")
+    for i in order[:MOST_TASKS]:
+        bar = "█" * round(_BAR * weights[i] / weights.max()) or "▏"
+        shown.add_row(
+            Text(data.names[i]),
+            percent(weights[i]),
+            Text(bar, style="blue"),
+            *(percent(w[i]) for w in data.baselines.values()),
+            number(data.mixture["tasks"][i].get("count")),
+        )
+    if len(order) > MOST_TASKS:
+        rest = order[MOST_TASKS:]
+        counts = [data.mixture["tasks"][i].get("count") or 0 for i in rest]
+        shown.add_row(
+            Text(f"{len(rest)} other tasks", style="dim"),
+            percent(weights[rest].sum()),
+            "",
+            *(percent(w[rest].sum()) for w in data.baselines.values()),
+            number(sum(counts)),
+        )
+    return shown
+
+
+def _trials(data: ReportData) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    other = "accuracy" if data.metric != "accuracy" else "gold_logprob"
+    shown = Table(title="Trials on the search split", title_justify="left", box=box.SIMPLE_HEAD)
+    shown.add_column("trial", overflow="fold")
+    for title in ("tau", "seed", metric_name(data.metric), metric_name(other), "tokens"):
+        shown.add_column(title, justify="right")
+    shown.add_column("")
+    ordered = sorted(data.trials, key=lambda t: (t.get(data.metric) is None, -(t.get(data.metric) or 0.0)))
+    for trial in ordered[:MOST_TRIALS]:
+        outcome = Text(f"failed: {trial['error']}", style="red") if trial.get("error") else Text("")
+        if trial.get("winner"):
+            outcome = Text("chosen", style="bold green")
+        shown.add_row(
+            Text(trial["name"]),
+            number(trial.get("tau")),
+            number(trial.get("seed")),
+            score(data.metric, trial.get(data.metric)),
+            score(other, trial.get(other)),
+            amount(trial.get("tokens")),
+            outcome,
+        )
+    if len(ordered) > MOST_TRIALS:
+        shown.add_row(Text(f"{len(ordered) - MOST_TRIALS} more in the report", style="dim"), *[""] * 6)
+    return shown

@@ -1,0 +1,74 @@
+"""How numbers and names read in the report."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+METRICS = {
+    "gold_logprob": "Gold log-prob. (nats)",
+    "accuracy": "Accuracy",
+    "mmlu_accuracy": "MMLU accuracy",
+    "bbh_accuracy": "BBH accuracy",
+    "mmlu_gold_logprob": "MMLU log-prob. (nats)",
+    "bbh_gold_logprob": "BBH log-prob. (nats)",
+}
+MISSING = "–"
+
+
+def metric_name(metric: str) -> str:
+    """A metric in words."""
+    return METRICS.get(metric, metric.replace("_", " "))
+
+
+def is_accuracy(metric: str) -> bool:
+    """Whether a metric is a share of items, shown in per cent."""
+    return metric.endswith("accuracy")
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number with so many significant digits, whole numbers with separators; a dash when there is none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return MISSING
+    if isinstance(value, int):
+        return f"{value:,}"
+    if value and not 1e-3 <= abs(value) < 1e5:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:.{max(0, digits - 1 - (math.floor(math.log10(abs(value))) if value else 0))}f}"
+
+
+def percent(value: Any, digits: int = 1) -> str:
+    """A share in per cent."""
+    return MISSING if value is None else f"{100 * value:.{digits}f} %"
+
+
+def score(metric: str, value: Any, signed: bool = False) -> str:
+    """A metric's value in its own unit: per cent for accuracies (points when signed), else nats."""
+    if value is None:
+        return MISSING
+    sign = "+" if signed else ""
+    unit = " points" if signed else " %"
+    return f"{100 * value:{sign}.1f}{unit}" if is_accuracy(metric) else f"{value:{sign}.4f}"
+
+
+def duration(seconds: Any) -> str:
+    """Seconds as people say them."""
+    if seconds is None:
+        return MISSING
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes:02d} min"
+
+
+def amount(count: Any) -> str:
+    """A large count in thousands, millions or billions."""
+    if count is None:
+        return MISSING
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if count >= size:
+            return f"{count / (1e3 if unit == 'k' else size):.1f} {unit}"
+    return f"{count:,.0f}"
