@@ -68,8 +68,9 @@ const scales = {
 };
 // Plotly does not see the page's style sheet, so each figure is coloured when it is drawn.
 function draw(id, dark, width) {
-  const { data, layout } = structuredClone(figures[id]);
-  const ink = dark ? "#e6e9ef" : "#1a2130", grid = dark ? "#2c3442" : "#e6e9ee", paper = dark ? "#12161d" : "#ffffff";
+  const ink = dark ? "#e6e9ef" : "#1a2130";
+  const { data, layout } = JSON.parse(JSON.stringify(figures[id]).replaceAll("#11151c", ink));
+  const grid = dark ? "#2c3442" : "#e6e9ee", paper = dark ? "#12161d" : "#ffffff";
   layout.font = { family: "system-ui, -apple-system, Segoe UI, Roboto, Arial, sans-serif", size: 12.5, color: ink };
   layout.paper_bgcolor = layout.plot_bgcolor = "rgba(0,0,0,0)";
   layout.modebar = { bgcolor: "rgba(0,0,0,0)", color: dark ? "#6d7888" : "#a3acba", activecolor: ink };
@@ -77,7 +78,6 @@ function draw(id, dark, width) {
   for (const key of Object.keys(layout).filter((k) => /^[xy]axis/.test(k))) {
     Object.assign(layout[key], { gridcolor: grid, zerolinecolor: grid, linecolor: grid });
   }
-  for (const shape of layout.shapes || []) if (shape.line.color === "#11151c") shape.line.color = ink;
   for (const trace of data) if (scales[trace.meta]) trace.colorscale = scales[trace.meta][dark ? 1 : 0];
   if (width) layout.width = width;
   Plotly.react(id, data, layout, { responsive: !width, displaylogo: false,

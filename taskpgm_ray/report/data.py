@@ -105,6 +105,17 @@ class ReportData:
         """The mixture's balance; None when a baseline was chosen."""
         return self.mixture.get("tau")
 
+    def ranked_trials(self) -> list[dict[str, Any]]:
+        """The trials, best first by the mean of ``metric`` over each one's seeds; those that failed come last."""
+        means: dict[str, float] = {}
+        for name in {trial["name"] for trial in self.trials}:
+            seeds = [t[self.metric] for t in self.trials if t["name"] == name and t.get(self.metric) is not None]
+            means[name] = float(np.mean(seeds)) if seeds else -np.inf
+        return sorted(
+            self.trials,
+            key=lambda t: (t.get(self.metric) is None, -means[t["name"]], t["name"], -(t.get(self.metric) or 0.0)),
+        )
+
 
 def _check_matrix(name: str, value: Any, shape: tuple[int, ...]) -> None:
     if value is None:

@@ -112,14 +112,16 @@ def tasks(data: ReportData) -> Section:
         )
     header = ["task", "source", "train", "probes", "cut", "loss before", "loss after", "drop", "tokens", "time"]
     lost = (
-        f"The adapter did not lower the held-out loss of its own task: {_listed(unlearned)}. Its affinities are noise."
+        f"The adapter did not lower the held-out loss of its own task for: {_listed(unlearned)}. What these adapters "
+        "predict says little about their tasks."
     )
     return Section(
         "tasks",
         "Tasks and their adapters",
         paragraph(
             "Loss is in nats per answer token on the task's own probes, which no adapter trained on: before with the "
-            "base model, after with the task's own adapter. Cut counts the prompts that were too long and lost their beginning."
+            "base model, after with the task's own adapter. Cut counts the prompts that were too long and lost their "
+            "beginning."
         )
         + (warning(lost) if unlearned else "")
         + table(header, rows, "Data, held-out loss and cost of each task's adapter"),

@@ -17,8 +17,10 @@ COLOURS = (
     "#2f7ed8", "#ef8636", "#2ca58d", "#d1495b", "#8e6bbf", "#c9a227",
     "#4bb3d3", "#a3586d", "#7a9e3b", "#5567c9", "#b5714b", "#8b95a5",
 )  # fmt: skip
-MAIN, OTHERS = COLOURS[0], "#a8b0bd"
-BASELINE_COLOURS = ("#ef8636", "#8e6bbf", "#2ca58d", "#c9a227", "#d1495b", "#8b95a5")
+MAIN, BARS, OTHERS = COLOURS[0], "#7fb2e8", "#a8b0bd"
+INK = "#11151c"
+"""Stands for the colour of text: the page replaces it, also in dark mode."""
+BASELINE_COLOURS = ("#e8590c", INK, "#2f9e77", "#9c36b5", "#c9a227", "#8b95a5")
 MOST_ROWS = 40
 """Tasks up to which the mixture is drawn as one labelled row per task."""
 MOST_BARS = 200
@@ -44,7 +46,7 @@ def mixture_bars(data: ReportData) -> go.Figure:
             **placed(data.weights),
             orientation="v" if upright else "h",
             name="mixture",
-            marker={"color": MAIN, "line": {"width": 0}},
+            marker={"color": BARS, "line": {"width": 0}},
             hovertemplate=f"mixture {value} %<extra></extra>",
         )
     )
@@ -55,7 +57,7 @@ def mixture_bars(data: ReportData) -> go.Figure:
             name=labels([name])[0],
             marker={
                 "symbol": "line-ew-open" if upright else "line-ns-open",
-                "size": 5 if upright else 13,
+                "size": 4 if upright else 13,
                 "color": colour,
                 "line": {"width": 2.5, "color": colour},
             },
@@ -64,9 +66,11 @@ def mixture_bars(data: ReportData) -> go.Figure:
     shares = {"title": {"text": "share of the mixture (%)"}, "rangemode": "tozero"}
     tasks = {"type": "category", "automargin": True, "showgrid": False}
     if upright:
-        figure.update_layout(xaxis={**tasks, "tickangle": -60}, yaxis=shares, hovermode="x")
+        whole = {"range": [-0.5, len(order) - 0.5]}
+        figure.update_layout(xaxis={**tasks, **whole, "tickangle": -60}, yaxis=shares, hovermode="x")
     else:
-        figure.update_layout(xaxis=shares, yaxis={**tasks, "autorange": "reversed"}, hovermode="y")
+        whole = {"range": [len(order) - 0.5, -0.5]}
+        figure.update_layout(xaxis=shares, yaxis={**tasks, **whole}, hovermode="y")
     return _finish(figure, 440 if upright else 130 + 26 * len(order))
 
 
@@ -101,13 +105,14 @@ def path_bands(data: ReportData) -> go.Figure:
             y=[101.5] * len(candidates),
             mode="markers",
             name="trials",
-            marker={"symbol": "triangle-down", "size": 9, "color": "#d1495b"},
+            marker={"symbol": "triangle-down", "size": 9, "color": INK},
+            cliponaxis=False,
             hovertemplate="trial at tau %{x:.3g}<extra></extra>",
         )
     if data.tau is not None:
         figure.add_vline(
             x=data.tau,
-            line={"width": 2, "color": "#11151c"},
+            line={"width": 2, "color": INK},
             annotation={"text": f"chosen: tau = {data.tau:.3g}", "yref": "paper", "y": 1.0, "yanchor": "bottom"},
         )
     figure.update_layout(
@@ -198,7 +203,7 @@ def comparisons(data: ReportData) -> go.Figure:
     columns = min(2, len(metrics))
     rows = -(-len(metrics) // columns)
     most = max(len(found) for found in by_metric.values())
-    height = 90 + rows * (90 + 34 * most)
+    height = 60 + rows * (90 + 34 * most)
     figure = make_subplots(
         rows=rows,
         cols=columns,
@@ -234,8 +239,8 @@ def comparisons(data: ReportData) -> go.Figure:
         figure.add_vline(x=0, line={"color": "#8b95a5", "width": 1, "dash": "dot"}, **where)
         unit = "points" if is_accuracy(metric) else "nats"
         figure.update_xaxes(title={"text": f"mixture minus baseline ({unit})"}, **where)
-        figure.update_yaxes(type="category", automargin=True, autorange="reversed", showgrid=False, **where)
-    return _finish(figure, height, top=44)
+        figure.update_yaxes(type="category", range=[len(found) - 0.5, -0.5], showgrid=False, **where)
+    return _finish(figure, height, top=58)
 
 
 def _visible_path(data: ReportData) -> tuple[np.ndarray, np.ndarray]:

@@ -117,10 +117,12 @@ def _cells(
 def _square(figure: go.Figure, columns: int, rows: int, *, tree: bool) -> go.Figure:
     """Size by the number of tasks, first task at the top left; Plotly thins the labels by itself as room allows."""
     axis = {"type": "category", "showgrid": False, "zeroline": False, "automargin": True, "ticks": ""}
-    side = int(min(900, max(300, 200 + 26 * rows)))
+    # Slanted labels below take room of their own, so that few tasks with long names still get square-ish cells.
+    below = 8 + 6.2 * max(len(label) for label in figure.data[0].x) if columns > 4 else 30
+    cells = min(760, max(150, 36 * rows))
     figure.update_layout(
-        height=side,
-        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        height=int(cells / (1 - _TREE if tree else 1) + below + 40),
+        margin={"l": 10, "r": 10, "t": 34, "b": 10},
         xaxis={**axis, "tickangle": -60 if columns > 4 else 0},
         yaxis={**axis, "autorange": "reversed", "domain": [0, 1 - _TREE if tree else 1]},
     )

@@ -11,7 +11,7 @@ from taskpgm_ray.report import figures
 from taskpgm_ray.report.data import ReportData
 from taskpgm_ray.report.page import Page, Section, note, paragraph
 from taskpgm_ray.report.tables import Cell, table
-from taskpgm_ray.report.text import MISSING, amount, duration, metric_name, number, percent, score
+from taskpgm_ray.report.text import MISSING, amount, balance, duration, metric_name, number, percent, score
 
 
 def headline(data: ReportData) -> str:
@@ -25,7 +25,7 @@ def headline(data: ReportData) -> str:
     tiles = {
         "tasks": number(len(data.tasks)),
         "effective tasks": number(data.effective_tasks),
-        "balance tau": number(data.tau),
+        "balance tau": balance(data.tau),
         "tasks in the mixture": number(int((data.weights > 0).sum())),
         "tokens": amount(sum(tokens)) if tokens else MISSING,
         "time in all stages": duration(sum(seconds)) if seconds else MISSING,
@@ -97,7 +97,7 @@ def path(data: ReportData, page: Page) -> Section:
         "the mixture is uniform, beyond it tasks that resemble many others take over."
     )
     if data.tau is not None:
-        caption += f" The line marks the chosen balance, tau = {number(data.tau)}."
+        caption += f" The line marks the chosen balance, tau = {balance(data.tau)}."
     if any(trial.get("tau") is not None for trial in data.trials):
         caption += " Triangles mark the balances that were tried."
     return Section("path", title, page.figure("path", figures.path_bands(data), caption))
@@ -110,23 +110,22 @@ def search(data: ReportData, page: Page) -> Section:
         return Section("trials", title, note("No search was run: the balance was given, and no mixture was tried out."))
     metrics = [m for m in (data.metric, *_METRICS) if any(t.get(m) is not None for t in data.trials)]
     metrics = list(dict.fromkeys(metrics))
-    # The deciding metric sorts the table; failed trials come last.
-    ordered = sorted(data.trials, key=lambda t: (t.get(data.metric) is None, -(t.get(data.metric) or 0.0)))
+    ordered = data.ranked_trials()
     rows = [
         [
             trial["name"],
-            Cell(number(trial.get("tau")), trial.get("tau")),
+            _outcome(trial),
+            Cell(balance(trial.get("tau")), trial.get("tau")),
             _plain(trial.get("seed")),
             *(Cell(score(m, trial.get(m)), trial.get(m)) for m in metrics),
             _plain(trial.get("items")),
             Cell(amount(trial.get("tokens")), trial.get("tokens")),
             Cell(duration(trial.get("seconds")), trial.get("seconds")),
-            _outcome(trial),
         ]
         for trial in ordered
     ]
-    chosen = next((i for i, trial in enumerate(ordered) if trial.get("winner")), -1)
-    header = ["trial", "tau", "seed", *map(metric_name, metrics), "items", "tokens", "time", "outcome"]
+    chosen = [i for i, trial in enumerate(ordered) if trial.get("winner")]
+    header = ["trial", "outcome", "tau", "seed", *map(metric_name, metrics), "items", "tokens", "time"]
     shown = table(header, rows, "Scores of every trial on the search split, best first", chosen=chosen)
     failed = sum(1 for trial in data.trials if trial.get("error"))
     plot = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -23,14 +23,16 @@ class Cell:
     """Explanation shown on hovering."""
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Cell | str]], caption: str, *, chosen: int = -1) -> str:
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[Cell | str]], caption: str, *, chosen: Container[int] = ()
+) -> str:
     """An HTML table; columns whose cells sort by a number are aligned to the right.
 
     Args:
         header: Column titles.
         rows: Cells or plain strings; every string is escaped here.
         caption: What the table shows, for screen readers.
-        chosen: Number of the row to highlight.
+        chosen: Numbers of the rows to highlight.
     """
     body = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows]
     numeric = [any(row[k].sort is not None for row in body) for k in range(len(header))]
@@ -41,7 +43,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Cell | str]], caption: 
     lines = []
     for i, row in enumerate(body):
         cells = "".join(_cell(cell, right) for cell, right in zip(row, numeric, strict=True))
-        lines.append(f"<tr{_class('chosen' if i == chosen else None)}>{cells}</tr>")
+        lines.append(f"<tr{_class('chosen' if i in chosen else None)}>{cells}</tr>")
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="sortable">'
         f'<caption class="hidden">{escape(caption)}</caption>'

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from taskpgm_ray.report.data import ReportData
-from taskpgm_ray.report.text import amount, duration, metric_name, number, percent, score
+from taskpgm_ray.report.text import amount, balance, duration, metric_name, number, percent, score
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -49,8 +49,8 @@ def _mixture(data: ReportData) -> Table:
     from rich.text import Text
 
     weights = data.weights
-    balance = "" if data.tau is None else f", tau = {number(data.tau)}"
-    shown = Table(title=Text(f"Mixture of {data.study}{balance}"), title_justify="left", box=box.SIMPLE_HEAD)
+    at = "" if data.tau is None else f", tau = {balance(data.tau)}"
+    shown = Table(title=Text(f"Mixture of {data.study}{at}"), title_justify="left", box=box.SIMPLE_HEAD)
     shown.add_column("task", overflow="fold")
     shown.add_column("mixture", justify="right")
     shown.add_column("")
@@ -91,14 +91,14 @@ def _trials(data: ReportData) -> Table:
     for title in ("tau", "seed", metric_name(data.metric), metric_name(other), "tokens"):
         shown.add_column(title, justify="right")
     shown.add_column("")
-    ordered = sorted(data.trials, key=lambda t: (t.get(data.metric) is None, -(t.get(data.metric) or 0.0)))
+    ordered = data.ranked_trials()
     for trial in ordered[:MOST_TRIALS]:
         outcome = Text(f"failed: {trial['error']}", style="red") if trial.get("error") else Text("")
         if trial.get("winner"):
             outcome = Text("chosen", style="bold green")
         shown.add_row(
             Text(trial["name"]),
-            number(trial.get("tau")),
+            balance(trial.get("tau")),
             number(trial.get("seed")),
             score(data.metric, trial.get(data.metric)),
             score(other, trial.get(other)),

@@ -37,9 +37,14 @@ def number(value: Any, digits: int = 3) -> str:
     return f"{value:.{max(0, digits - 1 - (math.floor(math.log10(abs(value))) if value else 0))}f}"
 
 
+def balance(tau: float | None) -> str:
+    """A balance tau, without zeros that say nothing: it is a setting, not a measurement."""
+    return MISSING if tau is None else f"{tau:.3g}"
+
+
 def percent(value: Any, digits: int = 1) -> str:
     """A share in per cent."""
-    return MISSING if value is None else f"{100 * value:.{digits}f} %"
+    return MISSING if value is None else f"{100 * value:.{digits}f}\u00a0%"
 
 
 def score(metric: str, value: Any, signed: bool = False) -> str:
@@ -47,7 +52,7 @@ def score(metric: str, value: Any, signed: bool = False) -> str:
     if value is None:
         return MISSING
     sign = "+" if signed else ""
-    unit = " points" if signed else " %"
+    unit = "\u00a0points" if signed else "\u00a0%"
     return f"{100 * value:{sign}.1f}{unit}" if is_accuracy(metric) else f"{value:{sign}.4f}"
 
 
