@@ -1,0 +1,244 @@
+"""The search split that chooses and the report split that judges: disjoint, seeded, and checked.
+
+MMLU validation searches and MMLU test reports; tasks without splits of their own are halved by content hash. A
+question that occurs on both sides is dropped from the search side; a task that then lacks a side is left out and named
+in the manifests. Each split is a finished unit of the study, and a
+`Split` reads the items of its own unit only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from taskpgm_ray.config import EvaluationConfig
+from taskpgm_ray.errors import EvaluationError
+from taskpgm_ray.evaluation.data import Item, TaskItems, bbh_item, load_items, mmlu_item, parse_lines, source_identity
+from taskpgm_ray.storage import Storage, Unit, fingerprint
+
+FORMAT = 1
+"""Raised when items are hashed, halved, drawn or stored in another way: old splits are then not found."""
+BENCHMARKS = ("mmlu", "bbh")
+
+
+@dataclass(frozen=True)
+class Split:
+    """The items of one side, and nothing else: what an evaluation is given. Cheap to pickle."""
+
+    name: str
+    """``search`` or ``report``."""
+    storage: Storage
+    path: str
+    """Folder of the split's unit in the study."""
+
+    def items(self) -> list[Item]:
+        """The items to be asked, by benchmark, task and draw.
+
+        Raises:
+            EvaluationError: The unit is not this split's, or holds an item that was not drawn for it.
+            StorageError: The unit is missing or damaged.
+        """
+        manifest = self.manifest()
+        found = [
+            item for name in BENCHMARKS if name in manifest["counts"] for item in self._read(name, f"{name}.jsonl")
+        ]
+        drawn = set(manifest["items"])
+        for item in found:
+            if item.id not in drawn:
+                raise EvaluationError(
+                    f"{self.path} holds item {item.id} ({item.benchmark}/{item.task}), which does not belong to the "
+                    f"{self.name} split; remove that folder, and the splits are prepared again"
+                )
+        if len(found) != len(drawn):
+            raise EvaluationError(
+                f"{self.path} holds {len(found)} items, its manifest {len(drawn)}; remove it to prepare it again"
+            )
+        return found
+
+    def dev(self) -> dict[str, list[Item]]:
+        """MMLU's solved examples by subject, which may be shown before a question; in neither split."""
+        if not self.manifest()["dev"]:
+            return {}
+        examples: dict[str, list[Item]] = {}
+        for item in self._read("mmlu", "mmlu.dev.jsonl"):
+            examples.setdefault(item.task, []).append(item)
+        return examples
+
+    def item(self, item_id: str) -> Item:
+        """One item by its id; an `EvaluationError` when it is not in this split."""
+        for item in self.items():
+            if item.id == item_id:
+                return item
+        raise EvaluationError(f"item {item_id} is not in the {self.name} split and cannot be read through it")
+
+    def manifest(self) -> dict[str, Any]:
+        """What the split holds: ``items`` (ids), ``counts`` by benchmark and task, what was dropped and why."""
+        manifest = Unit(self.storage, self.path).manifest()
+        if manifest.get("split") != self.name:
+            raise EvaluationError(
+                f"{self.path} is the {manifest.get('split')} split and cannot be read as the {self.name} split"
+            )
+        return manifest
+
+    def _read(self, benchmark: str, file: str) -> list[Item]:
+        build = mmlu_item if benchmark == "mmlu" else bbh_item
+        files = Unit(self.storage, self.path).files
+        text = files.read_bytes(file).decode("utf-8")
+        return [build(record["task"], record, where) for record, where in parse_lines(text, f"{files.uri}/{file}")]
+
+
+@dataclass(frozen=True)
+class EvaluationSets:
+    """Both sides of one evaluation. Hand a search trial ``search`` only."""
+
+    search: Split
+    report: Split
+
+
+def prepare(config: EvaluationConfig, seed: int, storage: Storage) -> EvaluationSets:
+    """Write the search and the report split, unless they are there, and check that they share no item.
+
+    Args:
+        config: What to evaluate on, and how many items of each task to draw.
+        seed: Draws subjects, tasks and items. The halves of a task do not depend on it.
+        storage: The study's folder; the units are ``evaluation/search-<fingerprint>`` and ``evaluation/report-...``.
+
+    Raises:
+        EvaluationError: The data are missing, no task has items for both sides, or the two sides share an item.
+        DataError: A record is damaged.
+    """
+    if not config.mmlu and not config.bbh:
+        raise EvaluationError("nothing to evaluate on: set evaluation.mmlu or evaluation.bbh to true")
+    common = [FORMAT, source_identity(config.data), config.mmlu, config.bbh]
+    common += [config.max_subjects, config.max_bbh_tasks, seed]
+    sizes = {
+        "search": {"mmlu": config.search_items_per_subject, "bbh": config.search_items_per_task},
+        "report": {"mmlu": config.report_items_per_subject, "bbh": config.report_items_per_task},
+    }
+    splits = {
+        name: Split(name, storage, f"evaluation/{name}-{fingerprint(name, common, size)}")
+        for name, size in sizes.items()
+    }
+    missing = [split for split in splits.values() if not Unit(storage, split.path).done()]
+    if missing:
+        items = load_items(config.data, mmlu=config.mmlu, bbh=config.bbh)
+        tasks, dropped = _separate(items.tasks)
+        usable, left_out = _usable(tasks, [name for name in BENCHMARKS if getattr(config, name)])
+        chosen = _choose_tasks(usable, {"mmlu": config.max_subjects, "bbh": config.max_bbh_tasks}, seed)
+        for split in missing:
+            notes = {"dropped": dropped, "left_out": left_out, "skipped": items.skipped}
+            _write(split, chosen, sizes[split.name], seed, notes)
+    _check_disjoint(splits["search"], splits["report"])
+    return EvaluationSets(splits["search"], splits["report"])
+
+
+def _separate(tasks: list[TaskItems]) -> tuple[list[TaskItems], dict[str, int]]:
+    """Every item on exactly one side, once: the whole pools, before any draw. Also how many were dropped, and why."""
+    seen: set[str] = set()
+    halves = [_halve(_new(task.shared, seen)) for task in tasks]
+    report = [half[1] + _new(task.report, seen) for task, half in zip(tasks, halves, strict=True)]
+    judged = {item.id for items in report for item in items}
+    # After the report side, so that a question on both sides stays there only.
+    search = [half[0] + _new(task.search, seen) for task, half in zip(tasks, halves, strict=True)]
+    # Last: an example that is shown with its answer must not be asked on either side.
+    dev = [_new(task.dev, seen) for task in tasks]
+    leaks = sum(item.id in judged for task in tasks for item in task.search)
+    read = sum(len(task.shared) + len(task.report) + len(task.search) for task in tasks)
+    dropped = {
+        "search items that are also report items": leaks,
+        "repeated items": read - leaks - sum(map(len, search)) - sum(map(len, report)),
+        "dev examples that are also items": sum(len(task.dev) for task in tasks) - sum(map(len, dev)),
+    }
+    separated = [
+        TaskItems(task.benchmark, task.task, search=s, report=r, dev=d)
+        for task, s, r, d in zip(tasks, search, report, dev, strict=True)
+    ]
+    return separated, dropped
+
+
+def _new(items: Iterable[Item], seen: set[str]) -> list[Item]:
+    """The items whose content was not seen before; they are marked as seen."""
+    fresh = []
+    for item in items:
+        if item.id not in seen:
+            seen.add(item.id)
+            fresh.append(item)
+    return fresh
+
+
+def _halve(items: list[Item]) -> tuple[list[Item], list[Item]]:
+    """The lower half of the content hashes searches, the upper half (and the odd one) reports."""
+    # By rank, not by a bit of the hash: of the three or five exemplars of a task each side gets some.
+    ranked = sorted(items, key=lambda item: item.id)
+    return ranked[: len(ranked) // 2], ranked[len(ranked) // 2 :]
+
+
+def _usable(tasks: list[TaskItems], benchmarks: list[str]) -> tuple[list[TaskItems], list[str]]:
+    """The tasks with items on both sides, and the names of those without (their questions repeat another task's)."""
+    usable = [task for task in tasks if task.search and task.report]
+    left_out = sorted({f"{t.benchmark}/{t.task}" for t in tasks} - {f"{t.benchmark}/{t.task}" for t in usable})
+    for benchmark in benchmarks:
+        if not any(task.benchmark == benchmark for task in usable):
+            raise EvaluationError(
+                f"no {benchmark} task has items for both splits (questions that occur twice count once; a task without "
+                f"splits of its own needs two); add items or set evaluation.{benchmark}=false"
+            )
+    return usable, left_out
+
+
+def _choose_tasks(tasks: list[TaskItems], most: dict[str, int | None], seed: int) -> list[TaskItems]:
+    chosen = []
+    for benchmark in BENCHMARKS:
+        of_benchmark = [task for task in tasks if task.benchmark == benchmark]
+        ranked = sorted(of_benchmark, key=lambda task: _rank(seed, "task", benchmark, task.task))
+        chosen += sorted(ranked[: most[benchmark]], key=lambda task: task.task)
+    return chosen
+
+
+def _write(split: Split, tasks: list[TaskItems], sizes: dict[str, int], seed: int, notes: dict[str, Any]) -> None:
+    files = Unit(split.storage, split.path).files
+    counts: dict[str, dict[str, int]] = {}
+    drawn: dict[str, list[Item]] = {}
+    for task in tasks:
+        pool = getattr(task, split.name)
+        found = sorted(pool, key=lambda item: _rank(seed, split.name, item.id))[: sizes[task.benchmark]]
+        drawn.setdefault(task.benchmark, []).extend(found)
+        counts.setdefault(task.benchmark, {})[task.task] = len(found)
+    # One file a benchmark, not one a task: on an object store each of hundreds of small files costs a round trip.
+    for benchmark, items in drawn.items():
+        files.write_bytes(f"{benchmark}.jsonl", _lines(items))
+    dev = [item for task in tasks for item in task.dev]
+    if dev:
+        files.write_bytes("mmlu.dev.jsonl", _lines(dev))
+    manifest = {
+        "split": split.name,
+        "counts": counts,
+        "available": {
+            name: {t.task: len(getattr(t, split.name)) for t in tasks if t.benchmark == name} for name in counts
+        },
+        "dev": len(dev),
+        **notes,
+        "items": [item.id for items in drawn.values() for item in items],
+    }
+    Unit(split.storage, split.path).finish(manifest)
+
+
+def _check_disjoint(search: Split, report: Split) -> None:
+    both = set(search.manifest()["items"]) & set(report.manifest()["items"])
+    if both:
+        raise EvaluationError(
+            f"{search.path} and {report.path} share {len(both)} items (such as {min(both)}): what chooses the mixture "
+            "must not judge it; remove both folders to prepare them again"
+        )
+
+
+def _lines(items: list[Item]) -> bytes:
+    return "".join(json.dumps(item.to_record(), ensure_ascii=True) + "\n" for item in items).encode()
+
+
+def _rank(seed: int, *parts: str) -> str:
+    """A pseudo-random order that no other item influences: a larger draw contains the smaller one."""
+    return hashlib.sha256("\x00".join([str(seed), *parts]).encode()).hexdigest()

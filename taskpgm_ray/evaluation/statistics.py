@@ -1,0 +1,218 @@
+"""Is one system better than another on the same items, by how much and how surely: a paired bootstrap.
+
+The difference is that of `summarise`: a mean over items within a task, over tasks within a benchmark, over benchmarks.
+Tasks are fixed; items are resampled within their task (Efron & Tibshirani 1993, section 16), and repetitions of the
+fine-tune (seeds) are resampled as a second, crossed factor (Owen & Eckles 2012, "Bootstrapping data arrays of arbitrary
+order"), which errs on the side of wider intervals. Deviations are scaled by sqrt(n / (n - 1)) (Rao & Wu 1988): without
+it, tasks of two or three items would give intervals that are far too narrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskpgm_ray.errors import EvaluationError
+from taskpgm_ray.evaluation.scores import METRICS, ItemScore
+
+POWER = 0.8
+"""The minimum detectable effect is the difference that would be shown in so many of repeated studies."""
+_CHUNK = 500
+
+Floats = NDArray[np.float64]
+Key = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """The difference a - b of two systems in one metric (positive: a is better)."""
+
+    metric: str
+    difference: float
+    low: float
+    """Lower end of the interval."""
+    high: float
+    """Upper end of the interval."""
+    p_value: float
+    """Two-sided tail of the bootstrap distribution beyond zero; at least 1 / (resamples + 1)."""
+    standard_error: float
+    minimum_detectable: float
+    """True difference that a study of this size would show with probability 0.8 at this confidence."""
+    confidence: float
+    items: int
+    seeds: int
+    """Repetitions per system (the smaller number). With one, the noise of fine-tuning is not in the interval."""
+
+
+def paired_difference(
+    a: Sequence[ItemScore],
+    b: Sequence[ItemScore],
+    confidence: float = 0.95,
+    seed: int = 0,
+    *,
+    metric: str = "gold_logprob",
+    n_boot: int = 10_000,
+) -> PairedDifference:
+    """Compare two systems that were scored on the same items.
+
+    Args:
+        a: Rows of the first system; one per item, or one per item and seed.
+        b: Rows of the second system. Seeds that both systems share are resampled together, others independently.
+        confidence: Of the percentile interval.
+        seed: Of the bootstrap.
+        metric: ``gold_logprob`` (nats) or ``accuracy``.
+        n_boot: Number of resamples.
+
+    Raises:
+        EvaluationError: The systems were not scored on the same items (or not on all of them with every seed), an item
+            occurs twice, a benchmark has fewer than two items, or an argument is out of range.
+    """
+    if metric not in METRICS or not 0 < confidence < 1 or n_boot < 1:
+        raise EvaluationError(
+            f"metric {metric!r} (of {METRICS}), confidence {confidence}, n_boot {n_boot}: out of range"
+        )
+    items, seeds_a, values_a = _table(a, metric, "first")
+    items_b, seeds_b, values_b = _table(b, metric, "second")
+    if items != items_b:
+        odd = sorted(set(items) ^ set(items_b))
+        raise EvaluationError(
+            f"the two systems were not scored on the same items: {len(odd)} items, such as {'/'.join(odd[0])}, have "
+            "one score only; evaluate both on the same split"
+        )
+    share = _shares(items)
+    difference = float(share @ (values_a.mean(0) - values_b.mean(0)))
+    draws = _resample(
+        values_a, values_b, seeds_a == seeds_b, share, _strata(items), np.random.default_rng(seed), n_boot
+    )
+    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+    beyond = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
+    error = float(draws.std())
+    normal = NormalDist()
+    return PairedDifference(
+        metric=metric,
+        difference=difference,
+        low=float(low),
+        high=float(high),
+        p_value=min(1.0, 2 * (beyond + 1) / (n_boot + 1)),
+        standard_error=error,
+        minimum_detectable=(normal.inv_cdf((1 + confidence) / 2) + normal.inv_cdf(POWER)) * error,
+        confidence=confidence,
+        items=len(items),
+        seeds=min(len(seeds_a), len(seeds_b)),
+    )
+
+
+def verdict(result: PairedDifference, p_value: float | None = None) -> str:
+    """``better``, ``worse`` or ``no difference shown`` for the first system of a comparison.
+
+    Args:
+        result: The comparison.
+        p_value: A p-value adjusted for several comparisons (`holm`), which must then be below 1 - confidence as well.
+    """
+    if p_value is not None and p_value > 1 - result.confidence:
+        return "no difference shown"
+    if result.low > 0:
+        return "better"
+    return "worse" if result.high < 0 else "no difference shown"
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for making all these comparisons at once (Holm 1979), in the given order."""
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def _table(rows: Sequence[ItemScore], metric: str, which: str) -> tuple[list[Key], list[int], Floats]:
+    """Items in a fixed order, seeds, and the values [n_seeds, n_items]."""
+    values: dict[tuple[int, Key], float] = {}
+    for row in rows:
+        key = (row.benchmark, row.task, row.item)
+        if (row.seed, key) in values:
+            raise EvaluationError(f"the {which} system has two scores of item {'/'.join(key)} with seed {row.seed}")
+        values[row.seed, key] = getattr(row, metric)
+    items = sorted({key for _, key in values})
+    seeds = sorted({seed for seed, _ in values})
+    if len(values) != len(items) * len(seeds):
+        raise EvaluationError(
+            f"the {which} system has {len(values)} scores for {len(items)} items and {len(seeds)} seeds; every item "
+            "must be scored with every seed"
+        )
+    table = np.array([[values[seed, key] for key in items] for seed in seeds], dtype=np.float64)
+    if not np.all(np.isfinite(table)):
+        raise EvaluationError(f"the {which} system has scores that are not finite")
+    return items, seeds, table
+
+
+def _shares(items: list[Key]) -> Floats:
+    """The weight [n_items] of each item in the macro mean; they sum to 1."""
+    if not items:
+        raise EvaluationError("no item scores to compare: nothing was evaluated")
+    n_benchmarks = len({benchmark for benchmark, _, _ in items})
+    tasks: dict[str, set[str]] = {}
+    counts: dict[tuple[str, str], int] = {}
+    for benchmark, task, _ in items:
+        tasks.setdefault(benchmark, set()).add(task)
+        counts[benchmark, task] = counts.get((benchmark, task), 0) + 1
+    return np.array([1 / (n_benchmarks * len(tasks[b]) * counts[b, t]) for b, t, _ in items])
+
+
+def _strata(items: list[Key]) -> list[NDArray[np.intp]]:
+    """Indices of the items that are resampled among each other: a task, or the one-item tasks of a benchmark."""
+    by_task: dict[tuple[str, str], list[int]] = {}
+    for index, (benchmark, task, _) in enumerate(items):
+        by_task.setdefault((benchmark, task), []).append(index)
+    strata = []
+    for benchmark in sorted({benchmark for benchmark, _ in by_task}):
+        groups = sorted((group for (name, _), group in by_task.items() if name == benchmark), key=len)
+        # One item shows no spread: collapse such tasks into one stratum, and a lone one with the next smallest task.
+        if len(groups) > 1 and len(groups[0]) == 1:
+            alone = [group for group in groups if len(group) == 1]
+            rest = groups[len(alone) :]
+            joined = [index for group in alone for index in group] + (rest.pop(0) if len(alone) == 1 else [])
+            groups = [*rest, joined]
+        if len(groups[0]) < 2:
+            raise EvaluationError(f"{benchmark} has one item only: a comparison needs at least two")
+        strata += [np.array(group) for group in groups]
+    return strata
+
+
+def _resample(
+    values_a: Floats,
+    values_b: Floats,
+    same_seeds: bool,
+    share: Floats,
+    strata: list[NDArray[np.intp]],
+    rng: np.random.Generator,
+    n_boot: int,
+) -> Floats:
+    """Bootstrap distribution [n_boot] of the macro mean difference."""
+    draws = np.empty(n_boot)
+    for start in range(0, n_boot, _CHUNK):
+        size = min(_CHUNK, n_boot - start)
+        weights_a = _weights(len(values_a), size, rng)
+        weights_b = weights_a if same_seeds else _weights(len(values_b), size, rng)
+        gap = weights_a @ values_a - weights_b @ values_b
+        total = np.zeros(size)
+        for stratum in strata:
+            n = len(stratum)
+            contribution = gap[:, stratum] * share[stratum]
+            total += n * (contribution * _weights(n, size, rng)).sum(1)
+        draws[start : start + size] = total
+    return draws
+
+
+def _weights(n: int, size: int, rng: np.random.Generator) -> Floats:
+    """Rescaled bootstrap weights [size, n]; each row sums to 1. A single unit keeps the weight 1."""
+    if n == 1:
+        return np.ones((size, 1))
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=size) / n
+    return 1 / n + np.sqrt(n / (n - 1)) * (counts - 1 / n)
