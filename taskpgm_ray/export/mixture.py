@@ -164,6 +164,8 @@ def _check_task(task: Any, where: str) -> None:
             raise InputError(f"{where}.{key} of {task['name']!r} must be a whole number >= 0, not {value!r}")
     if task["count"] and not task["available"]:
         raise InputError(f"{where}: {task['name']!r} is to give {task['count']} examples but has none")
+    if task["count"] and not task["weight"]:
+        raise InputError(f"{where}: {task['name']!r} has weight 0 but is to give {task['count']} examples")
 
 
 def _is_number(value: Any) -> bool:

@@ -80,7 +80,8 @@ function draw(id, dark, width) {
   }
   for (const trace of data) if (scales[trace.meta]) trace.colorscale = scales[trace.meta][dark ? 1 : 0];
   if (width) layout.width = width;
-  Plotly.react(id, data, layout, { responsive: !width, displaylogo: false,
+  // Plotly offers a button that uploads the chart to a cloud service: not from a report that promises no network.
+  Plotly.react(id, data, layout, { responsive: !width, displaylogo: false, showSendToCloud: false, plotlyServerURL: "",
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
 }
 const shown = () => Object.keys(figures).filter((id) => document.getElementById(id).offsetParent !== null);

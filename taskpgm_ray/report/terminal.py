@@ -38,8 +38,8 @@ def summary(data: ReportData, files: dict[str, str] | None = None) -> Renderable
         slowest = max((s for s in data.stages if s.get("seconds") is not None), key=lambda s: s["seconds"])
         parts.append(Text(f"{duration(sum(seconds))} in all; longest: {slowest['stage']}.", style="dim"))
     for what, where in (files or {}).items():
-        # Not markup: a path may hold square brackets. Not wrapped: a path is there to be copied.
-        parts.append(Text.assemble((f"{what}: ", "dim"), where, no_wrap=True, overflow="ignore"))
+        # Not markup: a path may hold square brackets. Folded rather than cut: a path is there to be copied.
+        parts.append(Text.assemble((f"{what}: ", "dim"), where, overflow="fold"))
     return Group(*parts)
 
 

@@ -1,0 +1,106 @@
+import json
+
+import pytest
+
+from taskpgm_ray.errors import InputError, StorageError
+from taskpgm_ray.export import load_mixture, mixture_document
+
+
+def test_document_derives_what_follows_from_its_arguments(document):
+    assert document["examples"] == 100
+    assert document["beta_over_lambda"] == 0.5  # tau / n
+    assert document["beta"] is None
+    assert [task["epochs"] for task in document["tasks"]] == [1.25, 0.3, 0.0, 1.0]
+    assert document["tasks"][1]["source"] == "jsonl:mawps.jsonl"
+
+
+def test_round_trip_through_a_file_changes_nothing(document, tmp_path):
+    path = tmp_path / "mixture.json"
+    path.write_text(json.dumps(document))
+    assert load_mixture(path) == document
+    assert load_mixture(str(path)) == document
+    assert load_mixture(f"file://{path}") == document
+
+
+def test_a_relative_path_is_read_from_the_working_folder(document, tmp_path, monkeypatch):
+    (tmp_path / "mixture.json").write_text(json.dumps(document))
+    monkeypatch.chdir(tmp_path)
+    assert load_mixture("mixture.json") == document
+
+
+def test_a_baseline_has_no_balance():
+    document = mixture_document(
+        study="s", fingerprint="f", names=["a", "b"], weights=[0.5, 0.5], counts=[1, 1], available=[5, 5],
+        sources=["", ""], tau=None, chosen="uniform",
+    )  # fmt: skip
+    assert (document["tau"], document["beta_over_lambda"], document["chosen"]) == (None, None, "uniform")
+
+
+def test_rounding_within_the_tolerance_is_accepted_and_beyond_it_refused(document, tmp_path):
+    path = tmp_path / "mixture.json"
+    document["tasks"][0]["weight"] = 0.5 + 5e-10
+    path.write_text(json.dumps(document))
+    load_mixture(path)
+    document["tasks"][0]["weight"] = 0.5 + 2e-9
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"the weights sum to 1\.000000002"):
+        load_mixture(path)
+
+
+def task(**changes):
+    return lambda document: document["tasks"][1].update(changes)
+
+
+def top(**changes):
+    return lambda document: document.update(changes)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (task(weight=0.4), r"mixture.json: the weights sum to 1\.1"),
+        (task(weight=-0.3), r"tasks\[1\].weight of 'mawps' must be a number >= 0, not -0.3"),
+        (task(weight="0.3"), r"tasks\[1\].weight of 'mawps' must be a number"),
+        (task(weight=True), r"tasks\[1\].weight of 'mawps' must be a number"),
+        (task(weight=float("nan")), r"tasks\[1\].weight of 'mawps' must be a number"),
+        (task(weight=0), "'mawps' has weight 0 but is to give 30 examples"),
+        (task(count=31), "the counts sum to 101, but examples is 100"),
+        (task(count=30.0), r"tasks\[1\].count of 'mawps' must be a whole number"),
+        (task(count=-1), r"tasks\[1\].count of 'mawps' must be a whole number"),
+        (task(available=None), r"tasks\[1\].available of 'mawps' must be a whole number"),
+        (task(available=0), "'mawps' is to give 30 examples but has none"),
+        (task(name="boolq"), "the task 'boolq' occurs twice"),
+        (task(name=""), r"tasks\[1\].name must be a non-empty string"),
+        (top(tasks=[]), "tasks must be a list with at least one task"),
+        (top(tasks=["a"]), r"tasks\[0\] must be an object, not 'a'"),
+        (top(version=2), "schema version 2; this program reads version 1"),
+        (top(study=None), "study must be a string"),
+        (top(tau="much"), "tau must be a number or null, not 'much'"),
+        (lambda document: document.pop("gap"), "gap must be a number or null"),
+    ],
+)
+def test_a_damaged_document_is_refused_with_what_is_wrong(document, tmp_path, damage, message):
+    damage(document)
+    path = tmp_path / "mixture.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=message):
+        load_mixture(path)
+
+
+def test_unreadable_files(tmp_path):
+    with pytest.raises(StorageError, match=r"mixture.json is missing"):
+        load_mixture(tmp_path / "mixture.json")
+    (tmp_path / "mixture.json").write_text("{")
+    with pytest.raises(StorageError, match="is not JSON"):
+        load_mixture(tmp_path / "mixture.json")
+    (tmp_path / "mixture.json").write_text("[]")
+    with pytest.raises(InputError, match="a JSON object, not a list"):
+        load_mixture(tmp_path / "mixture.json")
+
+
+def test_lists_of_unequal_length_are_refused():
+    with pytest.raises(InputError, match="2 task names but 1 counts"):
+        mixture_document(
+            study="s", fingerprint="f", names=["a", "b"], weights=[0.5, 0.5], counts=[1], available=[5, 5],
+            sources=["", ""], tau=1.0,
+        )  # fmt: skip

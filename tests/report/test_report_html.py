@@ -1,0 +1,189 @@
+import json
+import re
+import time
+from html import escape
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from taskpgm_ray.report import render
+
+HOSTILE = "<script>alert('x')</script>"
+
+
+class Outline(HTMLParser):
+    """Collects element ids, what is loaded from outside, figures, table rows and the text outside of scripts."""
+
+    VOID = ("meta", "br", "link", "img", "input", "hr")
+
+    def __init__(self, page):
+        super().__init__()
+        self.ids, self.loaded, self.open, self.text, self.rows = [], [], [], [], 0
+        self.scripts = 0
+        self.feed(page)
+        assert not self.open, f"unclosed elements: {self.open}"
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.scripts += tag == "script"
+        self.rows += tag == "tr"
+        for name in ("src", "href", "data", "srcset", "action"):
+            if name in attributes and not attributes[name].startswith("#"):
+                self.loaded.append((tag, attributes[name]))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        if not {"script", "style"} & set(self.open):
+            self.text.append(text)
+
+    @property
+    def words(self):
+        return " ".join(" ".join(self.text).split())
+
+
+def figures_of(page):
+    block = re.search(r'<script type="application/json" id="figures">(.*?)</script>', page, re.DOTALL)
+    return json.loads(block.group(1))
+
+
+def test_page_is_well_formed_self_contained_and_complete(report_data):
+    data = report_data(6)
+    page = render(data)
+    outline = Outline(page)
+    assert outline.loaded == []
+    assert "@import" not in page.split("</style>")[0]
+    assert "url(" not in page.split("</style>")[0]
+    assert "showSendToCloud: false" in page  # plotly's upload button is off
+    assert len(set(outline.ids)) == len(outline.ids)
+    assert page.count("plotly.js v") == 1
+    assert outline.scripts == 3
+    assert data.verdict in outline.words
+    for name in data.names:
+        assert name in outline.words
+    figures = figures_of(page)
+    assert set(figures) == {
+        "figure-mixture", "figure-path", "figure-scores", "figure-comparison", "figure-affinity",
+        "figure-divergence", "figure-pmi", "figure-coverage",
+    }  # fmt: skip
+    assert set(figures) <= set(outline.ids)
+    for name in figures:
+        assert name.replace("figure-", "caption-") in outline.ids
+
+
+def test_every_string_of_the_user_is_escaped(report_data):
+    names = [f"{HOSTILE}{i}" for i in range(5)]
+    base = report_data(5, names=names)
+    trials = [dict(t, name=t["name"] + HOSTILE) for t in base.trials]
+    trials[-1]["error"] = HOSTILE
+    page = render(
+        report_data(
+            5, names=names, study=HOSTILE, verdict=HOSTILE, config_yaml=HOSTILE, versions={HOSTILE: HOSTILE},
+            tasks=[dict(t, source=HOSTILE) for t in base.tasks], trials=trials,
+            baselines={HOSTILE: base.baselines["uniform"]}, coverage=np.full((6, 5), 0.5),
+            coverage_names=[HOSTILE] * 6, stages=[{"stage": HOSTILE, "seconds": 1.0}],
+            comparisons=[dict(c, baseline=HOSTILE, verdict=HOSTILE) for c in base.comparisons],
+        )
+    )  # fmt: skip
+    assert "<script>alert" not in page
+    outline = Outline(page)
+    assert outline.scripts == 3
+    for name in names:
+        assert escape(name) in page
+        assert name in outline.words
+    # Plotly reads markup in its texts, so there the names are escaped once more.
+    labels = figures_of(page)["figure-affinity"]["data"][0]["x"]
+    assert sorted(labels) == sorted(escape(name, quote=False) for name in names)
+
+
+def test_missing_pieces_become_sentences_without_figures(report_data):
+    page = render(
+        report_data(
+            6, trials=[], comparisons=[], pmi=None, coverage=None, path_tau=None, path_weights=None, stages=[],
+            versions={}, config_yaml="", divergence_se=None, gamma=None, effective_tasks=None, baselines={}, verdict="",
+        )
+    )  # fmt: skip
+    words = Outline(page).words
+    for sentence in (
+        "No search was run", "No comparison on the report split was made", "mutual information was not computed",
+        "Coverage was not recorded", "The path of mixtures was not computed", "The cost of the stages was not recorded",
+        "Versions and config were not recorded", "nothing judged it",
+    ):  # fmt: skip
+        assert sentence in words
+    assert set(figures_of(page)) == {"figure-mixture", "figure-affinity", "figure-divergence"}
+    assert "None" not in words
+    assert "nan" not in words
+
+
+def test_only_what_is_required_is_enough(report_data):
+    from taskpgm_ray.report import ReportData
+
+    full = report_data(4)
+    data = ReportData(
+        study="bare", tasks=[{"name": name} for name in full.names], divergence=full.divergence,
+        affinity=full.affinity, mixture=full.mixture,
+    )  # fmt: skip
+    assert "None" not in Outline(render(data)).words
+
+
+def test_a_single_task_has_no_affinities(report_data):
+    words = Outline(render(report_data(1, trials=[]))).words
+    assert "With a single task there is nothing to compare" in words
+
+
+def test_all_trials_failed(report_data):
+    failed = [
+        {"name": "tau-1", "kind": "balance", "tau": 1.0, "seed": 0, "gold_logprob": None, "error": "out of memory"}
+    ]
+    page = render(report_data(6, trials=failed))
+    assert "1 of 1 trials failed" in Outline(page).words
+    assert "failed: out of memory" in Outline(page).words
+    assert "figure-scores" not in figures_of(page)
+
+
+def test_chosen_trials_are_highlighted_and_sort_keys_are_numbers(report_data):
+    page = render(report_data(6))
+    section = page[page.index('<section id="trials">') : page.index('<section id="comparison">')]
+    assert len(re.findall(r'<tr class="chosen"><td>tau-0\.5</td>', section)) == 2
+    assert section.count('class="chosen"') == 2
+    keys = [float(key) for key in re.findall(r'data-sort="([^"]*)"', section)]
+    assert -1.5 < max(k for k in keys if k < 0) < -1
+
+
+def test_low_coverage_is_warned_about_and_good_coverage_is_not(report_data):
+    coverage = np.full((7, 6), 0.99)
+    assert "less than 95" not in Outline(render(report_data(6, coverage=coverage))).words
+    coverage[3, 4] = 0.91
+    page = render(report_data(6, coverage=coverage))
+    data = report_data(6)
+    words = Outline(page).words
+    assert "1 of 42 combinations keep less than 95" in words
+    assert f"The least is 91.0 %: adapter {data.names[2]} on the probes of {data.names[4]}" in words
+
+
+def test_adapters_that_learned_nothing_are_named(report_data):
+    tasks = report_data(6).tasks
+    assert "did not lower" not in Outline(render(report_data(6, tasks=tasks))).words
+    tasks[2] = dict(tasks[2], heldout_loss_before=1.0, heldout_loss_after=1.0)
+    words = Outline(render(report_data(6, tasks=tasks))).words
+    assert f"did not lower the held-out loss of its own task for: {tasks[2]['name']}." in words
+
+
+def test_two_hundred_tasks_render_in_seconds(report_data):
+    data = report_data(200)
+    start = time.perf_counter()
+    page = render(data)
+    assert time.perf_counter() - start < 8
+    assert len(page) < 12e6
+    words = Outline(page).words
+    assert all(name in words for name in data.names)
+
+
+@pytest.mark.parametrize("n", [2, 3, 15, 41])
+def test_other_sizes(report_data, n):
+    assert Outline(render(report_data(n))).rows > 2 * n
