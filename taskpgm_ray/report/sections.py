@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from taskpgm_ray.report import figures
+from taskpgm_ray.report import figures, judgement
 from taskpgm_ray.report.data import ReportData
 from taskpgm_ray.report.page import Page, Section, note, paragraph
 from taskpgm_ray.report.tables import Cell, table
@@ -134,7 +134,7 @@ def search(data: ReportData, page: Page) -> Section:
             f"Scores on the search split against the balance (higher is better); {metric_name(data.metric)} decides. "
             "Dashed lines are the baselines. Gold log-probability is the mean log-probability of the right answer."
         )
-        plot = page.figure("scores", figures.scores(data), caption)
+        plot = page.figure("scores", judgement.scores(data), caption)
     problem = (
         paragraph(f"{failed} of {len(data.trials)} trials failed; their errors are in the table.") if failed else ""
     )
@@ -169,7 +169,7 @@ def comparison(data: ReportData, page: Page) -> Section:
     return Section(
         "comparison",
         title,
-        page.figure("comparison", figures.comparisons(data), caption)
+        page.figure("comparison", judgement.comparisons(data), caption)
         + table(header, rows, "Difference of the mixture to each baseline on the report split"),
     )
 

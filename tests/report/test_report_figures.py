@@ -3,7 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from taskpgm_ray.report import figures, matrices
+from taskpgm_ray.report import figures, judgement, matrices
 from taskpgm_ray.report.order import blocks, cluster, labels
 
 
@@ -121,7 +121,7 @@ def test_path_is_drawn_only_as_far_as_something_happens(report_data):
 
 def test_scores_average_the_seeds_and_leave_out_failed_trials(report_data):
     data = report_data(6)
-    figure = figures.scores(data)
+    figure = judgement.scores(data)
     means = figure.data[0]
     assert list(means.x) == [0.0, 0.5, 1.0, 2.0, 4.0]  # not 6, which failed
     expected = np.mean([t["gold_logprob"] for t in data.trials if t["tau"] == 0.5])
@@ -135,7 +135,7 @@ def test_scores_average_the_seeds_and_leave_out_failed_trials(report_data):
 
 def test_comparisons_show_differences_with_their_intervals(report_data):
     data = report_data(6)
-    gold, accuracy = [trace for trace in figures.comparisons(data).data if trace.customdata is not None]
+    gold, accuracy = [trace for trace in judgement.comparisons(data).data if trace.customdata is not None]
     assert list(gold.x) == [0.061, 0.09]
     np.testing.assert_allclose(accuracy.x, [1.2, -3.1])  # points
     np.testing.assert_allclose(accuracy.error_x.arrayminus, [2, 2])
