@@ -40,6 +40,7 @@ td { padding:.4rem .75rem; border-top:1px solid var(--line); vertical-align:top;
   overflow-wrap:break-word; }
 tbody tr:first-child td { border-top:0; } .num { text-align:right; white-space:nowrap; }
 tr.chosen td { background:var(--chosen); font-weight:600; }
+td.bad:not(.num) { min-width:11rem; }
 td.good { color:var(--good); } td.bad { color:var(--bad); } td.warn { color:var(--warn); }
 .bar { display:block; height:3px; margin:3px 0 1px auto; border-radius:2px; background:var(--main); }
 .tabs { display:flex; flex-wrap:wrap; gap:.3rem; margin:.8rem 0 0; }
@@ -52,7 +53,10 @@ pre { background:var(--panel); border:1px solid var(--line); border-radius:.6rem
 .hidden { position:absolute; width:1px; height:1px; overflow:hidden; clip-path:inset(50%); white-space:nowrap; }
 [hidden] { display:none !important; }
 @media print { main { max-width:none; padding:0; } .scroll, pre { max-height:none; overflow:visible; border:0; }
-  nav, .tabs { display:none; } figure, tr { break-inside:avoid; } h2 { break-after:avoid; } th { position:static; }
+  nav, .tabs { display:none; } figure, tr { break-inside:avoid; }
+  table { font-size:7.5pt; } td { padding:.2rem .4rem; min-width:0; }
+  th button { padding:.3rem .4rem; white-space:normal; }
+  h2 { break-after:avoid; } th { position:static; }
   :root { color-scheme:light; --ink:#000; --soft:#444; --paper:#fff; --panel:#fff; --line:#ccc; --main:#2f7ed8;
   --chosen:#eee; --warnbg:#fff; --good:#16794f; --bad:#b3261e; --warn:#8a5a00; } body { font-size:11pt; } }
 """
@@ -80,29 +84,41 @@ function draw(id, dark, width) {
   }
   for (const trace of data) if (scales[trace.meta]) trace.colorscale = scales[trace.meta][dark ? 1 : 0];
   if (width) layout.width = width;
+  const narrow = document.getElementById(id).clientWidth < 640;
+  if (narrow && layout.legend?.orientation === "v") {
+    Object.assign(layout.legend, { orientation: "h", x: 0, y: -0.22, yanchor: "top" });
+    layout.height += 18 * data.length;
+    document.getElementById(id).style.height = `${layout.height}px`;
+  }
   // Plotly offers a button that uploads the chart to a cloud service: not from a report that promises no network.
-  Plotly.react(id, data, layout, { responsive: !width, displaylogo: false, showSendToCloud: false, plotlyServerURL: "",
+  Plotly.react(id, data, layout, { responsive: !width, displaylogo: false,
+    displayModeBar: width || narrow ? false : "hover", showSendToCloud: false, plotlyServerURL: "",
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
 }
 const shown = () => Object.keys(figures).filter((id) => document.getElementById(id).offsetParent !== null);
 const drawAll = () => shown().forEach((id) => draw(id, darkness.matches));
+const drawIn = (panel) => panel.querySelectorAll(".plot").forEach((plot) => draw(plot.id, darkness.matches));
 darkness.addEventListener("change", drawAll);
 addEventListener("beforeprint", () => shown().forEach((id) => draw(id, false, 680)));
 addEventListener("afterprint", drawAll);
 
 for (const bar of document.querySelectorAll(".tabs")) {
   const tabs = [...bar.querySelectorAll("button")];
-  const select = (chosen) => tabs.forEach((tab) => {
-    tab.setAttribute("aria-selected", tab === chosen);
-    tab.tabIndex = tab === chosen ? 0 : -1;
-    document.getElementById(tab.getAttribute("aria-controls")).hidden = tab !== chosen;
-  });
-  bar.addEventListener("click", (event) => { if (tabs.includes(event.target)) { select(event.target); drawAll(); } });
+  const panel = (tab) => document.getElementById(tab.getAttribute("aria-controls"));
+  const select = (chosen) => {
+    for (const tab of tabs) {
+      tab.setAttribute("aria-selected", tab === chosen);
+      tab.tabIndex = tab === chosen ? 0 : -1;
+      panel(tab).hidden = tab !== chosen;
+    }
+    drawIn(panel(chosen));
+  };
+  bar.addEventListener("click", (event) => { if (tabs.includes(event.target)) select(event.target); });
   bar.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!step) return;
     const next = tabs[(tabs.indexOf(document.activeElement) + step + tabs.length) % tabs.length];
-    next.focus(); select(next); drawAll();
+    next.focus(); select(next);
   });
 }
 

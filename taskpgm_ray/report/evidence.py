@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
 from typing import Any
 
@@ -94,18 +95,20 @@ def tasks(data: ReportData) -> Section:
     rows: list[list[Cell | str]] = []
     unlearned: list[str] = []
     drops = [_drop(task) for task in data.tasks]
-    largest = max((d for d in drops if d is not None), default=0.0)
+    largest = max((d for d in drops if d is not None and math.isfinite(d)), default=0.0)
     for task, drop in zip(data.tasks, drops, strict=True):
-        if drop is not None and drop <= 0:
+        # Not "drop <= 0": a loss that became NaN is no success.
+        learned = drop is None or drop > 0
+        if not learned:
             unlearned.append(task["name"])
-        bar = None if drop is None or largest <= 0 else max(0.0, drop) / largest
+        bar = drop / largest if learned and drop is not None and largest > 0 else None
         rows.append(
             [
                 task["name"],
                 str(task.get("source") or ""),
                 *(Cell(number(task.get(key)), task.get(key)) for key in ("train", "probes", "cut")),
                 *(_value(task.get(key)) for key in ("heldout_loss_before", "heldout_loss_after")),
-                Cell(number(drop), drop, bar=bar, mark="bad" if drop is not None and drop <= 0 else None),
+                Cell(number(drop), drop, bar=bar, mark=None if learned else "bad"),
                 Cell(amount(task.get("tokens")), task.get("tokens")),
                 Cell(duration(task.get("seconds")), task.get("seconds")),
             ]

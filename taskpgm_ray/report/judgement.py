@@ -52,14 +52,15 @@ def scores(data: ReportData) -> go.Figure:
             )
         left = min((x for x, _ in means), default=0.0)
         right = max((x for x, _ in means), default=1.0)
+        chosen_baselines = {t["name"] for t in data.trials if t.get("winner") and t["kind"] == "baseline"}
         for (name, values), colour in zip(baselines.items(), BASELINE_COLOURS * len(baselines), strict=False):
             mean = scale * float(np.mean(values))
             figure.add_scatter(
                 x=[left, right if right > left else left + 1],
                 y=[mean, mean],
                 mode="lines",
-                name=labels([name])[0],
-                line={"color": colour, "width": 2, "dash": "dash"},
+                name=labels([name])[0] + (" (chosen)" if name in chosen_baselines else ""),
+                line={"color": colour, "width": 4 if name in chosen_baselines else 2, "dash": "dash"},
                 legendgroup=name,
                 showlegend=first,
                 hovertemplate=f"{labels([name])[0]} %{{y:.4g}}<extra></extra>",

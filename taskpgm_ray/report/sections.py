@@ -65,7 +65,8 @@ def mixture(data: ReportData, page: Page) -> Section:
         ]
         for i, entry in sorted(enumerate(entries), key=lambda pair: -pair[1]["weight"])
     ]
-    facts = [f"{number(data.mixture[key])} {what}" for key, what in _FACTS if data.mixture.get(key) is not None]
+    facts = [f"{number(data.mixture['examples'])} examples in all"] if "examples" in data.mixture else []
+    facts += [f"{what} = {number(data.mixture[key])}" for key, what in _FACTS if data.mixture.get(key) is not None]
     return Section(
         "mixture",
         "The mixture",
@@ -75,12 +76,11 @@ def mixture(data: ReportData, page: Page) -> Section:
             rows,
             "Weight of each task in the mixture and in the baselines, and the examples that realise it",
         )
-        + (paragraph("In all: " + ", ".join(facts) + ".") if facts else ""),
+        + (paragraph("; ".join(facts) + ".") if facts else ""),
     )
 
 
 _FACTS = (
-    ("examples", "examples"),
     ("beta_over_lambda", "beta/lambda"),
     ("energy", "energy"),
     ("gap", "certified duality gap"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Any
 
 METRICS = {
@@ -28,10 +29,12 @@ def is_accuracy(metric: str) -> bool:
 
 def number(value: Any, digits: int = 3) -> str:
     """A number with so many significant digits, whole numbers with separators; a dash when there is none."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None:
         return MISSING
-    if isinstance(value, int):
-        return f"{value:,}"
+    if isinstance(value, Integral):
+        return f"{int(value):,}"
+    if not math.isfinite(value):
+        return str(float(value))  # nan and inf are results too, and bad ones: not to be hidden behind a dash
     if value and not 1e-3 <= abs(value) < 1e5:
         return f"{value:.{digits - 1}e}"
     return f"{value:.{max(0, digits - 1 - (math.floor(math.log10(abs(value))) if value else 0))}f}"

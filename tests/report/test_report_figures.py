@@ -133,6 +133,13 @@ def test_scores_average_the_seeds_and_leave_out_failed_trials(report_data):
     assert (list(chosen.x), list(chosen.y)) == ([0.5], [pytest.approx(expected)])
 
 
+def test_a_baseline_that_won_is_marked_as_chosen(report_data):
+    trials = [dict(t, winner=t["name"] == "uniform") for t in report_data(6).trials]
+    names = {trace.name for trace in judgement.scores(report_data(6, trials=trials)).data}
+    assert "uniform (chosen)" in names
+    assert "chosen" not in names  # no balance wears the star
+
+
 def test_comparisons_show_differences_with_their_intervals(report_data):
     data = report_data(6)
     gold, accuracy = [trace for trace in judgement.comparisons(data).data if trace.customdata is not None]

@@ -166,10 +166,11 @@ def test_low_coverage_is_warned_about_and_good_coverage_is_not(report_data):
     assert f"The least is 91.0 %: adapter {data.names[2]} on the probes of {data.names[4]}" in words
 
 
-def test_adapters_that_learned_nothing_are_named(report_data):
+@pytest.mark.parametrize("after", [1.0, 1.5, float("nan"), float("inf")])
+def test_adapters_that_learned_nothing_are_named(report_data, after):
     tasks = report_data(6).tasks
     assert "did not lower" not in Outline(render(report_data(6, tasks=tasks))).words
-    tasks[2] = dict(tasks[2], heldout_loss_before=1.0, heldout_loss_after=1.0)
+    tasks[2] = dict(tasks[2], heldout_loss_before=1.0, heldout_loss_after=after)
     words = Outline(render(report_data(6, tasks=tasks))).words
     assert f"did not lower the held-out loss of its own task for: {tasks[2]['name']}." in words
 

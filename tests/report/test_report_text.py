@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from taskpgm_ray.report.text import amount, balance, duration, number, percent, score
@@ -6,7 +7,8 @@ from taskpgm_ray.report.text import amount, balance, duration, number, percent, 
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (None, "–"), (float("nan"), "–"), (0, "0"), (12345, "12,345"), (0.0, "0.00"), (0.0833, "0.0833"),
+        (None, "–"), (float("nan"), "nan"), (float("inf"), "inf"), (np.int64(3000), "3,000"),
+        (np.float32(0.5), "0.500"), (0, "0"), (12345, "12,345"), (0.0, "0.00"), (0.0833, "0.0833"),
         (1.6666, "1.67"), (123.456, "123"), (99999.4, "99999"), (1e-15, "1.00e-15"), (-0.1234, "-0.123"),
     ],
 )  # fmt: skip
