@@ -49,7 +49,7 @@ def load(*, mmlu: bool = True, bbh: bool = True) -> Items:
                 where = f"{file}, sample {number}"
                 item = _mmlu(subject, sample, where)
                 if item is None:
-                    items.skipped.append(f"{where}: it has other than four choices")
+                    items.skipped.append(f"{file.name}, sample {number}: it has other than four choices")
                 else:
                     task.shared.append(item)
             items.tasks.append(task)

@@ -107,7 +107,8 @@ def prepare(config: EvaluationConfig, seed: int, storage: Storage) -> Evaluation
         storage: The study's folder; the units are ``evaluation/search-<fingerprint>`` and ``evaluation/report-...``.
 
     Raises:
-        EvaluationError: The data are missing, no task has items for both sides, or the two sides share an item.
+        EvaluationError: The data are missing, no task has items for both sides, the two sides share an item, or a
+            subject has fewer dev examples than ``num_fewshot``.
         DataError: A record is damaged.
     """
     if not config.mmlu and not config.bbh:
@@ -132,29 +133,30 @@ def prepare(config: EvaluationConfig, seed: int, storage: Storage) -> Evaluation
             notes = {"dropped": dropped, "left_out": left_out, "skipped": items.skipped}
             _write(split, chosen, sizes[split.name], seed, notes)
     _check_disjoint(splits["search"], splits["report"])
+    _check_examples(splits["report"], config.num_fewshot)
     return EvaluationSets(splits["search"], splits["report"])
 
 
 def _separate(tasks: list[TaskItems]) -> tuple[list[TaskItems], dict[str, int]]:
     """Every item on exactly one side, once: the whole pools, before any draw. Also how many were dropped, and why."""
-    seen: set[str] = set()
+    # An example that is shown with its answer must not be asked. It stays an example: few-shot prompts need their five.
+    shown = {item.id for task in tasks for item in task.dev}
+    seen = set(shown)
     halves = [_halve(_new(task.shared, seen)) for task in tasks]
     report = [half[1] + _new(task.report, seen) for task, half in zip(tasks, halves, strict=True)]
     judged = {item.id for items in report for item in items}
     # After the report side, so that a question on both sides stays there only.
     search = [half[0] + _new(task.search, seen) for task, half in zip(tasks, halves, strict=True)]
-    # Last: an example that is shown with its answer must not be asked on either side.
-    dev = [_new(task.dev, seen) for task in tasks]
-    leaks = sum(item.id in judged for task in tasks for item in task.search)
-    read = sum(len(task.shared) + len(task.report) + len(task.search) for task in tasks)
+    read = [item for task in tasks for item in (*task.shared, *task.report, *task.search)]
     dropped = {
-        "search items that are also report items": leaks,
-        "repeated items": read - leaks - sum(map(len, search)) - sum(map(len, report)),
-        "dev examples that are also items": sum(len(task.dev) for task in tasks) - sum(map(len, dev)),
+        "items that are also dev examples": sum(item.id in shown for item in read),
+        "search items that are also report items": sum(item.id in judged for task in tasks for item in task.search),
     }
+    kept = sum(len(items) for side in (search, report) for items in side)
+    dropped["items that occur twice"] = len(read) - kept - sum(dropped.values())
     separated = [
-        TaskItems(task.benchmark, task.task, search=s, report=r, dev=d)
-        for task, s, r, d in zip(tasks, search, report, dev, strict=True)
+        TaskItems(task.benchmark, task.task, search=s, report=r, dev=task.dev)
+        for task, s, r in zip(tasks, search, report, strict=True)
     ]
     return separated, dropped
 
@@ -219,7 +221,7 @@ def _write(split: Split, tasks: list[TaskItems], sizes: dict[str, int], seed: in
         "available": {
             name: {t.task: len(getattr(t, split.name)) for t in tasks if t.benchmark == name} for name in counts
         },
-        "dev": len(dev),
+        "dev": {task.task: len(task.dev) for task in tasks if task.dev},
         **notes,
         "items": [item.id for items in drawn.values() for item in items],
     }
@@ -233,6 +235,23 @@ def _check_disjoint(search: Split, report: Split) -> None:
             f"{search.path} and {report.path} share {len(both)} items (such as {min(both)}): what chooses the mixture "
             "must not judge it; remove both folders to prepare them again"
         )
+
+
+def _check_examples(split: Split, num_fewshot: int) -> None:
+    """Now rather than after hours of fine-tuning."""
+    manifest = split.manifest()
+    for subject in manifest["counts"].get("mmlu", {}):
+        available = manifest["dev"].get(subject, 0)
+        if available < num_fewshot:
+            raise EvaluationError(too_few_examples(subject, available, num_fewshot))
+
+
+def too_few_examples(subject: str, available: int, wanted: int) -> str:
+    """The message for a subject that cannot be asked with so many examples."""
+    return (
+        f"mmlu/{subject} has {available} dev examples, but evaluation.num_fewshot is {wanted}; lower it (to 0 with "
+        "'exemplars', which have none) or add examples to the subject's dev file"
+    )
 
 
 def _lines(items: list[Item]) -> bytes:
