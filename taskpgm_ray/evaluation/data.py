@@ -128,7 +128,7 @@ def load_items(data: str, *, mmlu: bool = True, bbh: bool = True) -> Items:
 
 def mmlu_item(subject: str, record: Any, where: str) -> Item:
     """A checked MMLU item from ``{"question", "choices", "answer"}``; ``where`` names its place in messages."""
-    question, choices, answer = (_field(record, name, where) for name in ("question", "choices", "answer"))
+    question, choices, answer = (record_field(record, name, where) for name in ("question", "choices", "answer"))
     if not isinstance(question, str) or not question.strip():
         raise DataError(f"{where}: 'question' must be a text that is not empty")
     if not isinstance(choices, list) or len(choices) != 4 or not all(isinstance(c, str) for c in choices):
@@ -140,7 +140,7 @@ def mmlu_item(subject: str, record: Any, where: str) -> Item:
 
 def bbh_item(task: str, record: Any, where: str) -> Item:
     """A checked BBH item from ``{"input", "target"}``; ``where`` names its place in messages."""
-    question, target = _field(record, "input", where), _field(record, "target", where)
+    question, target = record_field(record, "input", where), record_field(record, "target", where)
     for name, text in (("input", question), ("target", target)):
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{where}: {name!r} must be a text that is not empty")
@@ -157,6 +157,15 @@ def parse_lines(text: str, file: str) -> Iterator[tuple[Any, str]]:
                 yield json.loads(line), where
             except ValueError as error:
                 raise DataError(f"{where} is not JSON: {error}") from error
+
+
+def record_field(record: Any, name: str, where: str) -> Any:
+    """A field of a JSON object that must have it; `DataError` otherwise."""
+    if not isinstance(record, dict):
+        raise DataError(f"{where} must be a JSON object, not {type(record).__name__}")
+    if name not in record:
+        raise DataError(f"{where} lacks {name!r}; it has {', '.join(sorted(map(str, record))) or 'nothing'}")
+    return record[name]
 
 
 def _mmlu_folder(data: str) -> list[TaskItems]:
@@ -214,14 +223,6 @@ def _records(file: Path) -> Iterator[tuple[Any, str]]:
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not UTF-8 (byte {error.start}); convert it") from error
     return parse_lines(text, str(file))
-
-
-def _field(record: Any, name: str, where: str) -> Any:
-    if not isinstance(record, dict):
-        raise DataError(f"{where} must be a JSON object, not {type(record).__name__}")
-    if name not in record:
-        raise DataError(f"{where} lacks {name!r}; it has {', '.join(sorted(map(str, record))) or 'nothing'}")
-    return record[name]
 
 
 def _plain(text: str) -> str:

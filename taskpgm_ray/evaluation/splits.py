@@ -2,8 +2,7 @@
 
 MMLU validation searches and MMLU test reports; tasks without splits of their own are halved by content hash. A
 question that occurs on both sides is dropped from the search side; a task that then lacks a side is left out and named
-in the manifests. Each split is a finished unit of the study, and a
-`Split` reads the items of its own unit only.
+in the manifests. Each split is a finished unit of the study, and a `Split` reads the items of its own unit only.
 """
 
 from __future__ import annotations
@@ -16,7 +15,16 @@ from typing import Any
 
 from taskpgm_ray.config import EvaluationConfig
 from taskpgm_ray.errors import EvaluationError
-from taskpgm_ray.evaluation.data import Item, TaskItems, bbh_item, load_items, mmlu_item, parse_lines, source_identity
+from taskpgm_ray.evaluation.data import (
+    Item,
+    TaskItems,
+    bbh_item,
+    load_items,
+    mmlu_item,
+    parse_lines,
+    record_field,
+    source_identity,
+)
 from taskpgm_ray.storage import Storage, Unit, fingerprint
 
 FORMAT = 1
@@ -87,7 +95,8 @@ class Split:
         build = mmlu_item if benchmark == "mmlu" else bbh_item
         files = Unit(self.storage, self.path).files
         text = files.read_bytes(file).decode("utf-8")
-        return [build(record["task"], record, where) for record, where in parse_lines(text, f"{files.uri}/{file}")]
+        records = parse_lines(text, f"{files.uri}/{file}")
+        return [build(record_field(record, "task", where), record, where) for record, where in records]
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ The difference is that of `summarise`: a mean over items within a task, over tas
 Tasks are fixed; items are resampled within their task, and repetitions of the fine-tune (seeds) are reweighted as a
 second, crossed factor (Owen & Eckles 2012, "Bootstrapping data arrays of arbitrary order"), which errs on the side of
 wider intervals. Two corrections keep small studies honest. Deviations of items are scaled by sqrt(n / (n - 1)) (Rao &
-Wu 1988, "Resampling inference with complex survey data"): uncorrected, 90 % intervals over tasks of two items covered the
-truth in 72 % of simulated studies. Seeds get normal weights with the tails of Student's t: with a plain bootstrap of
-three seeds that dominate the noise, it was 70 %.
+Wu 1988, "Resampling inference with complex survey data"): uncorrected, 90 % intervals over tasks of two items covered
+the truth in 72 % of simulated studies. Seeds get normal weights with the tails of Student's t: with a plain bootstrap
+of three seeds that dominate the noise, it was 70 %.
 """
 
 from __future__ import annotations
