@@ -101,7 +101,7 @@ class LoraSection(Section):
     """Shape of the adapters. Only what vLLM can serve: no DoRA, no bias, no extra trained modules."""
 
     r: Positive = 8
-    alpha: Annotated[float, Field(gt=0)] = 16
+    alpha: Positive = 16
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     """Module names, or every linear layer but the output head."""
@@ -177,6 +177,8 @@ class EngineConfig(Section):
     kv_cache_gib: Positive = 2
     """CPU build of vLLM: memory for the key-value cache."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.85
+    max_model_length: Positive = 4096
+    """Longest prompt in tokens (the model's own limit applies as well); evaluation prompts are cut on the left."""
     block_size: Positive = 32
     """Tokens per cache block: prompts shorter than a block are never served from the prefix cache."""
     max_batched_tokens: Positive = 2048
@@ -230,7 +232,7 @@ class MixtureConfig(Section):
     """The balance n * beta / lambda: 0 pure diversity, 1 uniform, large: representativeness. Or one of the next."""
     beta_over_lambda: Annotated[float, Field(ge=0)] | None = None
     beta: Annotated[float, Field(ge=0)] | None = None
-    lambda_: Annotated[float, Field(gt=0, alias="lambda")] | None = None
+    lambda_: Annotated[float, Field(gt=0)] | None = Field(default=None, alias="lambda")
     examples: Positive = 10_000
     """Examples of the final mixture: the weights become integer counts that sum to this."""
 

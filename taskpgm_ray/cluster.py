@@ -1,0 +1,64 @@
+"""The Ray cluster of a study: joined or started on first need, never before."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from typing import Any
+
+from taskpgm_ray.config import ClusterConfig
+from taskpgm_ray.errors import ResourceError
+
+
+def ensure_ray(config: ClusterConfig) -> bool:
+    """Connect to the configured cluster, or start a local one; nothing to do when connected already.
+
+    Returns:
+        Whether this call started a local Ray, which the caller then shuts down when the study ends.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return False
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    try:
+        if address:
+            ray.init(address=address, **options)
+        else:
+            # Ray's start-up prints and phones home by default; a local study does neither.
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+            ray.init(address="local", num_cpus=config.num_cpus, include_dashboard=False, **options)
+    except (ConnectionError, TimeoutError) as error:
+        raise ResourceError(f"no Ray cluster at cluster.address={address!r}: {error}") from error
+    return address is None
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Environment of a worker process whose numerical libraries shall use ``threads`` threads."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+    # Waiting threads must sleep: lanes and engines share nodes, and threads that spin take the cores from each other.
+    quiet = {
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "0",
+        "KMP_BLOCKTIME": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    return {name: str(threads) for name in names} | quiet
+
+
+def threads_of(cpus: float, threads: int | None) -> int:
+    """CPU threads of a process that reserves ``cpus`` CPUs."""
+    return threads or max(1, math.ceil(cpus))
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The exception that a user can act upon, out of Ray's wrappers."""
+    seen = error
+    while True:
+        inner = getattr(seen, "cause", None) or getattr(seen, "training_failed_error", None)
+        if not isinstance(inner, BaseException):
+            return seen
+        seen = inner

@@ -1,0 +1,100 @@
+"""What is trained: a mixture of prepared tasks, with a recipe, into one unit of the study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from taskpgm_ray.config import FinetuneConfig, LoraSection
+from taskpgm_ray.models import BaseModelRef
+from taskpgm_ray.storage import Storage, Unit, fingerprint
+from taskpgm_ray.tasks.prepare import Task
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about a fine-tune but its data and the base model."""
+
+    lora: LoraSection
+    steps: int | None
+    tokens: int | None
+    batch_size: int
+    learning_rate: float
+    warmup_fraction: float
+    weight_decay: float
+    max_grad_norm: float
+    seed: int
+    """Decides the data order. The LoRA initialisation has a seed of its own, see ``init_seed``."""
+    init_seed: int
+    """All adapters of a study start from the same initialisation, so that they differ by their data alone."""
+
+    @staticmethod
+    def of(config: FinetuneConfig, *, seed: int, init_seed: int, steps: int | None, tokens: int | None) -> Recipe:
+        """The configured recipe with a budget and seeds of its own."""
+        return Recipe(
+            lora=config.lora,
+            steps=steps,
+            tokens=tokens,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            warmup_fraction=config.warmup_fraction,
+            weight_decay=config.weight_decay,
+            max_grad_norm=config.max_grad_norm,
+            seed=seed,
+            init_seed=init_seed,
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """Train this mixture with this recipe and store the adapter in this unit."""
+
+    name: str
+    tasks: tuple[Task, ...]
+    """Only the tasks with a positive weight."""
+    weights: tuple[float, ...]
+    recipe: Recipe
+    unit: Unit
+
+    @property
+    def examples(self) -> int:
+        """Examples the job will see if its budget is in steps; used to order jobs, longest first."""
+        return (self.recipe.steps or 0) * self.recipe.batch_size or (self.recipe.tokens or 0)
+
+
+def make_job(
+    name: str,
+    kind: str,
+    mixture: Mapping[str, float],
+    tasks: Sequence[Task],
+    recipe: Recipe,
+    model: BaseModelRef,
+    storage: Storage,
+) -> Job:
+    """The job that trains ``mixture`` (task name -> weight), in the unit ``<kind>/<name>-<fingerprint>``.
+
+    The fingerprint holds the contents of the training examples, not their origin: the same data from another path,
+    or a report or balance changed elsewhere, keeps the adapter.
+    """
+    used = [task for task in tasks if mixture.get(task.name, 0.0) > 0.0]
+    weights = tuple(float(mixture[task.name]) for task in used)
+    lora = recipe.lora.model_dump(mode="json")
+    identity = [
+        [(task.facts["train_content"], round(weight, 12)) for task, weight in zip(used, weights, strict=True)],
+        {**recipe.__dict__, "lora": lora},
+        model.fingerprint,
+    ]
+    # Held-out losses are measured on the probes, so a single-task job depends on them as well.
+    identity.append([task.facts["probe_content"] for task in used])
+    unit = Unit(storage, f"{kind}/{name}-{fingerprint('adapter', *identity)}")
+    return Job(name, tuple(used), weights, recipe, unit)
+
+
+def adapter_manifest(job: Job, outcome: dict[str, Any]) -> dict[str, Any]:
+    """What is recorded beside a finished adapter."""
+    return {
+        "name": job.name,
+        "weights": {task.name: weight for task, weight in zip(job.tasks, job.weights, strict=True)},
+        **outcome,
+    }

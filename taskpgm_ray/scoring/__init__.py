@@ -1,0 +1,1 @@
+"""Scoring: every adapter's predictive distributions on one common probe set."""

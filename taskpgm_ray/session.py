@@ -1,0 +1,62 @@
+"""The live parts of a run: Ray, the fleet, the engine pool and the evaluator, each started on first need."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from taskpgm_ray.cluster import ensure_ray
+from taskpgm_ray.config import StudyConfig
+from taskpgm_ray.models import BaseModelRef, prepare
+from taskpgm_ray.storage import Storage
+
+
+class Session:
+    """Owns what a run started, and ends it. A finished study starts nothing."""
+
+    def __init__(self, config: StudyConfig, model: BaseModelRef, storage: Storage) -> None:
+        self.config, self.model, self.storage = config, model, storage
+        self._owns_ray = False
+
+    @cached_property
+    def cluster(self) -> bool:
+        """Connects to Ray, and makes sure that the base model's files are there."""
+        self._owns_ray = ensure_ray(self.config.cluster)
+        prepare(self.model)
+        return True
+
+    @cached_property
+    def fleet(self) -> Any:
+        """The training lanes (`taskpgm_ray.finetune.fleet.Fleet`)."""
+        from taskpgm_ray.finetune.fleet import Fleet
+        from taskpgm_ray.finetune.lane import LaneSpec
+
+        assert self.cluster
+        return Fleet(LaneSpec(self.model, self.config.finetune.lora, self.config.finetune.lanes, self.storage / "ray"))
+
+    @cached_property
+    def pool(self) -> Any:
+        """The scoring engines (`taskpgm_ray.scoring.pool.EnginePool`)."""
+        from taskpgm_ray.scoring.engine import EngineSpec
+        from taskpgm_ray.scoring.pool import EnginePool
+
+        assert self.cluster
+        scoring = self.config.scoring
+        return EnginePool(EngineSpec(scoring.scorer, self.model, self.config.finetune.lora, scoring.engines))
+
+    @cached_property
+    def evaluator(self) -> Any:
+        """lm-eval over the engine pool (`taskpgm_ray.search.evaluator`)."""
+        from taskpgm_ray.search.evaluator import start_evaluator
+
+        return start_evaluator(self.model, self.pool, self.config.evaluation.num_fewshot)
+
+    def close(self) -> None:
+        """End lanes, engines, and the local Ray if this session started it."""
+        import sys
+
+        for name in ("fleet", "pool"):
+            if name in self.__dict__:
+                self.__dict__.pop(name).close()
+        if self._owns_ray and "ray" in sys.modules:
+            sys.modules["ray"].shutdown()
