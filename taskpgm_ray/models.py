@@ -57,16 +57,25 @@ class BaseModelRef:
             trust_remote_code=self.trust_remote_code,
         ).eval()
 
+    def window(self, most: int) -> int:
+        """Longest sequence in tokens that the model was made for, at most ``most``."""
+        return min(most, getattr(self.config(), "max_position_embeddings", most))
+
+    def config(self) -> Any:
+        """The model's own configuration (transformers ``PretrainedConfig``)."""
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(
+            self.local(), revision=self.revision or "main", trust_remote_code=self.trust_remote_code
+        )
+
     def linear_modules(self) -> list[str]:
         """Names of the model's linear layers but the output head: what ``all-linear`` adapters attach to."""
         import torch
-        from transformers import AutoConfig, AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM
 
-        config = AutoConfig.from_pretrained(
-            self.local(), revision=self.revision or "main", trust_remote_code=self.trust_remote_code
-        )
         with torch.device("meta"):
-            skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=self.trust_remote_code)
+            skeleton = AutoModelForCausalLM.from_config(self.config(), trust_remote_code=self.trust_remote_code)
         head = skeleton.get_output_embeddings()
         layers = ((name, m) for name, m in skeleton.named_modules() if isinstance(m, torch.nn.Linear))
         return sorted({name.rpartition(".")[2] for name, module in layers if module is not head})

@@ -49,7 +49,7 @@ class Session:
         """lm-eval over the engine pool (`taskpgm_ray.search.evaluator`)."""
         from taskpgm_ray.search.evaluator import start_evaluator
 
-        return start_evaluator(self.model, self.pool, self.config.evaluation.num_fewshot)
+        return start_evaluator(self.model, self.pool, self.config)
 
     def close(self) -> None:
         """End lanes, engines, and the local Ray if this session started it."""

@@ -15,11 +15,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from taskpgm_ray.affinity import jsd_matrix
+from taskpgm_ray.errors import InertAdapterError
 from taskpgm_ray.scoring.score import read_positions, read_scores
 from taskpgm_ray.scoring.stage import ScoredSegment
 
 GROUPS = 20
 """Probe groups (by content hash) whose sums are kept apart, for standard errors."""
+
+
+INERT = 1e-6
+"""Largest difference in log-probability (nats) at which an adapter counts as predicting what the base predicts."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Sums:
     """[1 + n, n] sums over probes of the mean mass on the support, by the probe's task: the base model first."""
     probes: NDArray[np.float64]
     """[n] number of probes of each task."""
+    change: NDArray[np.float64]
+    """[n] largest difference of any log-probability from the base model's, nats."""
 
 
 def segment_sums(segment: ScoredSegment, tasks: Sequence[str]) -> Sums:
@@ -66,7 +73,8 @@ def segment_sums(segment: ScoredSegment, tasks: Sequence[str]) -> Sums:
     gold = np.stack([np.bincount(probe, row, len(names)) for row in everyone[:, :, 0]]) / per_probe
     mass = np.exp(everyone).sum(axis=2) / per_probe[probe]
     coverage = np.stack([np.bincount(task, row, len(tasks)) for row in mass])
-    return Sums(divergence, np.bincount(group, weights, GROUPS), gold, owner, coverage, per_task)
+    change = np.abs(scores - base).max(axis=(1, 2)).astype(np.float64)
+    return Sums(divergence, np.bincount(group, weights, GROUPS), gold, owner, coverage, per_task, change)
 
 
 def affinity_sums(segments: Sequence[ScoredSegment], tasks: Sequence[str]) -> Sums:
@@ -82,7 +90,18 @@ def affinity_sums(segments: Sequence[ScoredSegment], tasks: Sequence[str]) -> Su
         owner=np.concatenate([part.owner for part in parts]),
         coverage=np.sum([part.coverage for part in parts], axis=0),
         probes=np.sum([part.probes for part in parts], axis=0),
+        change=np.max([part.change for part in parts], axis=0),
     )
+
+
+def check_adapters(sums: Sums, tasks: Sequence[str]) -> None:
+    """Raise `InertAdapterError` when an adapter predicts what the base model predicts, at every position."""
+    inert = [name for name, change in zip(tasks, sums.change, strict=True) if change <= INERT]
+    if inert:
+        raise InertAdapterError(
+            f"the adapters of {', '.join(inert)} predict exactly what the base model predicts: either the engine does "
+            "not apply them, or they learned nothing (learning rate, number of steps)"
+        )
 
 
 def mean_and_error(sums: Sums) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -74,7 +74,7 @@ def sgmv_expand_slice(inputs: Any, weights: Any, output: Any, _: Any, lengths: A
 
 
 def _product(inputs: Any, weight: Any, dtype: Any) -> Any:
-    """inputs @ weight' in the precision of the output; ``weight`` is [out, in] or [1, out, in]."""
+    """Inputs times the transposed weight, in the precision of the output; ``weight`` is [out, in] or [1, out, in]."""
     return inputs.to(dtype) @ weight.reshape(weight.shape[-2:]).to(dtype).T
 
 

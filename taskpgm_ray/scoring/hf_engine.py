@@ -26,8 +26,6 @@ class HFEngine:
         self.device = "cuda" if spec.config.gpus > 0 and torch.cuda.is_available() else "cpu"
         self._tokenizer = spec.model.tokenizer()
         self._model: Any = spec.model.load().to(self.device)
-        limit = getattr(self._model.config, "max_position_embeddings", spec.config.max_model_length)
-        self.max_length = min(spec.config.max_model_length, limit)
         self._resident = spec.config.max_loras
         self._loaded: dict[str, str] = {}
         self._count = 0

@@ -6,23 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from taskpgm_ray.config import StudyConfig
-from taskpgm_ray.errors import InertAdapterError
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.models import BaseModelRef
 from taskpgm_ray.progress import Progress, collect
-from taskpgm_ray.scoring.score import BASE, ScoreWork, SegmentWork, read_scores, score_work
+from taskpgm_ray.scoring.score import BASE, ScoreWork, SegmentWork, score_work
 from taskpgm_ray.scoring.segments import plan_segments
 from taskpgm_ray.storage import Storage, Unit
 from taskpgm_ray.tasks.prepare import Task
 
 if TYPE_CHECKING:
     from taskpgm_ray.session import Session
-
-INERT = 1e-6
-"""Largest difference in log-probability (nats) at which an adapter counts as predicting what the base predicts."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +38,9 @@ def score_pool(
     session: Session,
     progress: Progress,
 ) -> list[ScoredSegment]:
-    """Build the missing segments, score what is missing on each, and check that every adapter does something.
+    """Build the missing segments, and score what is missing on each.
 
     Raises:
-        InertAdapterError: An adapter predicts exactly what the base model predicts.
         TaskPGMError: A segment or unit could not be scored.
     """
     plans = plan_segments(tasks, config.scoring, model, storage)
@@ -82,22 +75,6 @@ def score_pool(
         )
         for plan in plans
     ]
-
-
-def check_adapters(segments: Sequence[ScoredSegment]) -> None:
-    """Raise `InertAdapterError` when an adapter's distributions equal the base model's on every position."""
-    largest: dict[str, float] = {}
-    for segment in segments:
-        base = read_scores(segment.base)
-        for name, unit in segment.adapters.items():
-            difference = float(np.abs(read_scores(unit) - base).max())
-            largest[name] = max(largest.get(name, 0.0), difference)
-    inert = [name for name, difference in largest.items() if difference <= INERT]
-    if inert:
-        raise InertAdapterError(
-            f"the adapters of {', '.join(inert)} predict exactly what the base model predicts: either the engine does "
-            "not apply them, or they learned nothing (learning rate, number of steps)"
-        )
 
 
 def _score_missing(work: dict[tuple[str, str], ScoreWork], session: Session, progress: Progress) -> None:

@@ -43,24 +43,19 @@ class VLLMEngine:
 
     def __init__(self, spec: EngineSpec) -> None:
         os.environ.update(engine_environment(spec))
-        from transformers import AutoConfig
         from vllm import LLM
         from vllm.platforms import current_platform
 
         if current_platform.is_cpu():
             cpu_lora.install()
         config, lora = spec.config, spec.lora
-        limits = AutoConfig.from_pretrained(spec.model.local(), trust_remote_code=spec.model.trust_remote_code)
-        self.max_length = min(
-            config.max_model_length, getattr(limits, "max_position_embeddings", config.max_model_length)
-        )
         self._llm: Any = LLM(
             model=spec.model.local(),
             revision=spec.model.revision,
             dtype="float32" if spec.model.dtype == "float32" else "bfloat16",
             trust_remote_code=spec.model.trust_remote_code,
             tensor_parallel_size=config.tensor_parallel,
-            max_model_len=self.max_length,
+            max_model_len=spec.model.window(config.max_model_length),
             max_num_batched_tokens=max(config.max_batched_tokens, config.max_sequences),
             max_num_seqs=config.max_sequences,
             block_size=config.block_size,

@@ -45,7 +45,11 @@ def candidates(
         Candidate(name, "baseline", None, uniform(len(sizes)) if name == "uniform" else proportional(sizes))
         for name in config.baselines
     ]
-    taus = [fixed_tau] if fixed_tau is not None else list(path.equal_arc(config.balances, *config.tau))
+    taus = (
+        [fixed_tau]
+        if fixed_tau is not None
+        else list(path.equal_arc(config.balances, tau_min=config.tau[0], tau_max=config.tau[1]))
+    )
     for tau in taus:
         weights = path.at(float(tau))
         if all(np.abs(weights - other.weights).max() > SAME for other in made):

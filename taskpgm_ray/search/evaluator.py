@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from taskpgm_ray.evaluation.client import NextToken
-from taskpgm_ray.evaluation.run import ItemScore, evaluate
-from taskpgm_ray.evaluation.splits import Split
+from taskpgm_ray.config import StudyConfig
+from taskpgm_ray.evaluation import ItemScore, NextToken, Split, evaluate
 from taskpgm_ray.models import BaseModelRef
 from taskpgm_ray.scoring.engine import Query
 from taskpgm_ray.scoring.pool import EnginePool
@@ -39,17 +38,30 @@ class PoolClient:
 class EvaluatorActor:
     """Scores adapters on a split. One process for all trials: lm-eval is imported, and tasks are built, once."""
 
-    def __init__(self, model: BaseModelRef, pool: EnginePool, num_fewshot: int) -> None:
+    def __init__(self, model: BaseModelRef, pool: EnginePool, config: StudyConfig) -> None:
         self.tokenizer = model.tokenizer()
-        self.pool, self.num_fewshot = pool, num_fewshot
+        self.pool = pool
+        self.num_fewshot = config.evaluation.num_fewshot
+        self.chat = config.model.prompt_format == "chat"
+        self.window = model.window(config.scoring.engines.max_model_length)
 
-    def evaluate(self, adapter: Unit | None, split: Split) -> list[ItemScore]:
-        """One row per item of the split."""
-        return evaluate(split, PoolClient(self.pool, adapter), self.tokenizer, num_fewshot=self.num_fewshot)
+    def evaluate(self, adapter: Unit | None, split: Split, seed: int) -> list[ItemScore]:
+        """One row per item of the split; ``seed`` of the fine-tune goes into the rows."""
+        client = PoolClient(self.pool, adapter)
+        return evaluate(
+            split,
+            client,
+            self.tokenizer,
+            num_fewshot=self.num_fewshot,
+            apply_chat_template=self.chat,
+            # The window has to hold the predicted token as well.
+            max_length=self.window - 1,
+            seed=seed,
+        )
 
 
-def start_evaluator(model: BaseModelRef, pool: EnginePool, num_fewshot: int) -> Any:
+def start_evaluator(model: BaseModelRef, pool: EnginePool, config: StudyConfig) -> Any:
     """Handle of a new evaluator. It computes nothing heavy itself, so it reserves nothing."""
     import ray
 
-    return ray.remote(EvaluatorActor).options(num_cpus=0, max_concurrency=1).remote(model, pool, num_fewshot)
+    return ray.remote(EvaluatorActor).options(num_cpus=0, max_concurrency=1).remote(model, pool, config)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -18,6 +18,10 @@ from taskpgm_ray.models import BaseModelRef
 from taskpgm_ray.storage import Storage, Unit, fingerprint
 from taskpgm_ray.tasks.sources import TaskSource, task_sources
 from taskpgm_ray.tasks.tokens import encode, prompt_text
+
+if TYPE_CHECKING:
+    from taskpgm_ray.progress import Progress
+    from taskpgm_ray.session import Session
 
 EXAMPLES = "examples.parquet"
 
@@ -61,7 +65,9 @@ def task_units(config: StudyConfig, model: BaseModelRef, storage: Storage) -> li
     ]
 
 
-def prepare_tasks(config: StudyConfig, model: BaseModelRef, storage: Storage) -> list[Task]:
+def prepare_tasks(
+    config: StudyConfig, model: BaseModelRef, storage: Storage, session: Session, progress: Progress
+) -> list[Task]:
     """Prepare every task that is not prepared yet, in parallel on Ray Data.
 
     Raises:
@@ -69,15 +75,18 @@ def prepare_tasks(config: StudyConfig, model: BaseModelRef, storage: Storage) ->
     """
     units = task_units(config, model, storage)
     todo = [(source, unit) for source, unit in units if not unit.done()]
-    if todo:
-        import ray
-
-        rows = [{"source": source, "unit": unit, "config": config, "model": model} for source, unit in todo]
-        # One block a task: a pool of thousands spreads over the cluster, and a slow source holds up only itself.
-        outcome = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_prepare_row).take_all()
-        errors = [row["error"] for row in outcome if row["error"]]
-        if errors:
-            raise DataError("\n".join(errors))
+    with progress.stage("tasks", len(units), len(units) - len(todo)) as stage:
+        if todo:
+            assert session.cluster
+            errors = _prepare_on_ray_data(todo, config, model)
+            if errors:
+                raise DataError("\n".join(errors))
+            for source, unit in todo:
+                facts = unit.manifest()
+                stage.finished(
+                    f"{source.name}: {facts['train']} to train on, {facts['probes']} probes, "
+                    f"{facts['repeats']} repeats and {facts['too_long']} over-long dropped, {facts['cut']} prompts cut"
+                )
     return [Task(source.name, unit) for source, unit in units]
 
 
@@ -117,12 +126,31 @@ def prepare_one(source: TaskSource, unit: Unit, config: StudyConfig, model: Base
     )
 
 
-def _prepare_row(row: dict[str, Any]) -> dict[str, Any]:
+def _prepare_on_ray_data(todo: list[tuple[TaskSource, Unit]], config: StudyConfig, model: BaseModelRef) -> list[str]:
+    """Prepare the given tasks; returns what was wrong with those that could not be."""
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # The rows are only numbers: sources and units are objects, which Arrow cannot hold.
+    shared = ray.put((todo, config, model))
+    # One block a task: a pool of thousands spreads over the cluster, and a slow source holds up only itself.
+    rows = ray.data.range(len(todo), override_num_blocks=len(todo))
+    outcome = rows.map(_prepare_row, fn_args=(shared,)).take_all()
+    return [row["error"] for row in sorted(outcome, key=lambda row: row["id"]) if row["error"]]
+
+
+def _prepare_row(row: dict[str, Any], shared: Any) -> dict[str, Any]:
+    import ray
+
+    todo, config, model = ray.get(shared)
+    source, unit = todo[row["id"]]
     try:
-        prepare_one(row["source"], row["unit"], row["config"], row["model"])
+        prepare_one(source, unit, config, model)
     except TaskPGMError as error:
-        return {"error": str(error)}
-    return {"error": ""}
+        return {"id": row["id"], "error": str(error)}
+    return {"id": row["id"], "error": ""}
 
 
 def _encode_all(source: TaskSource, config: StudyConfig, tokenizer: Any) -> tuple[list[dict[str, Any]], dict[str, int]]:

@@ -1,0 +1,146 @@
+"""The command line: ``taskpgm run --config study.yaml pool.max_tasks=12``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from taskpgm_ray.errors import TaskPGMError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 on success, 1 when something has to be mended first (the message says what)."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except TaskPGMError as error:
+        print(f"taskpgm: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("taskpgm: interrupted; finished work is kept, the same command goes on from it", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    from taskpgm_ray import __version__
+
+    parser = argparse.ArgumentParser(prog="taskpgm", description="In what proportions to mix fine-tuning tasks.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for name, command, text in (
+        ("run", _run, "the whole study: prepare, fine-tune, score, search, report"),
+        ("validate", _validate, "check config, task sources, model and storage, and stop"),
+        ("finetune", _finetune, "only the single-task adapters"),
+        ("score", _score, "up to the predictive distributions on the probe set"),
+        ("affinity", _affinity, "up to the affinity matrix"),
+    ):
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.add_argument("--config", required=True, help="YAML file of the study")
+        sub.add_argument("overrides", nargs="*", metavar="section.field=value", help="override config values")
+        sub.set_defaults(command=command)
+    _add_solve(commands)
+    _add_export(commands)
+    return parser
+
+
+def _add_solve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "the mixture of your own affinity matrix"
+    sub = commands.add_parser("solve", help=text, description=text)
+    sub.add_argument("matrix", help="square matrix: .npy, or text with a row a line (.csv, .tsv, .txt)")
+    sub.add_argument("--tau", type=float, default=1.0, help="the balance n * beta / lambda (default 1)")
+    sub.add_argument("--examples", type=int, help="also print integer counts that sum to this")
+    sub.set_defaults(command=_solve)
+
+
+def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "write a mixture in the format of a trainer"
+    sub = commands.add_parser("export", help=text, description=text)
+    sub.add_argument("trainer", help="csv, jsonl, datasets, llamafactory, axolotl or trl")
+    sub.add_argument("mixture", help="mixture.json of a finished study")
+    sub.add_argument("folder", help="where the files go")
+    sub.add_argument("--file", action="append", default=[], metavar="TASK=PATH", help="a task's JSONL file")
+    sub.set_defaults(command=_export)
+
+
+def _study(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # Study is imported late
+    from taskpgm_ray import Study, load_config
+
+    return Study(load_config(options.config, options.overrides))
+
+
+def _run(options: argparse.Namespace) -> None:
+    _study(options).run()
+
+
+def _validate(options: argparse.Namespace) -> None:
+    from taskpgm_ray.config import load_config
+    from taskpgm_ray.validate import validate
+
+    for line in validate(load_config(options.config, options.overrides)):
+        print(line)
+
+
+def _finetune(options: argparse.Namespace) -> None:
+    study = _study(options)
+    try:
+        study.finetune(study.prepare())
+    finally:
+        study.session.close()
+
+
+def _score(options: argparse.Namespace) -> None:
+    study = _study(options)
+    try:
+        study.score(*study.finetune(study.prepare()))
+    finally:
+        study.session.close()
+
+
+def _affinity(options: argparse.Namespace) -> None:
+    study = _study(options)
+    try:
+        study.affinity(*study.finetune(study.prepare()))
+    finally:
+        study.session.close()
+
+
+def _solve(options: argparse.Namespace) -> None:
+    # Only numpy, scipy and numba may be imported here: this command works without the rest of the package's needs.
+    import numpy as np
+
+    from taskpgm_ray.errors import InputError
+    from taskpgm_ray.mixture import counts
+    from taskpgm_ray.mrf import solve
+
+    try:
+        if options.matrix.endswith(".npy"):
+            S = np.load(options.matrix, allow_pickle=False)
+        else:
+            S = np.loadtxt(options.matrix, delimiter="," if options.matrix.endswith(".csv") else None, ndmin=2)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{options.matrix} is not a readable matrix: {error}") from error
+    mixture = solve(S, options.tau)
+    numbers = counts(mixture.weights, options.examples) if options.examples else [None] * len(S)
+    for i, (weight, count) in enumerate(zip(mixture.weights, numbers, strict=True)):
+        print(f"{i}\t{weight:.12g}" + ("" if count is None else f"\t{count}"))
+    print(f"# tau {options.tau:g}  energy {mixture.energy:.12g}  certified gap {mixture.gap:.3g}", file=sys.stderr)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from taskpgm_ray.errors import ConfigError
+    from taskpgm_ray.export import export, load_mixture
+
+    files = {}
+    for entry in options.file:
+        task, equals, path = entry.partition("=")
+        if not equals:
+            raise ConfigError(f"--file {entry!r} is not of the form TASK=PATH")
+        files[task] = path
+    for written in export(options.trainer, load_mixture(options.mixture), options.folder, files or None):
+        print(written)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

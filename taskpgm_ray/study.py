@@ -1,0 +1,175 @@
+"""A study from its config to its report: the stages in order, and the one file that knows them all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from taskpgm_ray import __version__, models
+from taskpgm_ray.affinity.stage import Affinity, compute_affinity
+from taskpgm_ray.config import StudyConfig
+from taskpgm_ray.evaluation import prepare as prepare_evaluation
+from taskpgm_ray.export import mixture_document
+from taskpgm_ray.finetune.job import Job
+from taskpgm_ray.finetune.stage import finetune_pool, single_task_jobs
+from taskpgm_ray.mixture import counts, proportional, uniform
+from taskpgm_ray.mrf import MixturePath, path, solve
+from taskpgm_ray.progress import Progress
+from taskpgm_ray.report import ReportData, render, summary
+from taskpgm_ray.report.assemble import assemble
+from taskpgm_ray.scoring.stage import ScoredSegment, score_pool
+from taskpgm_ray.search import stage as searching
+from taskpgm_ray.search.candidates import candidates
+from taskpgm_ray.search.plan import TrialPlan
+from taskpgm_ray.session import Session
+from taskpgm_ray.storage import Storage, fingerprint
+from taskpgm_ray.tasks.prepare import Task, prepare_tasks
+
+CONFIG, MIXTURE, REPORT, STATE = "config.yaml", "mixture.json", "report.html", "finished.json"
+
+
+@dataclass(frozen=True, eq=False)
+class StudyResult:
+    """What a finished study knows; the same is in its folder."""
+
+    mixture: dict[str, Any]
+    """The content of ``mixture.json``."""
+    affinity: Affinity
+    path: MixturePath
+    report: ReportData
+    storage: Storage
+    """The study's folder."""
+
+
+@dataclass
+class Study:
+    """One study. ``run`` does whatever is not done yet, and nothing twice."""
+
+    config: StudyConfig
+    console: Console = field(default_factory=Console)
+
+    def run(self) -> StudyResult:
+        """All stages: prepare, fine-tune, score, affinity, search, report.
+
+        Raises:
+            TaskPGMError: What was wrong, where, and what to do. Finished work is kept; the same call goes on from it.
+        """
+        try:
+            self.storage.check_writable()
+            self.storage.write_bytes(CONFIG, self.config.to_yaml().encode())
+            jobs, tasks = self.finetune(self.prepare())
+            affinity = self.affinity(jobs, tasks)
+            return self.conclude(jobs, tasks, affinity)
+        finally:
+            self.session.close()
+
+    @cached_property
+    def storage(self) -> Storage:
+        """The study's folder."""
+        return Storage(self.config.storage) / self.config.study
+
+    @cached_property
+    def model(self) -> models.BaseModelRef:
+        """The base model."""
+        return models.resolve(self.config.model, Storage(self.config.storage))
+
+    @cached_property
+    def session(self) -> Session:
+        """The live parts of this run."""
+        return Session(self.config, self.model, self.storage)
+
+    @cached_property
+    def progress(self) -> Progress:
+        """What this run shows, and what its stages cost."""
+        return Progress(self.storage, self.console)
+
+    def prepare(self) -> list[Task]:
+        """Read, tokenise and split every task; write the search and the report split."""
+        prepare_evaluation(self.config.evaluation, self.config.seed, self.storage)
+        return prepare_tasks(self.config, self.model, self.storage, self.session, self.progress)
+
+    def finetune(self, tasks: Sequence[Task]) -> tuple[list[Job], list[Task]]:
+        """One adapter for each task; tasks whose job failed for good are left out if the config says so."""
+        jobs = single_task_jobs(self.config, tasks, self.model, self.storage)
+        jobs = finetune_pool(jobs, self.config, self.session, self.progress)
+        return jobs, [job.tasks[0] for job in jobs]
+
+    def score(self, jobs: Sequence[Job], tasks: Sequence[Task]) -> list[ScoredSegment]:
+        """Every adapter's distributions on the common probe set."""
+        return score_pool(jobs, tasks, self.config, self.model, self.storage, self.session, self.progress)
+
+    def affinity(self, jobs: Sequence[Job], tasks: Sequence[Task]) -> Affinity:
+        """How alike the tasks' adapters behave."""
+        segments = self.score(jobs, tasks)
+        names = [task.name for task in tasks]
+        return compute_affinity(segments, names, self.config.affinity, self.storage, self.session, self.progress)
+
+    def conclude(self, jobs: Sequence[Job], tasks: Sequence[Task], affinity: Affinity) -> StudyResult:
+        """The path of mixtures, the search over it, the mixture, and the report."""
+        sizes = [task.facts["train"] for task in tasks]
+        mixtures = path(affinity.S)
+        fixed = self.config.mixture.fixed_tau(len(tasks))
+        plans: list[TrialPlan] = []
+        comparisons: list[searching.Comparison] = []
+        chosen = None
+        if self.config.search.balances:
+            sets = prepare_evaluation(self.config.evaluation, self.config.seed, self.storage)
+            made = candidates(mixtures, sizes, self.config.search, fixed)
+            plans = searching.plan_trials(made, tasks, sets.search, self.config, self.model, self.storage)
+            searching.search(plans, self.config, self.storage, self.session, self.progress)
+            winner = searching.winner(plans, self.config.search.metric)
+            chosen, fixed = winner.name, winner.tau
+            comparisons = searching.compare(winner, plans, sets, self.config, self.storage, self.session, self.progress)
+        assert fixed is not None, "the config guarantees a balance or a search"
+        document = self._mixture(tasks, affinity, fixed, sizes)
+        data = assemble(
+            self.config,
+            self.model,
+            tasks,
+            jobs,
+            affinity,
+            mixtures,
+            document,
+            {"uniform": uniform(len(tasks)), "proportional": proportional(sizes)},
+            plans,
+            chosen,
+            comparisons,
+            self.progress.stages(),
+        )
+        self._publish(document, data)
+        return StudyResult(document, affinity, mixtures, data, self.storage)
+
+    def _mixture(self, tasks: Sequence[Task], affinity: Affinity, tau: float, sizes: Sequence[int]) -> dict[str, Any]:
+        mixture = solve(affinity.S, tau)
+        return mixture_document(
+            study=self.config.study,
+            fingerprint=affinity.fingerprint,
+            names=[task.name for task in tasks],
+            weights=mixture.weights.tolist(),
+            counts=np.asarray(counts(mixture.weights, self.config.mixture.examples)).tolist(),
+            available=list(sizes),
+            sources=[task.facts["source"] for task in tasks],
+            tau=tau,
+            energy=float(mixture.energy),
+            gap=float(mixture.gap),
+            affinity=affinity.kind,
+            gamma=affinity.gamma,
+            beta=self.config.mixture.beta,
+            lambda_=self.config.mixture.lambda_,
+        )
+
+    def _publish(self, document: dict[str, Any], data: ReportData) -> None:
+        """Write the mixture and the report, and show the outcome; an unchanged report is not rendered again."""
+        state = fingerprint(__version__, document, data.config_yaml, data.verdict, data.stages, data.versions)
+        written = self.storage.exists(STATE) and self.storage.read_json(STATE) == state
+        if not (written and self.storage.exists(REPORT) and self.storage.exists(MIXTURE)):
+            self.storage.write_json(MIXTURE, document)
+            self.storage.write_bytes(REPORT, render(data).encode())
+            self.storage.write_json(STATE, state)
+        files = {"mixture": MIXTURE, "report": REPORT, "config": CONFIG}
+        self.console.print(summary(data, {name: self.storage.path(file) for name, file in files.items()}))
