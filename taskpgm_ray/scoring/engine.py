@@ -23,6 +23,8 @@ class Query:
     prompt: list[int]
     tokens: list[int]
     """At most `MAX_TOKEN_IDS`."""
+    adapter: Unit | None = None
+    """The adapter's unit; ``None`` is the base model."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,11 @@ class Engine(Protocol):
     """A base model in memory that scores prompts under any adapter.
 
     An adapter is named by its unit, whose path ends with the fingerprint of everything it depends on: an engine may
-    keep adapters by that name for its whole life. ``None`` is the base model.
+    keep adapters by that name for its whole life.
     """
 
-    def next_token(self, adapter: Unit | None, queries: list[Query]) -> list[Answer]:
-        """Answer every query, in order."""
+    def next_token(self, queries: list[Query]) -> list[Answer]:
+        """Answer every query, in order; queries of several adapters and of the base model may be mixed."""
 
     def top_tokens(self, prompts: list[list[int]], k: int) -> NDArray[np.int32]:
         """The base model's ``k`` most likely next tokens, most likely first: int32 [len(prompts), k]."""

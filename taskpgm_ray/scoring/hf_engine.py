@@ -30,18 +30,25 @@ class HFEngine:
         self._loaded: dict[str, str] = {}
         self._count = 0
 
-    def next_token(self, adapter: Unit | None, queries: list[Query]) -> list[Answer]:
+    def next_token(self, queries: list[Query]) -> list[Answer]:
         """See `Engine.next_token`. Queries whose prompt begins the next query's prompt share its forward pass."""
+        answers: dict[int, Answer] = {}
+        for adapter in dict.fromkeys(query.adapter for query in queries):
+            batch = [index for index, query in enumerate(queries) if query.adapter == adapter]
+            answers |= zip(batch, self._next_token(adapter, [queries[index] for index in batch]), strict=True)
+        return [answers[index] for index in range(len(queries))]
+
+    def _next_token(self, adapter: Unit | None, queries: list[Query]) -> list[Answer]:
         import torch
 
         wanted = [torch.tensor(query.tokens, device=self.device) for query in queries]
-        answers: list[Answer | None] = [None] * len(queries)
+        answers: dict[int, Answer] = {}
         for index, row in self._rows(adapter, [query.prompt for query in queries]):
             values = row[wanted[index]].cpu().numpy().astype(np.float32)
             if not np.isfinite(values).all():
                 raise ScoringError("the model returned non-finite log-probabilities")
             answers[index] = Answer(values, int(row.argmax()))
-        return [answer for answer in answers if answer is not None]
+        return [answers[index] for index in range(len(queries))]
 
     def top_tokens(self, prompts: list[list[int]], k: int) -> NDArray[np.int32]:
         """See `Engine.top_tokens`."""

@@ -39,9 +39,9 @@ class EnginePool:
         """Score one adapter (or the base model) on one segment; becomes the unit's manifest."""
         return self._actor.call.remote("score", work)
 
-    def next_token(self, adapter: Unit | None, queries: list[Query]) -> Any:
+    def next_token(self, queries: list[Query]) -> Any:
         """Becomes (logprobs: list of float32 arrays, greedy: list of int), one entry per query."""
-        return self._actor.call.remote("next_token", adapter, queries)
+        return self._actor.call.remote("next_token", queries)
 
     def generate(self, adapter: Unit | None, prompts: list[list[int]], max_tokens: int, stop: list[str]) -> Any:
         """Becomes a list of greedy continuations."""
@@ -77,9 +77,9 @@ class EngineActor:
         """See `EnginePool.score`."""
         return score_unit(self.engine, work)
 
-    def next_token(self, adapter: Unit | None, queries: list[Query]) -> tuple[list[np.ndarray], list[int]]:
+    def next_token(self, queries: list[Query]) -> tuple[list[np.ndarray], list[int]]:
         """See `EnginePool.next_token`."""
-        answers: list[Answer] = self.engine.next_token(adapter, queries)
+        answers: list[Answer] = self.engine.next_token(queries)
         return [answer.logprobs for answer in answers], [answer.greedy for answer in answers]
 
     def generate(self, adapter: Unit | None, prompts: list[list[int]], max_tokens: int, stop: list[str]) -> list[str]:

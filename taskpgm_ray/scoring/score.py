@@ -85,7 +85,7 @@ def score_unit(engine: Engine, work: ScoreWork) -> dict[str, Any]:
     started = time.perf_counter()
     table = work.segment.files.read_table(POSITIONS, columns=["prompt", "support"])
     prompts, supports = table["prompt"].to_pylist(), table["support"].to_pylist()
-    answers = engine.next_token(work.adapter, [Query(p, s) for p, s in zip(prompts, supports, strict=True)])
+    answers = engine.next_token([Query(p, s, work.adapter) for p, s in zip(prompts, supports, strict=True)])
     logprobs = np.stack([answer.logprobs for answer in answers])
     work.unit.files.write_table(LOGPROBS, _as_table(logprobs))
     manifest = {

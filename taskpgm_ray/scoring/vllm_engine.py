@@ -2,8 +2,8 @@
 
 Three ways in which vLLM 0.32 returns wrong numbers without a word are guarded here:
 
-* base-model requests in one batch with adapter requests can be served with an adapter (CPU build): a call is for one
-  adapter or for the base model, and is executed to its end before the next one starts;
+* base-model requests in one batch with adapter requests can be served with an adapter (CPU build): the base model's
+  queries are a batch of their own, and each batch is executed to its end before the next one starts;
 * requests for the top k tokens in one batch with requests for given tokens come back as garbage: the two have methods
   of their own, and an answer whose token ids are not the requested ones is refused;
 * a LoRA id used before returns the weights it first stood for: ids are handed out once per adapter in an engine's life.
@@ -74,8 +74,16 @@ class VLLMEngine:
         )
         self._lora_ids: dict[str, int] = {}
 
-    def next_token(self, adapter: Unit | None, queries: list[Query]) -> list[Answer]:
+    def next_token(self, queries: list[Query]) -> list[Answer]:
         """See `Engine.next_token`."""
+        answers: dict[int, Answer] = {}
+        for base in (True, False):
+            batch = [index for index, query in enumerate(queries) if (query.adapter is None) == base]
+            if batch:
+                answers |= zip(batch, self._next_token([queries[index] for index in batch]), strict=True)
+        return [answers[index] for index in range(len(queries))]
+
+    def _next_token(self, queries: list[Query]) -> list[Answer]:
         from vllm import SamplingParams
 
         longest = max((len(query.tokens) for query in queries), default=0)
@@ -91,7 +99,7 @@ class VLLMEngine:
             )
             for query in queries
         ]
-        outputs = self._run(adapter, [query.prompt for query in queries], params)
+        outputs = self._run([query.adapter for query in queries], [query.prompt for query in queries], params)
         return [_answer(query, output) for query, output in zip(queries, outputs, strict=True)]
 
     def top_tokens(self, prompts: list[list[int]], k: int) -> NDArray[np.int32]:
@@ -99,7 +107,7 @@ class VLLMEngine:
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=1, temperature=0.0, logprobs=k, flat_logprobs=True, detokenize=False)
-        outputs = self._run(None, prompts, [params] * len(prompts))
+        outputs = self._run([None] * len(prompts), prompts, [params] * len(prompts))
         # The first entry is the sampled token, which the k most likely ones repeat.
         return np.array([output.logprobs.token_ids[1 : k + 1] for output in outputs], dtype=np.int32)
 
@@ -108,15 +116,15 @@ class VLLMEngine:
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=max_tokens, temperature=0.0, stop=stop)
-        return [output.text for output in self._run(adapter, prompts, [params] * len(prompts))]
+        return [output.text for output in self._run([adapter] * len(prompts), prompts, [params] * len(prompts))]
 
-    def _run(self, adapter: Unit | None, prompts: list[list[int]], params: list[Any]) -> list[Any]:
-        """Run one batch of one adapter to its end."""
+    def _run(self, adapters: list[Unit | None], prompts: list[list[int]], params: list[Any]) -> list[Any]:
+        """Run one batch to its end."""
         outputs = self._llm.generate(
             [{"prompt_token_ids": prompt} for prompt in prompts],
             params,
             use_tqdm=False,
-            lora_request=self._lora(adapter),
+            lora_request=[self._lora(adapter) for adapter in adapters],
         )
         return [output.outputs[0] for output in outputs]
 

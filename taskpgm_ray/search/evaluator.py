@@ -24,8 +24,8 @@ class PoolClient:
         """Log-probabilities of the given next tokens, see `taskpgm_ray.evaluation.client`."""
         import ray
 
-        queries = [Query(prompt, wanted) for prompt, wanted in zip(prompts, tokens, strict=True)]
-        logprobs, greedy = ray.get(self.pool.next_token(self.adapter, queries))
+        queries = [Query(prompt, wanted, self.adapter) for prompt, wanted in zip(prompts, tokens, strict=True)]
+        logprobs, greedy = ray.get(self.pool.next_token(queries))
         return NextToken(logprobs=[np.asarray(row) for row in logprobs], greedy=greedy)
 
     def generate(self, prompts: list[list[int]], max_tokens: int, stop: list[str]) -> list[str]:
