@@ -1,0 +1,127 @@
+"""vLLM against Hugging Face + PEFT, token by token, in the situations in which vLLM has returned wrong numbers."""
+
+import numpy as np
+import pytest
+
+from taskpgm_ray.cluster import thread_environment
+from taskpgm_ray.config import EngineConfig, LoraSection, ModelConfig
+from taskpgm_ray.models import resolve
+from taskpgm_ray.scoring.engine import EngineSpec, Query
+from taskpgm_ray.scoring.hf_engine import HFEngine
+from taskpgm_ray.scoring.pool import EngineActor
+from taskpgm_ray.scoring.vllm_engine import engine_environment
+from taskpgm_ray.storage import Storage
+
+pytestmark = pytest.mark.integration
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def specs(tiny_llama, tmp_path_factory):
+    model = resolve(
+        ModelConfig(path=str(tiny_llama), dtype="float32", max_length=64), Storage(str(tmp_path_factory.mktemp("root")))
+    )
+    config = EngineConfig(max_loras=2, kv_cache_gib=1, max_model_length=512, threads=1)
+    return {kind: EngineSpec(kind, model, LoraSection(r=4, alpha=8), config) for kind in ("vllm", "hf")}
+
+
+@pytest.fixture(scope="module")
+def vllm(local_ray, specs):
+    import ray
+
+    environment = thread_environment(1) | engine_environment(specs["vllm"])
+    actor = ray.remote(EngineActor).options(num_cpus=1, runtime_env={"env_vars": environment}).remote(specs["vllm"])
+    ray.get(actor.ready.remote())
+    yield lambda method, *arguments: ray.get(getattr(actor, method).remote(*arguments))
+    ray.kill(actor)
+
+
+@pytest.fixture(scope="module")
+def reference(specs):
+    return HFEngine(specs["hf"])
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    rng = np.random.default_rng(0)
+    return [rng.integers(5, 400, size=int(n)).tolist() for n in rng.integers(3, 90, size=24)]
+
+
+def queries(prompts, adapters):
+    """One query per prompt; the adapters (or None) in turn."""
+    rng = np.random.default_rng(1)
+    return [
+        Query(prompt, rng.choice(400, size=20, replace=False).tolist(), adapters[i % len(adapters)])
+        for i, prompt in enumerate(prompts)
+    ]
+
+
+def check(vllm, reference, asked):
+    logprobs, greedy = vllm("next_token", asked)
+    expected = reference.next_token(asked)
+    for got, token, want in zip(logprobs, greedy, expected, strict=True):
+        np.testing.assert_allclose(got, want.logprobs, atol=TOLERANCE)
+        assert token == want.greedy
+    return logprobs
+
+
+def test_the_base_model_equals_the_reference(vllm, reference, prompts):
+    check(vllm, reference, queries(prompts, [None]))
+
+
+def test_each_adapter_equals_the_reference_and_differs_from_the_base(vllm, reference, prompts, adapters):
+    base = check(vllm, reference, queries(prompts, [None]))
+    for adapter in adapters:
+        under = check(vllm, reference, queries(prompts, [adapter]))
+        assert max(np.abs(a - b).max() for a, b in zip(base, under, strict=True)) > 0.1
+
+
+def test_adapters_mixed_in_one_batch_equal_the_reference(vllm, reference, prompts, adapters):
+    check(vllm, reference, queries(prompts, adapters))
+
+
+def test_the_base_model_is_right_while_every_adapter_slot_is_full(vllm, reference, prompts, adapters):
+    # max_loras is 2: after these two, no slot is empty.
+    check(vllm, reference, queries(prompts, adapters[:2]))
+    check(vllm, reference, queries(prompts, [None, *adapters[:2]]))
+    check(vllm, reference, queries(prompts, [None]))
+
+
+def test_an_adapter_that_was_evicted_is_right_when_it_comes_back(vllm, reference, prompts, adapters):
+    for adapter in (adapters[0], adapters[3], adapters[4], adapters[0]):
+        check(vllm, reference, queries(prompts, [adapter]))
+
+
+def test_base_and_adapters_are_right_in_one_batch_of_the_engine_itself(local_ray, specs, reference, prompts, adapters):
+    """Below our guard: the CPU operators must not serve the base model's tokens with an adapter."""
+    import ray
+
+    def ask(spec, asked):
+        from taskpgm_ray.scoring.vllm_engine import VLLMEngine
+
+        return [answer.logprobs for answer in VLLMEngine(spec)._next_token(asked)]
+
+    asked = queries(prompts, [None, *adapters[:2]])
+    environment = thread_environment(1) | engine_environment(specs["vllm"])
+    remote = ray.remote(ask).options(num_cpus=1, runtime_env={"env_vars": environment})
+    for got, want in zip(ray.get(remote.remote(specs["vllm"], asked)), reference.next_token(asked), strict=True):
+        np.testing.assert_allclose(got, want.logprobs, atol=TOLERANCE)
+
+
+def test_top_tokens_equal_the_reference(vllm, specs, reference, prompts):
+    import ray
+
+    def top(spec):
+        from taskpgm_ray.scoring.vllm_engine import VLLMEngine
+
+        return VLLMEngine(spec).top_tokens(prompts, 10)
+
+    environment = thread_environment(1) | engine_environment(specs["vllm"])
+    remote = ray.remote(top).options(num_cpus=1, runtime_env={"env_vars": environment})
+    np.testing.assert_array_equal(ray.get(remote.remote(specs["vllm"])), reference.top_tokens(prompts, 10))
+
+
+def test_greedy_generation_equals_the_reference(vllm, reference, prompts, adapters):
+    for adapter in (None, adapters[2]):
+        got = vllm("generate", adapter, prompts[:6], 8, [])
+        assert got == reference.generate(adapter, prompts[:6], 8, [])

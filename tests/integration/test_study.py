@@ -1,0 +1,238 @@
+"""A whole small study on real Ray, real Ray Train lanes, real vLLM and real lm-eval; resume; the same as a Ray job."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from taskpgm_ray.storage import Storage
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).parents[2]
+
+
+def optimize(config_file, *overrides, environment=None, check=True):
+    """Run the main job as a user does: in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / "optimize.py"), "--config", str(config_file), *overrides],
+        capture_output=True,
+        text=True,
+        timeout=540,
+        env={**os.environ, **(environment or {})},
+    )
+    assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return done
+
+
+def units(folder: Path) -> dict[str, float]:
+    """Every finished unit of a study, and when it was finished."""
+    return {str(p.parent.relative_to(folder)): p.stat().st_mtime for p in folder.rglob("manifest.json")}
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_config, tmp_path_factory):
+    """A finished study: its folder, its config file, and what its run printed."""
+    root = tmp_path_factory.mktemp("studies")
+    config_file = root / "tiny.yaml"
+    config_file.write_text(yaml.safe_dump(tiny_config(root / "runs")))
+    done = optimize(config_file)
+    return root / "runs" / "tiny", config_file, done.stdout
+
+
+def test_every_stage_left_its_artifacts(finished):
+    folder, _, printed = finished
+    storage = Storage(str(folder))
+    assert len(storage.names("tasks")) == 4
+    assert len(storage.names("adapters")) == 4
+    scores = [name for segment in storage.names("scores") for name in storage.names(f"scores/{segment}")]
+    assert len(scores) == 5
+    kinds = {name.rpartition("-")[0].rpartition("-seed")[0] for name in storage.names("trials")}
+    assert {"uniform", "proportional"} < kinds
+    assert any(kind.startswith("tau-") for kind in kinds)
+    for stage in ("tasks", "finetune", "score", "affinity", "search", "report split"):
+        assert re.search(rf"^{stage}: ", printed, re.M), stage
+
+
+def test_adapters_are_standard_peft_folders_with_metrics(finished):
+    storage = Storage(str(finished[0]))
+    for name in storage.names("adapters"):
+        assert {"adapter_config.json", "adapter_model.safetensors", "metrics.jsonl", "manifest.json"} <= set(
+            storage.names(f"adapters/{name}")
+        )
+        manifest = storage.read_json(f"adapters/{name}/manifest.json")
+        assert manifest["heldout_loss_after"] < manifest["heldout_loss_before"], name
+
+
+def test_the_mixture_document_is_whole(finished):
+    from taskpgm_ray.export import load_mixture
+
+    mixture = load_mixture(finished[0] / "mixture.json")
+    assert sum(task["count"] for task in mixture["tasks"]) == 10_000
+    assert np.isclose(sum(task["weight"] for task in mixture["tasks"]), 1.0)
+    assert mixture["beta_over_lambda"] == pytest.approx(mixture["tau"] / 4)
+    assert abs(mixture["gap"]) < 1e-9
+
+
+def test_the_report_names_every_task_and_needs_no_network(finished):
+    page = (finished[0] / "report.html").read_text()
+    mixture = json.loads((finished[0] / "mixture.json").read_text())
+    assert all(task["name"] in page for task in mixture["tasks"])
+    assert not re.search(r'<(script|link|img)[^>]+(src|href)="https?:', page)
+
+
+def test_the_affinity_equals_a_plain_computation_from_the_stored_distributions(finished):
+    """Everything by hand from Parquet: read, pad with the tail, JSD as entropies, the documented weights."""
+    import pyarrow.parquet as pq
+
+    folder = finished[0]
+    mixture = json.loads((folder / "mixture.json").read_text())
+    names = [task["name"] for task in mixture["tasks"]]
+    (segment,) = (folder / "segments").glob("*/*")
+    positions = pq.read_table(segment / "positions.parquet").to_pandas()
+    assert len(positions) >= 4 * 6
+    weights = np.zeros(len(positions))
+    for _, block in positions.groupby("task"):
+        for _, probe in block.groupby("probe"):
+            weights[probe.index] = 1 / (len(probe) * block["probe"].nunique())
+    weights /= weights.sum()
+    distributions = []
+    for name in names:
+        (file,) = (folder / "scores").glob(f"*/{name}-*/logprobs.parquet")
+        p = np.exp(np.stack(pq.read_table(file)["logprobs"].to_pylist()).astype(np.float64))
+        distributions.append(np.column_stack([p, np.clip(1 - p.sum(1), 0, None)]))
+
+    def entropy(p):
+        return -np.where(p > 0, p * np.log(np.where(p > 0, p, 1.0)), 0.0).sum(1)
+
+    expected = np.array(
+        [
+            [weights @ (entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2) for q in distributions]
+            for p in distributions
+        ]
+    )
+    table = pq.read_table(next((folder / "affinity").glob("*/matrices.parquet")))
+    stored = table["divergence"].to_numpy().reshape(4, 4)
+    np.testing.assert_allclose(stored, expected, atol=1e-12)
+    gamma = np.log(2) / np.median(expected[np.triu_indices(4, 1)])
+    np.testing.assert_allclose(table["affinity"].to_numpy().reshape(4, 4), np.exp(-gamma * expected), atol=1e-10)
+    assert mixture["gamma"] == pytest.approx(gamma)
+
+
+def test_search_and_report_items_never_meet(finished):
+    folder = finished[0]
+    searched = {row["item"] for f in folder.glob("trials/*/items.json") for row in json.loads(f.read_text())}
+    reported = {row["item"] for f in folder.glob("reported/*/items.json") for row in json.loads(f.read_text())}
+    assert searched
+    assert reported
+    assert not searched & reported
+
+
+def test_a_finished_study_starts_nothing_again(finished):
+    folder, config_file, _ = finished
+    before = units(folder)
+    code = (
+        "import sys; sys.argv = ['optimize.py', '--config', sys.argv[1]]\n"
+        "from taskpgm_ray.cli import main\n"
+        "assert main(['run', *sys.argv[1:]]) == 0\n"
+        "import ray\n"
+        "assert not ray.is_initialized()\n"
+        "assert not {'torch', 'vllm', 'transformers', 'lm_eval'} & set(sys.modules), 'heavy imports'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(config_file)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert units(folder) == before
+
+
+def test_the_python_interface_does_the_same(finished):
+    from rich.console import Console
+
+    from taskpgm_ray import Study, load_config
+
+    folder, config_file, _ = finished
+    before = units(folder)
+    result = Study(load_config(config_file), console=Console(quiet=True)).run()
+    assert result.mixture == json.loads((folder / "mixture.json").read_text())
+    assert result.affinity.S.shape == (4, 4)
+    assert units(folder) == before
+
+
+def test_only_what_is_missing_is_done_again(finished, tmp_path):
+    """Resume: one adapter, its scores on the segment and one trial are lost; nothing else is repeated."""
+    import shutil
+
+    folder, config_file, _ = finished
+    copy = tmp_path / "runs" / "tiny"
+    shutil.copytree(folder, copy)
+    mixture = (copy / "mixture.json").read_bytes()
+    lost = [sorted((copy / "adapters").iterdir())[0], sorted((copy / "trials").iterdir())[0]]
+    lost.append(next((copy / "scores").glob(f"*/{lost[0].name.rpartition('-')[0]}-*")))
+    names = {str(path.relative_to(copy)) for path in lost}
+    for path in lost:
+        shutil.rmtree(path)
+    before = units(copy)
+    optimize(config_file, f"storage={tmp_path / 'runs'}")
+    after = units(copy)
+    assert {name for name, at in after.items() if before.get(name) != at} == names
+    # On the CPU in float32 the adapter that was trained again is the same, so everything behind it is.
+    assert (copy / "mixture.json").read_bytes() == mixture
+
+
+def test_the_same_study_as_a_ray_job_on_a_token_protected_cluster(finished, tmp_path):
+    """`ray start --head`, `ray job submit -- python jobs/optimize.py`: the job finds the finished units."""
+    folder, config_file, _ = finished
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef" * 4)
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    environment.pop("RAY_ADDRESS", None)
+    ray = str(Path(sys.executable).with_name("ray"))
+    lost = sorted((folder / "adapters").iterdir())[0]
+    manifest = (lost / "manifest.json").read_bytes()
+    (lost / "manifest.json").unlink()
+    head = subprocess.Popen(
+        [ray, "start", "--head", "--block", "--num-cpus=2", "--port=16379", "--dashboard-port=18265",
+         "--dashboard-host=127.0.0.1", "--ray-client-server-port=11001", "--disable-usage-stats"],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        wait_for_dashboard("http://127.0.0.1:18265", head)
+        submit = [ray, "job", "submit", "--address", "http://127.0.0.1:18265"]
+        entrypoint = [sys.executable, str(ROOT / "jobs" / "optimize.py"), "--config", str(config_file)]
+        refused = subprocess.run(
+            [*submit, "--", *entrypoint], capture_output=True, text=True, timeout=120,
+            env={**environment, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "none"), "RAY_AUTH_TOKEN": "f" * 64},
+        )  # fmt: skip
+        assert refused.returncode != 0
+        done = subprocess.run(
+            [*submit, "--", *entrypoint], env=environment, capture_output=True, text=True, timeout=400
+        )
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+        assert "succeeded" in done.stdout
+    finally:
+        head.terminate()
+        head.wait(60)
+    again = json.loads((lost / "manifest.json").read_text())
+    assert again["loss_last"] == json.loads(manifest)["loss_last"]
+
+
+def wait_for_dashboard(address, head):
+    import time
+    import urllib.error
+    import urllib.request
+
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert head.poll() is None, head.stdout.read()
+        try:
+            urllib.request.urlopen(address, timeout=5)
+            return
+        except urllib.error.HTTPError:
+            return  # up, and asks for the token
+        except OSError:
+            time.sleep(1)
+    raise AssertionError("the cluster's dashboard did not come up")
