@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from taskpgm_ray.affinity import jsd_matrix
+from taskpgm_ray.affinity import JSDSums
 from taskpgm_ray.errors import InertAdapterError
 from taskpgm_ray.scoring.score import read_positions, read_scores
 from taskpgm_ray.scoring.stage import ScoredSegment
-
-GROUPS = 20
-"""Probe groups (by content hash) whose sums are kept apart, for standard errors."""
-
 
 INERT = 1e-6
 """Largest difference in log-probability (nats) at which an adapter counts as predicting what the base predicts."""
@@ -31,10 +28,8 @@ INERT = 1e-6
 class Sums:
     """What one segment contributes; sums over segments are what the whole probe set gives."""
 
-    divergence: NDArray[np.float64]
-    """[GROUPS, n, n] weighted sums of JSD in nats."""
-    weight: NDArray[np.float64]
-    """[GROUPS] sums of weights."""
+    divergence: JSDSums
+    """Fixed-point sums of JSD, per group of probes: equal bit for bit whatever the order of segments."""
     gold: NDArray[np.float64]
     """[1 + n, probes] per-token mean log-probability of the right answer: the base model first."""
     owner: NDArray[np.int64]
@@ -63,18 +58,14 @@ def segment_sums(segment: ScoredSegment, tasks: Sequence[str]) -> Sums:
     per_task = np.bincount(owner, minlength=len(tasks)).astype(np.float64)
     weights = 1.0 / (per_probe[probe] * per_task[task])
 
-    group = np.array([int(name, 16) % GROUPS for name in names])[probe]
-    divergence = np.zeros((GROUPS, len(tasks), len(tasks)))
-    for g in np.unique(group):
-        chosen = group == g
-        divergence[g] = jsd_matrix(scores[:, chosen], weights[chosen]) * weights[chosen].sum()
+    divergence = JSDSums(tuple(tasks)).add(scores, names[probe].tolist(), weights)
     everyone = np.concatenate([base[None], scores]).astype(np.float64)
     # The gold token is the first of every support.
     gold = np.stack([np.bincount(probe, row, len(names)) for row in everyone[:, :, 0]]) / per_probe
     mass = np.exp(everyone).sum(axis=2) / per_probe[probe]
-    coverage = np.stack([np.bincount(task, row, len(tasks)) for row in mass])
+    coverage = np.stack([np.bincount(task, row, len(tasks)) for row in mass]).astype(np.float64)
     change = np.abs(scores - base).max(axis=(1, 2)).astype(np.float64)
-    return Sums(divergence, np.bincount(group, weights, GROUPS), gold, owner, coverage, per_task, change)
+    return Sums(divergence, gold, owner, coverage, per_task, change)
 
 
 def affinity_sums(segments: Sequence[ScoredSegment], tasks: Sequence[str]) -> Sums:
@@ -84,8 +75,7 @@ def affinity_sums(segments: Sequence[ScoredSegment], tasks: Sequence[str]) -> Su
     remote = ray.remote(segment_sums).options(num_cpus=0.5)
     parts: list[Sums] = ray.get([remote.remote(segment, list(tasks)) for segment in segments])
     return Sums(
-        divergence=np.sum([part.divergence for part in parts], axis=0),
-        weight=np.sum([part.weight for part in parts], axis=0),
+        divergence=reduce(JSDSums.merge, (part.divergence for part in parts)),
         gold=np.concatenate([part.gold for part in parts], axis=1),
         owner=np.concatenate([part.owner for part in parts]),
         coverage=np.sum([part.coverage for part in parts], axis=0),
@@ -102,16 +92,6 @@ def check_adapters(sums: Sums, tasks: Sequence[str]) -> None:
             f"the adapters of {', '.join(inert)} predict exactly what the base model predicts: either the engine does "
             "not apply them, or they learned nothing (learning rate, number of steps)"
         )
-
-
-def mean_and_error(sums: Sums) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean JSD of every pair and its standard error (delete-a-group jackknife over probe groups), nats, [n, n]."""
-    total, weight = sums.divergence.sum(axis=0), sums.weight.sum()
-    used = sums.weight > 0
-    left_out = (total - sums.divergence[used]) / (weight - sums.weight[used])[:, None, None]
-    groups = int(used.sum())
-    spread = ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0)
-    return total / weight, np.sqrt(spread * (groups - 1) / groups)
 
 
 def matrix_table(tasks: Sequence[str], **matrices: NDArray[np.float64]) -> pa.Table:

@@ -79,21 +79,21 @@ def compute_affinity(
 
 
 def _store(unit: Unit, sums: distributed.Sums, tasks: Sequence[str], config: AffinityConfig) -> None:
-    from taskpgm_ray.affinity import kernel, median_gamma, pmi_affinity, pmi_matrix
+    from taskpgm_ray.affinity import kernel, median_gamma, pmi_matrix, pmi_profile
 
-    divergence, error = distributed.mean_and_error(sums)
+    divergence = sums.divergence.matrix()
     gold, base = sums.gold[1:], sums.gold[0]
     if config.kind == "jsd":
         gamma = config.gamma or median_gamma(divergence)
         affinity = kernel(divergence, gamma)
     else:
-        gamma, affinity = None, pmi_affinity(gold, sums.owner)
+        gamma, affinity = None, pmi_profile(gold, sums.owner)
     unit.files.write_table(
         MATRICES,
         distributed.matrix_table(
             tasks,
             divergence=divergence,
-            divergence_se=error,
+            divergence_se=sums.divergence.standard_errors(),
             pmi=pmi_matrix(gold, sums.owner),
             lift=pmi_matrix(gold, sums.owner, base),
             affinity=affinity,

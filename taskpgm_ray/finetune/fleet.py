@@ -90,7 +90,7 @@ class FleetActor:
         async with self.changed:
             try:
                 await asyncio.wait_for(self.changed.wait_for(lambda: self.waiting), self.spec.config.idle_seconds)
-            except (TimeoutError, asyncio.TimeoutError):
+            except TimeoutError:
                 mine.leaving = True
                 return None
             mine.held = self.waiting.pop(0)

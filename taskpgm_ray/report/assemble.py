@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from taskpgm_ray.affinity import effective_number
 from taskpgm_ray.report.data import ReportData
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from taskpgm_ray.affinity.stage import Affinity
     from taskpgm_ray.config import StudyConfig
     from taskpgm_ray.finetune.job import Job
@@ -48,7 +49,8 @@ def assemble(
         pmi=affinity.pmi,
         affinity=affinity.S,
         gamma=affinity.gamma,
-        effective_tasks=magnitude(affinity.S),
+        # Centred PMI profiles sum to zero, so their correlation matrix has no magnitude.
+        effective_tasks=effective_number(affinity.S) if affinity.kind == "jsd" else None,
         coverage=affinity.coverage,
         mixture=mixture,
         path_tau=path.tau,
@@ -88,14 +90,6 @@ def sentence(comparisons: Sequence[Comparison], config: StudyConfig) -> str:
         return f"No difference from {' and '.join(equal)} was shown {where}: use uniform."
     tail = f"; no difference from {' and '.join(equal)} was shown" if equal else ""
     return f"The TaskPGM mixture is {' and '.join(parts)} {where}{tail}."
-
-
-def magnitude(S: np.ndarray) -> float | None:
-    """1' S^-1 1, the effective number of tasks; ``None`` for a singular S, which has none."""
-    try:
-        return float(np.linalg.solve(S, np.ones(len(S))).sum())
-    except np.linalg.LinAlgError:
-        return None
 
 
 def library_versions() -> dict[str, str]:

@@ -175,7 +175,7 @@ class PoolActor:
             async with self.changed:
                 await asyncio.wait_for(self.changed.wait_for(lambda: self.waiting), self.spec.config.idle_seconds)
                 return self.waiting.pop(0)
-        except (TimeoutError, asyncio.TimeoutError):
+        except TimeoutError:
             return None
         finally:
             self.idle -= 1
@@ -202,7 +202,7 @@ class PoolActor:
         self.stillborn += 1
         cause = _told(error)
         config = self.spec.config
-        if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
+        if isinstance(error, TimeoutError):
             cause = ResourceError(
                 f"no engine came up within {config.start_timeout:.0f} s (asked for {config.cpus:g} CPUs and "
                 f"{config.gpus:g} GPUs); lower scoring.engines.cpus/gpus, or raise its start_timeout"

@@ -13,7 +13,9 @@ from taskpgm_ray.search.plan import TrialPlan, finish_trial
 class MixtureTrial(tune.Trainable):
     """A thin trial: the training happens on the lanes, the scoring on the engines; this process only waits."""
 
-    def setup(self, config: dict[str, Any], plans: dict[str, TrialPlan], fleet: Any, evaluator: Any) -> None:
+    def setup(  # type: ignore[override]  # tune.with_parameters adds the arguments after the first
+        self, config: dict[str, Any], plans: dict[str, TrialPlan], fleet: Any, evaluator: Any
+    ) -> None:
         """Tune's constructor."""
         self.plans, self.fleet, self.evaluator = plans, fleet, evaluator
         self.plan = plans[config["trial"]]

@@ -7,7 +7,7 @@ Columns of ``examples.parquet``: ``id`` (content hash), ``split`` (``train`` or 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -137,11 +137,11 @@ def _prepare_on_ray_data(todo: list[tuple[TaskSource, Unit]], config: StudyConfi
     shared = ray.put((todo, config, model))
     # One block a task: a pool of thousands spreads over the cluster, and a slow source holds up only itself.
     rows = ray.data.range(len(todo), override_num_blocks=len(todo))
-    outcome = rows.map(_prepare_row, fn_args=(shared,)).take_all()
+    outcome = rows.map(partial(_prepare_row, shared)).take_all()
     return [row["error"] for row in sorted(outcome, key=lambda row: row["id"]) if row["error"]]
 
 
-def _prepare_row(row: dict[str, Any], shared: Any) -> dict[str, Any]:
+def _prepare_row(shared: Any, row: dict[str, Any]) -> dict[str, Any]:
     import ray
 
     todo, config, model = ray.get(shared)
