@@ -1,0 +1,89 @@
+"""A tiny language model and a tiny pool of tasks, shared by unit and integration tests. Nothing here needs a network."""
+
+import os
+
+# Before torch, tokenizers and the hub client are imported. Processes that tests start inherit it.
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import json
+import random
+
+import pytest
+
+
+def pool_records():
+    """Task name -> 60 records with different, short prompts."""
+    rng = random.Random(0)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = ["".join(rng.sample(letters, 3)) for _ in range(60)]
+    sums = rng.sample([(a, b) for a in range(20) for b in range(20)], 60)
+    numbers = rng.sample(range(100, 1000), 60)
+    pairs = {
+        "copy": [(f"First letter of {word}:", word[0]) for word in words],
+        "reverse": [(f"Reverse {word}:", word[::-1]) for word in words],
+        "sum": [(f"{a} + {b} =", str(a + b)) for a, b in sums],
+        "parity": [(f"Is {n} even or odd?", "odd" if n % 2 else "even") for n in numbers],
+    }
+    return {name: [{"prompt": p, "response": r} for p, r in rows] for name, rows in pairs.items()}
+
+
+@pytest.fixture(scope="session")
+def tiny_pool(tmp_path_factory):
+    """Folder of four JSONL tasks of 60 examples each: copy, parity, reverse, sum."""
+    folder = tmp_path_factory.mktemp("pool")
+    for name, records in pool_records().items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory):
+    """Folder of a random two-layer Llama in float32 with a tokenizer of 512 tokens; serves in vLLM as well."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    torch.set_num_threads(1)
+    specials = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=512,
+        special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    corpus = [f"{row['prompt']} {row['response']}" for rows in pool_records().values() for row in rows]
+    corpus += [
+        "The following are multiple choice questions with answers about this subject.\n\nAnswer: Q: A: True False"
+    ]
+    tokenizer.train_from_iterator(corpus, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>", unk_token="<unk>"
+    )
+    assert len(fast) == 512, f"the corpus gives only {len(fast)} tokens"
+    folder = tmp_path_factory.mktemp("tiny-llama")
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(fast),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        # vLLM's CPU attention takes head sizes from 64 on.
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=64,
+        max_position_embeddings=2048,
+        # Large enough for predictions that differ clearly from uniform ones.
+        initializer_range=0.08,
+        tie_word_embeddings=False,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=2,
+    )
+    LlamaForCausalLM(config).to(torch.float32).save_pretrained(folder)
+    return folder
