@@ -64,6 +64,11 @@ class Engine(Protocol):
         """Greedy continuations, ended before the first stop string."""
 
 
+def before_stop(text: str, stop: list[str]) -> str:
+    """The text up to the first of the stop strings."""
+    return text[: min((text.find(s) for s in stop if s in text), default=len(text))]
+
+
 def build_engine(spec: EngineSpec) -> Engine:
     """Load the engine that ``spec`` asks for into this process."""
     if spec.kind == "hf":

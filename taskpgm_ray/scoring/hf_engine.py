@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskpgm_ray.errors import ScoringError
-from taskpgm_ray.scoring.engine import Answer, EngineSpec, Query
+from taskpgm_ray.scoring.engine import Answer, EngineSpec, Query, before_stop
 from taskpgm_ray.storage import Unit
 
 ROWS = 16
@@ -73,7 +73,7 @@ class HFEngine:
                     pad_token_id=self._tokenizer.eos_token_id,
                 )
                 text = self._tokenizer.decode(out[0, len(prompt) :], skip_special_tokens=True)
-                texts.append(text[: min((text.find(s) for s in stop if s in text), default=len(text))])
+                texts.append(before_stop(text, stop))
         return texts
 
     def _rows(self, adapter: Unit | None, prompts: list[list[int]]) -> Iterator[tuple[int, Any]]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from taskpgm_ray.errors import ScoringError
 from taskpgm_ray.scoring import cpu_lora
-from taskpgm_ray.scoring.engine import MAX_TOKEN_IDS, Answer, EngineSpec, Query
+from taskpgm_ray.scoring.engine import MAX_TOKEN_IDS, Answer, EngineSpec, Query, before_stop
 from taskpgm_ray.storage import Unit
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -72,6 +72,7 @@ class VLLMEngine:
                 spec.model.linear_modules() if lora.target_modules == "all-linear" else list(lora.target_modules)
             ),
         )
+        self._tokenizer = spec.model.tokenizer()
         self._lora_ids: dict[str, int] = {}
 
     def next_token(self, queries: list[Query]) -> list[Answer]:
@@ -116,7 +117,10 @@ class VLLMEngine:
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=max_tokens, temperature=0.0, stop=stop)
-        return [output.text for output in self._run([adapter] * len(prompts), prompts, [params] * len(prompts))]
+        outputs = self._run([adapter] * len(prompts), prompts, [params] * len(prompts))
+        # Decoded from the tokens: vLLM's own text repeats parts of the prompt where bytes do not form a character.
+        texts = (self._tokenizer.decode(output.token_ids, skip_special_tokens=True) for output in outputs)
+        return [before_stop(text, stop) for text in texts]
 
     def _run(self, adapters: list[Unit | None], prompts: list[list[int]], params: list[Any]) -> list[Any]:
         """Run one batch to its end."""
