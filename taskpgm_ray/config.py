@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -24,7 +25,13 @@ Positive = Annotated[int, Field(gt=0)]
 class Section(BaseModel):
     """Base of every section: unknown keys are errors, values are frozen once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        populate_by_name=True,
+        allow_inf_nan=False,
+    )
 
 
 class ModelConfig(Section):
@@ -74,6 +81,15 @@ class TaskSpec(Section):
             )
         return source
 
+    @field_validator("prompt", "response")
+    @classmethod
+    def _well_formed_template(cls, template: str | None) -> str | None:
+        try:
+            list(Formatter().parse(template or ""))
+        except ValueError as error:
+            raise ValueError(f"the template {template!r} is not well formed: {error}; write {{{{ for a brace") from None
+        return template
+
 
 class PoolConfig(Section):
     """The pool of fine-tuning tasks."""
@@ -100,7 +116,8 @@ class PoolConfig(Section):
 class LoraSection(Section):
     """Shape of the adapters. Only what vLLM can serve: no DoRA, no bias, no extra trained modules."""
 
-    r: Positive = 8
+    r: Annotated[int, Field(gt=0, le=512)] = 8
+    """Rank; the engine serves ranks up to 512."""
     alpha: Positive = 16
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
@@ -184,7 +201,7 @@ class EngineConfig(Section):
     max_batched_tokens: Positive = 2048
     max_sequences: Positive = 64
     start_timeout: Annotated[float, Field(gt=0)] = 900
-    """Seconds that an engine may take to come up, waiting for its resources included."""
+    """Seconds that an engine may take to load, counted from when it got its resources."""
     idle_seconds: Annotated[float, Field(gt=0)] = 30.0
     """An engine without work for so long ends and gives its resources back."""
     max_failures: Annotated[int, Field(ge=0)] = 2
@@ -279,6 +296,8 @@ class SearchConfig(Section):
             raise ValueError(f"the range tau must satisfy 0 <= low < high, not {list(self.tau)}")
         if self.steps is not None and self.tokens is not None:
             raise ValueError("give a trial's budget as steps or as tokens, not both")
+        if len(set(self.baselines)) < len(self.baselines):
+            raise ValueError(f"a baseline is listed twice: {', '.join(self.baselines)}")
         return self
 
 
@@ -311,8 +330,6 @@ class ClusterConfig(Section):
     """``auto`` or ``ray://...``; default: the job's own cluster under ``ray job submit``, else a local one."""
     num_cpus: Positive | None = None
     """CPUs of the local Ray that the study starts itself; default: all of the machine's."""
-    wait_seconds: Annotated[float, Field(gt=0)] = 600
-    """How long to wait for resources that an autoscaler may still bring."""
 
 
 class StudyConfig(Section):
@@ -346,6 +363,15 @@ class StudyConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _prompts_fit_the_engine(self) -> StudyConfig:
+        if self.scoring.engines.max_model_length < self.model.max_length:
+            raise ValueError(
+                f"scoring.engines.max_model_length ({self.scoring.engines.max_model_length}) is below "
+                f"model.max_length ({self.model.max_length}): the engine could not take the longest probes"
+            )
+        return self
+
     def to_yaml(self) -> str:
         """The resolved config as YAML that ``load_config`` reads back to an equal object."""
         return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
@@ -364,7 +390,10 @@ def load_config(source: str | Path | dict[str, Any], overrides: Sequence[str] = 
     """
     where = "config"
     if isinstance(source, dict):
-        data: Any = yaml.safe_load(yaml.safe_dump(source))
+        try:
+            data: Any = yaml.safe_load(yaml.safe_dump(source))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{where} holds a value that YAML cannot: {error}") from error
     else:
         where = str(source)
         try:
@@ -373,6 +402,8 @@ def load_config(source: str | Path | dict[str, Any], overrides: Sequence[str] = 
             raise ConfigError(f"there is no config file {where!r}; give its path after --config") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{where} is not readable YAML: {error}") from error
+        except OSError as error:
+            raise ConfigError(f"{where} cannot be read: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(
             f"{where} must hold a mapping of sections (study, model, pool, ...), not {type(data).__name__}"
@@ -412,7 +443,12 @@ def _explain(error: Any) -> str:
     """One validation error in the user's words: the dotted field, what is wrong, and the nearest known name."""
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] != "extra_forbidden":
-        return f"{where or 'the whole'}: {error['msg'].removeprefix('Value error, ')}"
+        given = error["input"]
+        # Our own messages say what was given; a whole section would only drown them.
+        shown = (
+            f" (given: {given!r})" if isinstance(given, (str, int, float)) and error["type"] != "value_error" else ""
+        )
+        return f"{where or 'the whole'}: {error['msg'].removeprefix('Value error, ')}{shown}"
     known = _fields_at(error["loc"][:-1])
     near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"

@@ -38,36 +38,58 @@ class BaseModelRef:
         return self.source if self.shared is None else str(self.shared.local_copy(self.source))
 
     def tokenizer(self) -> Any:
-        """The model's tokenizer (transformers ``PreTrainedTokenizerBase``)."""
+        """The model's tokenizer (transformers ``PreTrainedTokenizerBase``).
+
+        Raises:
+            ModelError: It cannot be loaded, or has no end-of-sequence token (every response ends with it).
+        """
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(
-            self.local(), revision=self.revision or "main", trust_remote_code=self.trust_remote_code
-        )
+        tokenizer = self._loaded(AutoTokenizer, "tokenizer")
+        if tokenizer.eos_token_id is None:
+            raise ModelError(
+                f"the tokenizer of {self.source!r} has no end-of-sequence token; set eos_token in its files"
+            )
+        return tokenizer
 
     def load(self) -> Any:
-        """The model in its configured precision, in evaluation mode, on the CPU (callers move it)."""
+        """The model in its configured precision, in evaluation mode, on the CPU (callers move it).
+
+        Raises:
+            ModelError: It cannot be loaded.
+        """
         import torch
         from transformers import AutoModelForCausalLM
 
-        return AutoModelForCausalLM.from_pretrained(
-            self.local(),
-            revision=self.revision or "main",
-            dtype=getattr(torch, self.dtype),
-            trust_remote_code=self.trust_remote_code,
-        ).eval()
+        return self._loaded(AutoModelForCausalLM, "model", dtype=getattr(torch, self.dtype)).eval()
 
     def window(self, most: int) -> int:
         """Longest sequence in tokens that the model was made for, at most ``most``."""
         return min(most, getattr(self.config(), "max_position_embeddings", most))
 
     def config(self) -> Any:
-        """The model's own configuration (transformers ``PretrainedConfig``)."""
+        """The model's own configuration (transformers ``PretrainedConfig``).
+
+        Raises:
+            ModelError: It cannot be loaded.
+        """
         from transformers import AutoConfig
 
-        return AutoConfig.from_pretrained(
-            self.local(), revision=self.revision or "main", trust_remote_code=self.trust_remote_code
-        )
+        return self._loaded(AutoConfig, "configuration")
+
+    def _loaded(self, loader: Any, what: str, **options: Any) -> Any:
+        path = self.local()
+        try:
+            return loader.from_pretrained(
+                path,
+                revision=self.revision or "main",
+                trust_remote_code=self.trust_remote_code,
+                **options,
+            )
+        except Exception as error:  # transformers raises whatever its many readers raise
+            raise ModelError(
+                f"the {what} of {self.source!r} cannot be loaded: {type(error).__name__}: {error}"
+            ) from error
 
     def linear_modules(self) -> list[str]:
         """Names of the model's linear layers but the output head: what ``all-linear`` adapters attach to."""
@@ -93,7 +115,7 @@ def resolve(config: ModelConfig, storage: Storage) -> BaseModelRef:
     """
     if config.path.startswith("package:"):
         return _packaged(config, storage)
-    folder = Path(config.path)
+    folder = Path(config.path).expanduser()
     if folder.exists():
         return BaseModelRef(
             source=str(folder.resolve()),
@@ -188,6 +210,8 @@ def _content(folder: Path) -> list[tuple[str, int, str]]:
     """Name, size and hash of every file that defines the model; of large files only both ends are hashed."""
     if not (folder / "config.json").is_file():
         raise ModelError(f"model.path {str(folder)!r} has no config.json: it is not a Hugging Face model folder")
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"model.path {str(folder)!r} holds no .safetensors weights, the only kind that is read")
     rows = []
     for file in sorted(
         p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".jinja", ".model", ".txt")

@@ -170,7 +170,10 @@ class Storage:
         """Raise a `StorageError` now, rather than after hours of work, when nothing can be written here."""
         probe = f".writable-{uuid.uuid4().hex[:8]}"
         self.write_bytes(probe, b"")
-        self._filesystem[0].delete_file(self.path(probe))
+        try:
+            self._filesystem[0].delete_file(self.path(probe))
+        except OSError as error:
+            raise StorageError(f"{self.uri}/{probe} cannot be removed again: {error}") from error
 
 
 @dataclass(frozen=True)

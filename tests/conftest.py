@@ -1,4 +1,4 @@
-"""A tiny language model and a tiny pool of tasks, shared by unit and integration tests. Nothing here needs a network."""
+"""A tiny language model and a tiny pool of tasks, shared by unit and integration tests; no network is needed."""
 
 import os
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from taskpgm_ray.config import NAME_PATTERN, PoolConfig, TaskSpec
 from taskpgm_ray.errors import DataError
@@ -53,7 +53,7 @@ def task_sources(pool: PoolConfig) -> list[TaskSource]:
         for source in SCHEMES[scheme].expand(spec, target):
             if source.name in found:
                 raise DataError(f"two tasks are called {source.name!r}; give one of them another `name` in pool.tasks")
-            if not re.match(NAME_PATTERN, source.name):
+            if not re.fullmatch(NAME_PATTERN, source.name):
                 raise DataError(f"{source.name!r} is no usable task name (letters, digits, . _ -); set `name`")
             found[source.name] = source
     if pool.include is not None:
@@ -95,15 +95,25 @@ class JsonLines:
 
     def identity(self) -> dict[str, Any]:
         """The file's content hash and the templates."""
-        digest = hashlib.sha256(Path(self.file).read_bytes()).hexdigest()
-        return {"jsonl": digest, "prompt": self.spec.prompt, "response": self.spec.response}
+        digest = hashlib.sha256()
+        with self._open() as stream:
+            # In pieces: the file may be larger than the memory.
+            while piece := stream.read(1 << 20):
+                digest.update(piece)
+        return {"jsonl": digest.hexdigest(), "prompt": self.spec.prompt, "response": self.spec.response}
 
     def examples(self, limit: int, seed: int) -> Iterator[Example]:
         """The first ``limit`` lines, in the file's order."""
-        with Path(self.file).open("rb") as stream:
+        with self._open() as stream:
             lines = (entry for entry in enumerate(stream, start=1) if entry[1].strip())
             for number, line in islice(lines, limit):
                 yield _example(self._record(number, line), self.spec, f"{self.file}, line {number}")
+
+    def _open(self) -> BinaryIO:
+        try:
+            return Path(self.file).open("rb")
+        except OSError as error:
+            raise DataError(f"task {self.name!r}: {self.file} cannot be read: {error}") from error
 
     def _record(self, number: int, line: bytes) -> dict[str, Any]:
         where = f"{self.file}, line {number}"
@@ -111,7 +121,7 @@ class JsonLines:
             record = json.loads(line.decode("utf-8"))
         except UnicodeDecodeError as error:
             raise DataError(f"{where}: not UTF-8 ({error.reason} at byte {error.start}); re-encode the file") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: not JSON ({error})") from None
         if not isinstance(record, dict):
             raise DataError(f"{where}: a JSON object is expected, not {type(record).__name__}")
@@ -196,12 +206,20 @@ SCHEMES: dict[str, Any] = {"jsonl": JsonLines, "hf": HubDataset, "reasoning_gym"
 def _example(record: dict[str, Any], spec: TaskSpec, where: str) -> Example:
     """One record as an example, by the spec's templates or by the default columns."""
     if spec.prompt is None and "messages" in record:
-        return _conversation(record["messages"], where)
-    prompt = _field(record, spec.prompt, "prompt", where)
-    response = _field(record, spec.response, "response", where).strip()
-    if not response:
-        raise DataError(f"{where}: the response is empty; remove the example")
-    return Example((("user", prompt),), response)
+        example = _conversation(record["messages"], where)
+    else:
+        prompt = _field(record, spec.prompt, "prompt", where)
+        response = _field(record, spec.response, "response", where).strip()
+        for name, text in (("prompt", prompt), ("response", response)):
+            if not text.strip():
+                raise DataError(f"{where}: the {name} is empty; remove the example")
+        example = Example((("user", prompt),), response)
+    try:
+        "".join([*(content for _, content in example.turns), example.response]).encode()
+    except UnicodeEncodeError:
+        # In JSON, \ud800 to \udfff may stand alone, but then they are no character and cannot be tokenised.
+        raise DataError(f"{where}: half of a surrogate pair, which is no character; re-encode the file") from None
+    return example
 
 
 def _field(record: dict[str, Any], template: str | None, column: str, where: str) -> str:
@@ -210,6 +228,8 @@ def _field(record: dict[str, Any], template: str | None, column: str, where: str
     except (KeyError, IndexError) as error:
         have = ", ".join(sorted(map(str, record)))
         raise DataError(f"{where}: no column {error}; it has: {have}. Set the task's `{column}` template") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{where}: the task's `{column}` template {template!r} does not fit: {error}") from None
     if not isinstance(value, str):
         raise DataError(f"{where}: {column!r} must be a string, not {type(value).__name__}")
     return value

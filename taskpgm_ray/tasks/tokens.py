@@ -39,8 +39,8 @@ def encode(
     that no token spans the border: the scored tokens are then the same whatever the prompt ends with.
 
     Raises:
-        DataError: The chat template is missing or refuses the conversation, or the format does not fit (see
-            `prompt_text`).
+        DataError: The chat template is missing or refuses the conversation, the format does not fit (see
+            `prompt_text`), or the prompt is empty.
     """
     if prompt_format == "chat":
         prompt = _chat_prompt(example, tokenizer, where)
@@ -48,6 +48,8 @@ def encode(
     else:
         prompt = tokenizer.encode(prompt_text(example, prompt_format, where).rstrip())
         response = tokenizer.encode(" " + example.response, add_special_tokens=False)
+    if not prompt:
+        raise DataError(f"{where}: the prompt is empty; remove the example")
     response = [*response, tokenizer.eos_token_id]
     room = max_length - len(response)
     if room < 1:
