@@ -19,6 +19,8 @@ from taskpgm_ray.cluster import root_cause
 from taskpgm_ray.storage import Storage
 
 STAGES = "stages.json"
+QUIET_SECONDS = 30.0
+"""A log that nobody watches live gets a line about what is going on at least so often."""
 
 
 @dataclass
@@ -39,6 +41,10 @@ class Stage:
         width = len(str(self.total))
         line = f"  [dim]{self.name}[/] {self.done + self.reused:>{width}}/{self.total}  {escape(text)}"
         self.console.print(line, soft_wrap=True, highlight=False)
+
+    def note(self, text: str) -> None:
+        """What is going on, between two finished pieces of work."""
+        self.console.print(f"  [dim]{escape(text)}[/]", soft_wrap=True, highlight=False)
 
 
 class Progress:
@@ -101,11 +107,13 @@ def collect(
     import ray
 
     open_references = dict(references)
+    spoken = time.monotonic()
     with console.status("") as live:
         while open_references:
             ready, _ = ray.wait(list(open_references), num_returns=1, timeout=1.0)
             for reference in ready:
                 name = open_references.pop(reference)
+                spoken = time.monotonic()
                 try:
                     result = ray.get(reference)
                 except Exception as error:  # Ray wraps whatever the remote side raised
@@ -114,3 +122,6 @@ def collect(
                     on_done(name, result)
             if console.is_terminal and open_references:
                 live.update(status())
+            elif time.monotonic() - spoken > QUIET_SECONDS:
+                console.print(f"  [dim]{escape(status())}[/]", soft_wrap=True, highlight=False)
+                spoken = time.monotonic()

@@ -60,14 +60,17 @@ class EnginePool:
 class EngineActor:
     """One engine in a process of its own."""
 
-    def __init__(self, spec: EngineSpec) -> None:
+    engine: Engine
+
+    def placed(self) -> None:
+        """Returns once this actor has its resources; a study may wait for that as long as its lanes are at work."""
+
+    def load(self, spec: EngineSpec) -> None:
+        """Bring the engine up."""
         import torch
 
         torch.set_num_threads(threads_of(spec.config.cpus, spec.config.threads))
-        self.engine: Engine = build_engine(spec)
-
-    def ready(self) -> None:
-        """Returns once the engine is up."""
+        self.engine = build_engine(spec)
 
     def build_segment(self, work: SegmentWork) -> dict[str, Any]:
         """See `EnginePool.build_segment`."""
@@ -152,11 +155,12 @@ class PoolActor:
                 accelerator_type=config.accelerator_type,
                 runtime_env={"env_vars": environment},
             )
-            .remote(self.spec)
+            .remote()
         )
         try:
             try:
-                await asyncio.wait_for(_settled(actor.ready.remote()), config.start_timeout)
+                await actor.placed.remote()
+                await asyncio.wait_for(_settled(actor.load.remote(self.spec)), config.start_timeout)
             finally:
                 self.idle -= 1
             self.stillborn = 0
@@ -204,8 +208,8 @@ class PoolActor:
         config = self.spec.config
         if isinstance(error, TimeoutError):
             cause = ResourceError(
-                f"no engine came up within {config.start_timeout:.0f} s (asked for {config.cpus:g} CPUs and "
-                f"{config.gpus:g} GPUs); lower scoring.engines.cpus/gpus, or raise its start_timeout"
+                f"an engine was not up {config.start_timeout:.0f} s after it got its {config.cpus:g} CPUs and "
+                f"{config.gpus:g} GPUs; raise scoring.engines.start_timeout, or look for a slow model store"
             )
         elif self.stillborn <= config.max_failures and not isinstance(cause, TaskPGMError):
             return

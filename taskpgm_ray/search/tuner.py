@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ from ray.tune import Callback, CheckpointConfig, RunConfig, TuneConfig, Tuner
 from taskpgm_ray.cluster import root_cause
 from taskpgm_ray.config import SearchConfig
 from taskpgm_ray.errors import EvaluationError, TaskPGMError
-from taskpgm_ray.progress import Stage
+from taskpgm_ray.finetune.stage import describe
+from taskpgm_ray.progress import QUIET_SECONDS, Stage
 from taskpgm_ray.search.plan import TrialPlan
 from taskpgm_ray.search.trial import MixtureTrial
 from taskpgm_ray.storage import Storage
@@ -49,7 +51,7 @@ def run_search(
             verbose=0,
             # A trial's unit is its checkpoint: a finished trial is found there and not run again.
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[_Shown(stage)],
+            callbacks=[_Shown(stage, fleet)],
         ),
     ).fit()
     failed = [plan.name for plan in todo.values() if not plan.unit.done()]
@@ -60,14 +62,21 @@ def run_search(
 
 
 class _Shown(Callback):
-    """Prints a line for every finished trial."""
+    """Prints a line for every finished trial, and now and then what is going on."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
+    def __init__(self, stage: Stage, fleet: Any) -> None:
+        self.stage, self.fleet = stage, fleet
+        self.spoken = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks with its own state; a terminal cannot be pickled, and is not part of that state.
         return {}
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Called by Tune in its loop, in the driver's process."""
+        if time.monotonic() - self.spoken > QUIET_SECONDS:
+            self.stage.note(describe(self.fleet.status()))
+            self.spoken = time.monotonic()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called by Tune in the driver's process."""

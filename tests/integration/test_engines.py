@@ -30,8 +30,8 @@ def vllm(local_ray, specs):
     import ray
 
     environment = thread_environment(1) | engine_environment(specs["vllm"])
-    actor = ray.remote(EngineActor).options(num_cpus=1, runtime_env={"env_vars": environment}).remote(specs["vllm"])
-    ray.get(actor.ready.remote())
+    actor = ray.remote(EngineActor).options(num_cpus=1, runtime_env={"env_vars": environment}).remote()
+    ray.get(actor.load.remote(specs["vllm"]))
     yield lambda method, *arguments: ray.get(getattr(actor, method).remote(*arguments))
     ray.kill(actor)
 
