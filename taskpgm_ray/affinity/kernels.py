@@ -1,0 +1,81 @@
+"""From divergences to affinities S, and how many distinct tasks S sees (docs/mathematics.md, sections 4 and 9)."""
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+
+from taskpgm_ray.errors import InputError
+from taskpgm_ray.mrf._types import FloatArray
+from taskpgm_ray.mrf.checks import affinity_matrix
+
+LN2 = float(np.log(2.0))
+
+
+def median_gamma(D: npt.ArrayLike) -> float:
+    """gamma = ln 2 / median off-diagonal divergence: half of the pairs then have a similarity above 1/2.
+
+    Raises:
+        InputError: fewer than two tasks, or a median of zero.
+    """
+    d = _divergences(D)
+    n = len(d)
+    if n < 2:
+        raise InputError("the median divergence needs at least two tasks; give gamma")
+    median = float(np.median(d[np.triu_indices(n, 1)]))
+    if median <= 0:
+        raise InputError(
+            "the median divergence is 0: more than half of the pairs of models predict the same on every probe. "
+            "Were the adapters applied? Otherwise give gamma"
+        )
+    return LN2 / median
+
+
+def kernel(D: npt.ArrayLike, gamma: float | None = None) -> FloatArray:
+    """S = exp(-gamma D) [n, n]: PSD for every gamma > 0 when D is a mean JSD over common probes (Schoenberg).
+
+    Args:
+        D: divergences [n, n], symmetric, >= 0, zero diagonal, nats.
+        gamma: scale per nat; ``median_gamma(D)`` if None.
+    """
+    d = _divergences(D)
+    scale = median_gamma(d) if gamma is None else float(gamma)
+    if not np.isfinite(scale) or scale <= 0:
+        raise InputError(f"gamma must be positive and finite, got {gamma!r}")
+    return np.asarray(np.exp(-scale * d))
+
+
+def linear_kernel(D: npt.ArrayLike) -> FloatArray:
+    """S = 1 - JSD / ln 2 in [0, 1]: PSD, without a scale; the limit of ``kernel`` for small gamma."""
+    d = _divergences(D)
+    if float(d.max()) > LN2 * (1 + 1e-9):
+        raise InputError(f"a JSD in nats is at most ln 2 = 0.693, got {d.max():.4g}: are these bits?")
+    return np.asarray(1.0 - d / LN2)
+
+
+def effective_number(S: npt.ArrayLike) -> float:
+    """Magnitude 1' S^-1 1: the effective number of distinct tasks at the scale of S (Leinster), 1 to n for kernels.
+
+    For a singular S the least-squares solution is used, which is exact when 1 lies in the range of S.
+    """
+    matrix = affinity_matrix(S)
+    ones = np.ones(len(matrix))
+    x, *_ = scipy.linalg.lstsq(matrix, ones)
+    if float(np.abs(matrix @ x - ones).max()) > 1e-6:
+        raise InputError("S has no magnitude: 1 is not in its range")
+    return float(x.sum())
+
+
+def squared_distances(S: npt.ArrayLike) -> FloatArray:
+    """S_ii + S_jj - 2 S_ij [n, n]: squared distances of the tasks in the space that S spans."""
+    matrix = affinity_matrix(S)
+    diagonal = np.diag(matrix)
+    return np.maximum(diagonal[:, None] + diagonal[None, :] - 2 * matrix, 0.0)
+
+
+def _divergences(D: npt.ArrayLike) -> FloatArray:
+    d = affinity_matrix(D, "D")
+    if float(d.min()) < 0:
+        raise InputError(f"divergences must not be negative, the smallest is {d.min():.4g}")
+    if float(np.abs(np.diag(d)).max()) > 1e-12:
+        raise InputError("the divergence of a model from itself must be 0: the diagonal of D is not zero")
+    return d

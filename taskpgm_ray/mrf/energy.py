@@ -1,0 +1,44 @@
+"""The energy of a mixture, its gradient and the certificate (docs/mathematics.md, sections 1 and 2).
+
+Everywhere E(p) = p'Sp / 2 - tau * b'p on the simplex (or a box in it), which is the energy of TaskPGM
+(arXiv 2507.12612) divided by lambda. The direction b [n] is S m for a target mixture m (uniform unless given; then
+tau * b = (beta / lambda) * S 1 as in the paper) or u / n for a user's own utility u.
+"""
+
+import numpy as np
+
+from taskpgm_ray.mrf._types import FloatArray
+
+
+def direction(S: FloatArray, utility: FloatArray | None, target: FloatArray | None) -> FloatArray:
+    """The direction b [n] of the linear term: u / n for a utility u, else S m (row means when m is uniform)."""
+    if utility is not None:
+        return np.asarray(utility / len(S))
+    if target is not None:
+        return np.asarray(S @ target)
+    return np.asarray(S.mean(axis=1))
+
+
+def energy(S: FloatArray, b: FloatArray, tau: float, p: FloatArray) -> float:
+    """E(p) = p'Sp / 2 - tau * b'p, in units of lambda."""
+    return float(p @ (S @ p) / 2 - tau * (b @ p))
+
+
+def gradient(S: FloatArray, b: FloatArray, tau: float, p: FloatArray) -> FloatArray:
+    """The gradient S p - tau * b [n]."""
+    return S @ p - tau * b
+
+
+def duality_gap(g: FloatArray, p: FloatArray, lower: FloatArray, upper: FloatArray) -> float:
+    """The Frank-Wolfe gap g'p - min {g'v : lower <= v <= upper, 1'v = 1}, an upper bound of E(p) - min E.
+
+    It holds for every feasible p, whichever solver found it, when S is positive semidefinite on the simplex.
+    """
+    order = np.argsort(g, kind="stable")
+    room = 1.0 - float(lower.sum())
+    capacity = (upper - lower)[order]
+    before = np.concatenate([[0.0], np.cumsum(capacity)[:-1]])
+    best = lower[order] + np.clip(room - before, 0.0, capacity)
+    # Subtracting the smallest entry first avoids the cancellation of two large sums.
+    shifted = g - g[order[0]]
+    return float(max(0.0, shifted @ p - shifted[order] @ best))
