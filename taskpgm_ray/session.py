@@ -16,14 +16,14 @@ class Session:
 
     def __init__(self, config: StudyConfig, model: BaseModelRef, storage: Storage) -> None:
         self.config, self.model, self.storage = config, model, storage
-        self._owns_ray = False
+        self._connected = self._owns_ray = False
 
-    @cached_property
-    def cluster(self) -> bool:
-        """Connects to Ray, and makes sure that the base model's files are there."""
-        self._owns_ray = ensure_ray(self.config.cluster)
-        prepare(self.model)
-        return True
+    def connect(self) -> None:
+        """Connect to Ray, and make sure that the base model's files are there; once."""
+        if not self._connected:
+            self._owns_ray = ensure_ray(self.config.cluster)
+            prepare(self.model)
+            self._connected = True
 
     @cached_property
     def fleet(self) -> Any:
@@ -31,7 +31,7 @@ class Session:
         from taskpgm_ray.finetune.fleet import Fleet
         from taskpgm_ray.finetune.lane import LaneSpec
 
-        assert self.cluster
+        self.connect()
         return Fleet(LaneSpec(self.model, self.config.finetune.lora, self.config.finetune.lanes, self.storage / "ray"))
 
     @cached_property
@@ -40,7 +40,7 @@ class Session:
         from taskpgm_ray.scoring.engine import EngineSpec
         from taskpgm_ray.scoring.pool import EnginePool
 
-        assert self.cluster
+        self.connect()
         scoring = self.config.scoring
         return EnginePool(EngineSpec(scoring.scorer, self.model, self.config.finetune.lora, scoring.engines))
 
@@ -53,10 +53,13 @@ class Session:
 
     def close(self) -> None:
         """End lanes, engines, and the local Ray if this session started it."""
-        import sys
-
+        # The evaluator needs no end of its own: it dies with the last handle on it.
+        self.__dict__.pop("evaluator", None)
         for name in ("fleet", "pool"):
             if name in self.__dict__:
                 self.__dict__.pop(name).close()
-        if self._owns_ray and "ray" in sys.modules:
-            sys.modules["ray"].shutdown()
+        if self._owns_ray:
+            import ray
+
+            ray.shutdown()
+        self._connected = self._owns_ray = False

@@ -70,7 +70,7 @@ def compute_affinity(
     unit = Unit(storage, f"affinity/{identity}")
     with progress.stage("affinity", 1, int(unit.done())) as stage:
         if not unit.done():
-            assert session.cluster
+            session.connect()
             sums = distributed.affinity_sums(segments, tasks)
             distributed.check_adapters(sums, tasks)
             _store(unit, sums, tasks, config)

@@ -75,7 +75,7 @@ def search(
         if done < len(plans):
             from taskpgm_ray.search.tuner import run_search
 
-            assert session.cluster
+            session.connect()
             run_search(plans, config.search, session.fleet, session.evaluator, storage, stage)
 
 
@@ -148,7 +148,7 @@ def _score_finalists(
         def on_error(_: str, error: BaseException) -> None:
             raise error
 
-        assert session.cluster
+        session.connect()
         references = {
             session.evaluator.evaluate.remote(plan.job.unit, report, plan.seed): name for name, plan in todo.items()
         }
