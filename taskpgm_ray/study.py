@@ -89,8 +89,10 @@ class Study:
         return Progress(self.storage, self.console)
 
     def prepare(self) -> list[Task]:
-        """Read, tokenise and split every task; write the search and the report split."""
-        prepare_evaluation(self.config.evaluation, self.config.seed, self.storage)
+        """Read, tokenise and split every task; where a search will follow, write its split and the report split."""
+        if self.config.search.balances:
+            # Early, although it is used late: unusable evaluation data shall not cost a fine-tune.
+            prepare_evaluation(self.config.evaluation, self.config.seed, self.storage)
         return prepare_tasks(self.config, self.model, self.storage, self.session, self.progress)
 
     def finetune(self, tasks: Sequence[Task]) -> tuple[list[Job], list[Task]]:
