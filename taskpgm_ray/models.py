@@ -56,12 +56,19 @@ class BaseModelRef:
         """The model in its configured precision, in evaluation mode, on the CPU (callers move it).
 
         Raises:
-            ModelError: It cannot be loaded.
+            ModelError: It cannot be loaded, or its files lack some of its weights.
         """
         import torch
         from transformers import AutoModelForCausalLM
 
-        return self._loaded(AutoModelForCausalLM, "model", dtype=getattr(torch, self.dtype)).eval()
+        model, info = self._loaded(
+            AutoModelForCausalLM, "model", dtype=getattr(torch, self.dtype), output_loading_info=True
+        )
+        # transformers fills what is missing with random numbers, and only logs it.
+        if info["missing_keys"]:
+            absent = sorted(info["missing_keys"])
+            raise ModelError(f"the files of {self.source!r} lack {len(absent)} weights, such as {absent[0]}")
+        return model.eval()
 
     def window(self, most: int) -> int:
         """Longest sequence in tokens that the model was made for, at most ``most``."""

@@ -50,7 +50,8 @@ def validate(config: StudyConfig) -> list[str]:
         lines.append(_check_model(config, model))
         tokenizer = model.tokenizer()
     lines += _check_tasks(config, tokenizer)
-    lines.append(_check_evaluation(config))
+    if config.search.balances:
+        lines.append(_check_evaluation(config))
     return lines
 
 

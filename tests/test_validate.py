@@ -234,6 +234,11 @@ def test_evaluation_on_the_hub_is_not_downloaded(good):
     assert "evaluation: data sets of the hub, not downloaded and so not checked" in lines
 
 
+def test_without_a_search_no_evaluation_data_are_needed(good):
+    overrides = ["search.balances=0", "mixture.tau=1", "evaluation.data=/no/where"]
+    assert not any(line.startswith("evaluation:") for line in validate(changed(good, overrides)))
+
+
 def test_a_support_larger_than_the_vocabulary(good, tiny_llama, tmp_path):
     copy = shutil.copytree(tiny_llama, tmp_path / "model")
     settings = json.loads((copy / "config.json").read_text())
