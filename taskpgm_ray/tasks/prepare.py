@@ -77,7 +77,7 @@ def prepare_tasks(
     todo = [(source, unit) for source, unit in units if not unit.done()]
     with progress.stage("tasks", len(units), len(units) - len(todo)) as stage:
         if todo:
-            assert session.cluster
+            session.connect()
             errors = _prepare_on_ray_data(todo, config, model)
             if errors:
                 raise DataError("\n".join(errors))
