@@ -1,0 +1,148 @@
+"""Preparing a task: the split into train and probe, repeats, counts, and what the unit's name depends on."""
+
+import json
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taskpgm_ray import load_config
+from taskpgm_ray.errors import DataError
+from taskpgm_ray.models import resolve
+from taskpgm_ray.storage import Storage
+from taskpgm_ray.tasks.prepare import Task, prepare_one, task_units
+
+
+def config_of(tiny_llama, *files, **pool):
+    return load_config(
+        {
+            "study": "s",
+            "model": {"path": str(tiny_llama), "dtype": "float32", "max_length": 48},
+            "pool": {"tasks": [f"jsonl:{file}" for file in files], "probes_per_task": 5, **pool},
+            "finetune": {"steps": 1},
+        }
+    )
+
+
+class SameTokenizer:
+    """A base model whose tokenizer is loaded once, for tests that prepare hundreds of tasks."""
+
+    def __init__(self, model):
+        self.fingerprint = model.fingerprint
+        self._tokenizer = model.tokenizer()
+
+    def tokenizer(self):
+        return self._tokenizer
+
+
+@pytest.fixture(scope="module")
+def model(tiny_llama, tmp_path_factory):
+    return SameTokenizer(resolve(config_of(tiny_llama, "a").model, Storage(str(tmp_path_factory.mktemp("root")))))
+
+
+@pytest.fixture(scope="module")
+def prepared(tiny_llama, model, tmp_path_factory):
+    """(records) -> the prepared task of a file that holds them."""
+
+    def prepare(records, **pool):
+        root = tmp_path_factory.mktemp("task")
+        for name in ("task", "other"):
+            (root / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        config = config_of(tiny_llama, root / "task.jsonl", root / "other.jsonl", **pool)
+        source, unit = task_units(config, model, Storage(str(root / "study")))[0]
+        prepare_one(source, unit, config, model)
+        return Task(source.name, unit)
+
+    return prepare
+
+
+def records(count):
+    return [{"prompt": f"question {i}", "response": f"answer {i % 3}"} for i in range(count)]
+
+
+def test_counts_columns_and_manifest(prepared):
+    task = prepared(records(20))
+    assert (task.facts["train"], task.facts["probes"], task.facts["read"]) == (15, 5, 20)
+    probe, train = task.table("probe"), task.table("train")
+    assert (len(probe), len(train)) == (5, 15)
+    assert set(probe.column_names) == {"id", "split", "prompt", "response", "prompt_ids", "response_ids", "cut"}
+    tokens = sum(len(p) + len(r) for p, r in task.examples("train"))
+    assert task.facts["train_tokens"] == tokens
+    assert task.examples("probe") == list(
+        zip(probe["prompt_ids"].to_pylist(), probe["response_ids"].to_pylist(), strict=True)
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    prompts=st.lists(st.integers(0, 40), min_size=12, max_size=60).filter(lambda p: len(set(p)) > 5),
+    seed=st.integers(0, 3),
+)
+def test_train_and_probe_share_no_prompt_and_do_not_depend_on_the_order(prepared, prompts, seed):
+    rows = [{"prompt": f"question {p}", "response": f"answer {p % 3}"} for p in prompts]
+    task = prepared(rows)
+    random.Random(seed).shuffle(rows)
+    again = prepared(rows)
+    probe, train = (set(task.table(split)["prompt"].to_pylist()) for split in ("probe", "train"))
+    assert not probe & train
+    assert len(probe) == 5
+    assert probe | train == {row["prompt"] for row in rows}
+    assert again.facts["probe_content"] == task.facts["probe_content"]
+    assert again.facts["train_content"] == task.facts["train_content"]
+    assert again.table("probe").equals(task.table("probe"))
+    assert task.facts["repeats"] == len(prompts) - len(set(prompts))
+
+
+def test_more_examples_only_add(prepared):
+    """A probe of the smaller file that is still a probe, or moved to train, is not duplicated."""
+    small, large = prepared(records(20)), prepared(records(40))
+    assert set(small.table("probe")["id"].to_pylist()) <= set(
+        large.table("probe")["id"].to_pylist() + large.table("train")["id"].to_pylist()
+    )
+    assert large.facts["train"] == 35
+
+
+def test_a_question_with_two_answers_is_on_one_side(prepared):
+    rows = [{"prompt": f"question {i // 2}", "response": "yes" if i % 2 else "no"} for i in range(40)]
+    task = prepared(rows)
+    assert task.facts["repeats"] == 20
+    assert set(task.table("train")["response"].to_pylist()) | set(task.table("probe")["response"].to_pylist()) == {"no"}
+
+
+def test_overlong_examples_are_counted_and_prompts_cut(prepared):
+    rows = [*records(10), {"prompt": "long", "response": "word " * 60}, {"prompt": "word " * 100, "response": "r"}]
+    task = prepared(rows)
+    assert (task.facts["too_long"], task.facts["cut"], task.facts["read"]) == (1, 1, 12)
+    assert task.facts["train"] + task.facts["probes"] == 11
+    assert all(len(p) + len(r) <= 48 for split in ("train", "probe") for p, r in task.examples(split))
+
+
+def test_too_few_examples(prepared):
+    with pytest.raises(DataError, match=r"task 'task' has 5 usable different examples \(2 repeats and 1 over-long"):
+        prepared([*records(5), *records(2), {"prompt": "p", "response": "word " * 60}])
+
+
+def test_max_examples_limits_what_is_read(prepared):
+    assert prepared(records(30), max_examples=8).facts["read"] == 8
+
+
+def test_a_unit_depends_on_what_matters_to_it(tiny_llama, model, tiny_pool):
+    files = [tiny_pool / "sum.jsonl", tiny_pool / "copy.jsonl"]
+    storage = Storage("somewhere")
+    config = config_of(tiny_llama, *files)
+
+    def paths(config, model=model):
+        return [unit.path for _, unit in task_units(config, model, storage)]
+
+    original = paths(config)
+    assert original[0].startswith("tasks/sum-")
+    assert paths(config_of(tiny_llama, *reversed(files))) == original[::-1]
+    raw = config.model_dump(mode="json", by_alias=True)
+
+    def altered(*overrides):
+        return paths(load_config(raw, overrides))
+
+    assert altered("finetune.steps=9", "mixture.tau=2", "search.seeds=4", "study=t", "scoring.top_k=5") == original
+    for override in ("seed=1", "pool.probes_per_task=6", "pool.max_examples=50", "model.max_length=40"):
+        assert not set(altered(override)) & set(original), override
