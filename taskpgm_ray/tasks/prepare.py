@@ -45,8 +45,10 @@ class Task:
 
     def table(self, split: str) -> pa.Table:
         """All columns of one split."""
+        import pyarrow.compute as pc
+
         table = self.unit.files.read_table(EXAMPLES)
-        return table.filter(pa.compute.equal(table["split"], split))
+        return table.filter(pc.equal(table["split"], split))
 
 
 def task_units(config: StudyConfig, model: BaseModelRef, storage: Storage) -> list[tuple[TaskSource, Unit]]:
