@@ -1,0 +1,183 @@
+"""The reference engine against plain forward passes of a tiny model in float32."""
+
+import numpy as np
+import pytest
+
+from taskpgm_ray.config import EngineConfig, LoraSection, ModelConfig
+from taskpgm_ray.errors import ScoringError
+from taskpgm_ray.models import resolve
+from taskpgm_ray.scoring.engine import EngineSpec, Query, build_engine
+from taskpgm_ray.scoring.hf_engine import HFEngine, _chains
+from taskpgm_ray.storage import Storage, Unit
+
+TOLERANCE = {"atol": 2e-5, "rtol": 0}
+
+
+@pytest.fixture(scope="module")
+def base(tiny_llama):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(1)
+    return AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny_llama, tmp_path_factory):
+    """Three adapters with large weights: (unit, the model with that adapter merged in)."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    storage = Storage(str(tmp_path_factory.mktemp("adapters")))
+    made = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
+        model = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"))
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.2)
+        unit = Unit(storage, f"adapter-{seed}")
+        model.save_pretrained(storage.path(unit.path))
+        unit.finish({})
+        made.append((unit, model.merge_and_unload().eval()))
+    return made
+
+
+def engine_of(tiny_llama, **config):
+    model = resolve(ModelConfig(path=str(tiny_llama), dtype="float32"), Storage("unused"))
+    return build_engine(EngineSpec("hf", model, LoraSection(r=4, alpha=8), EngineConfig(**config)))
+
+
+@pytest.fixture
+def engine(tiny_llama):
+    return engine_of(tiny_llama)
+
+
+def reference(model, prompt):
+    """Log-probabilities of every next token, by one forward pass of this prompt alone."""
+    import torch
+
+    with torch.no_grad():
+        return model(input_ids=torch.tensor([prompt])).logits[0, -1].log_softmax(-1).numpy()
+
+
+def chain(seed, length, steps):
+    """A prompt and its continuations by one token each."""
+    ids = np.random.default_rng(seed).integers(4, 512, size=length + steps).tolist()
+    return [ids[: length + step] for step in range(steps + 1)]
+
+
+def ask(prompts, adapter=None, tokens=(3, 500, 17, 41)):
+    return [Query(prompt, list(tokens), adapter) for prompt in prompts]
+
+
+def check(engine, model, queries):
+    for query, answer in zip(queries, engine.next_token(queries), strict=True):
+        expected = reference(model, query.prompt)
+        assert answer.logprobs.dtype == np.float32
+        np.testing.assert_allclose(answer.logprobs, expected[query.tokens], **TOLERANCE)
+        assert answer.greedy == int(expected.argmax())
+
+
+def test_the_base_model_equals_a_plain_forward_pass(engine, base):
+    assert isinstance(engine, HFEngine)
+    # Lengths from 1 to 40, more than fit into one batch, chains and single prompts in turn.
+    prompts = [prompt for seed in range(25) for prompt in chain(seed, 1 + seed * 13 % 40, seed % 4)]
+    check(engine, base, ask(prompts))
+
+
+def test_each_query_has_tokens_of_its_own(engine, base):
+    prompts = chain(0, 5, 3)
+    check(engine, base, [Query(p, list(range(7 * i, 7 * i + i + 1))) for i, p in enumerate(prompts)])
+
+
+def test_prompts_of_one_chain_share_a_forward_pass(engine):
+    passes = []
+    forward = engine._model.forward
+
+    def counted(*args, **kwargs):
+        passes.append(kwargs["input_ids"].shape)
+        return forward(*args, **kwargs)
+
+    engine._model.forward = counted
+    engine.next_token(ask([*chain(0, 5, 4), *chain(1, 9, 2)]))
+    assert passes == [(2, 11)]
+
+
+def test_chains():
+    assert _chains([[1], [1, 2], [1, 2, 3], [1, 3], [4], [4], [4, 5]]) == [[0, 1, 2], [3], [4], [5, 6]]
+    assert _chains([[1, 2], [1]]) == [[0], [1]]
+    assert _chains([]) == []
+
+
+def test_every_adapter_predicts_as_its_merged_model(engine, tuned, base):
+    prompts = [*chain(0, 12, 3), *chain(1, 3, 2)]
+    for unit, merged in tuned:
+        check(engine, merged, ask(prompts, unit))
+        assert np.abs(reference(merged, prompts[0]) - reference(base, prompts[0])).max() > 0.5
+
+
+def test_a_batch_of_several_adapters_and_the_base_model(engine, tuned, base):
+    models = [(None, base), *tuned]
+    prompts = [prompt for seed in range(6) for prompt in chain(seed, 4 + seed, 1)]
+    queries = [Query(prompt, [7, 8, 9], models[i % 4][0]) for i, prompt in enumerate(prompts)]
+    answers = engine.next_token(queries)
+    for i, (query, answer) in enumerate(zip(queries, answers, strict=True)):
+        np.testing.assert_allclose(answer.logprobs, reference(models[i % 4][1], query.prompt)[7:10], **TOLERANCE)
+
+
+def test_the_base_model_after_adapters_is_unchanged_to_the_bit(engine, tuned):
+    queries = ask(chain(3, 6, 2))
+    before = [answer.logprobs for answer in engine.next_token(queries)]
+    engine.next_token(ask(chain(3, 6, 2), tuned[0][0]))
+    after = [answer.logprobs for answer in engine.next_token(queries)]
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_adapters_that_had_to_leave_come_back_right(tiny_llama, tuned, base):
+    engine = engine_of(tiny_llama, max_loras=1)
+    prompts = chain(2, 8, 1)
+    for index in (0, 1, 0, 2, 1):
+        unit, merged = tuned[index]
+        check(engine, merged, ask(prompts, unit))
+        check(engine, base, ask(prompts))
+        assert len(engine._loaded) == 1
+        assert len(engine._model.peft_config) == 1
+
+
+def test_top_tokens_are_the_base_models_most_likely_ones(engine, tuned, base):
+    engine.next_token(ask(chain(0, 4, 0), tuned[0][0]))
+    prompts = [*chain(0, 5, 2), *chain(1, 2, 0)]
+    top = engine.top_tokens(prompts, 6)
+    assert top.dtype == np.int32
+    assert top.tolist() == [np.argsort(-reference(base, prompt))[:6].tolist() for prompt in prompts]
+
+
+@pytest.mark.parametrize("index", [None, 1])
+def test_generation_is_greedy_and_ends_before_a_stop_string(engine, tuned, base, index):
+    unit, model = (None, base) if index is None else tuned[index]
+    prompt = chain(5, 6, 0)[0]
+    ids = list(prompt)
+    for _ in range(6):
+        ids.append(int(reference(model, ids).argmax()))
+        if ids[-1] == 1:
+            break
+    text = engine._tokenizer.decode(ids[len(prompt) :], skip_special_tokens=True)
+    assert engine.generate(unit, [prompt], 6, []) == [text]
+    assert len(text) > 2
+    assert engine.generate(unit, [prompt, prompt], 6, ["no such text", text[2]]) == [text[: text.index(text[2])]] * 2
+
+
+def test_broken_weights_are_an_error_not_a_score(engine):
+    import torch
+
+    with torch.no_grad():
+        engine._model.lm_head.weight[3] = float("nan")
+    with pytest.raises(ScoringError, match=r"non-finite log-probabilities"):
+        engine.next_token(ask(chain(0, 4, 0)))
+
+
+def test_no_queries_no_answers(engine):
+    assert engine.next_token([]) == []
