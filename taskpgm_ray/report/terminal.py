@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MOST_TASKS = 25
 MOST_TRIALS = 12
-_BAR = 24
+_BAR = 12
 
 
 def summary(data: ReportData, files: dict[str, str] | None = None) -> RenderableType:
@@ -51,7 +51,8 @@ def _mixture(data: ReportData) -> Table:
     weights = data.weights
     at = "" if data.tau is None else f", tau = {balance(data.tau)}"
     shown = Table(title=Text(f"Mixture of {data.study}{at}"), title_justify="left", box=box.SIMPLE_HEAD)
-    shown.add_column("task", overflow="fold")
+    # Names stay whole where a usual terminal has room for them.
+    shown.add_column("task", overflow="fold", min_width=min(30, max(map(len, data.names))))
     shown.add_column("mixture", justify="right")
     shown.add_column("")
     for name in data.baselines:
