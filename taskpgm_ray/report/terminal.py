@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MOST_TASKS = 25
 MOST_TRIALS = 12
-_BAR = 12
+_BAR = 8
 
 
 def summary(data: ReportData, files: dict[str, str] | None = None) -> RenderableType:
