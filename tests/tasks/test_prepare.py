@@ -2,6 +2,7 @@
 
 import json
 import random
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -138,6 +139,7 @@ def test_a_unit_depends_on_what_matters_to_it(tiny_llama, model, tiny_pool):
     original = paths(config)
     assert original[0].startswith("tasks/sum-")
     assert paths(config_of(tiny_llama, *reversed(files))) == original[::-1]
+    assert not set(paths(config, SimpleNamespace(fingerprint="another model"))) & set(original)
     raw = config.model_dump(mode="json", by_alias=True)
 
     def altered(*overrides):
