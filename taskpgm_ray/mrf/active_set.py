@@ -103,7 +103,7 @@ def exact_border(W: Workspace, j: int, k: int, c: float, size: float) -> tuple[f
         if residual <= 1e-14 * size and abs(excess) <= 1e-14:
             break
         if not fresh and residual > WORN * size:
-            c = factorise(W.S, W.A, k, W.Q, W.w)
+            c = factorise(W.S, W.A, k, W.Q, W.w, c)
             fresh = True
             t_n, kappa = border(W.S, j, W.A, k, W.Q, W.w, c, W.s, W.t)
         else:
@@ -240,10 +240,10 @@ def minimise(W: Workspace, linear: FloatArray, max_steps: int) -> tuple[bool, in
             residual = 0.0
             for a in range(k):
                 residual = max(residual, abs(W.g[W.A[a]] - nu))
-            if residual <= tolerance or polish >= 4:
+            if residual <= tolerance or polish >= 6:
                 break
-            if polish == 2 and residual > WORN * size:
-                c = factorise(W.S, W.A, k, W.Q, W.w)
+            if polish == 3 and residual > 1e-13 * size:
+                c = factorise(W.S, W.A, k, W.Q, W.w, c)
 
         worst = -1
         violation = tolerance

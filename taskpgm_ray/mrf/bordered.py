@@ -153,14 +153,20 @@ def leave(a: int, A: IntArray, k: int, Q: FloatArray, w: FloatArray, q: FloatArr
 
 
 @kernel
-def factorise(S: FloatArray, A: IntArray, k: int, Q: FloatArray, w: FloatArray) -> float:
-    """Compute (Q, w, c) of the free tasks A[:k] afresh into the given arrays; return c."""
+def factorise(S: FloatArray, A: IntArray, k: int, Q: FloatArray, w: FloatArray, c: float) -> float:
+    """Compute (Q, w, c) of the free tasks A[:k] afresh into the given arrays; return c.
+
+    When they are affinely dependent to rounding, the arrays stay as they are.
+    """
     bordered = np.ones((k + 1, k + 1))
     for a in range(k):
         for e in range(k):
             bordered[a, e] = S[A[a], A[e]]
     bordered[k, k] = 0.0
-    inverse = np.linalg.inv(bordered)
+    try:
+        inverse = np.linalg.inv(bordered)
+    except Exception:  # the only kind that compiled code can name
+        return c
     for a in range(k):
         for e in range(k):
             Q[a, e] = (inverse[a, e] + inverse[e, a]) / 2

@@ -15,6 +15,9 @@ from taskpgm_ray.mrf.problem import Problem, build
 from taskpgm_ray.mrf.psd import smallest_eigenvalue
 from taskpgm_ray.mrf.subset import SubsetState, evaluate
 
+RESTARTS = 8
+"""Further greedy runs, from the next best single tasks, when swaps are asked for."""
+
 IMPROVEMENT = 1e-13
 """A swap must lower the energy by more than this, times the energy scale."""
 
@@ -70,7 +73,8 @@ def select(
 
     The utility stays that of all n tasks. Greedy adds the task with the largest gain of F; gains are bounded by
     mu_j^2 / (2 kappa_j), which is exact when no chosen task leaves, so few subsets are solved again. The k heaviest
-    tasks of the unrestricted mixture are the other start. From the better one, single swaps follow until none helps.
+    tasks of the unrestricted mixture and greedy runs from other first tasks are further starts. From each, single swaps
+    follow until none helps; the best is returned.
 
     Args:
         S: affinities [n, n], as in ``solve``.
@@ -108,16 +112,18 @@ def _select(problem: Problem, k: int, tau: float, swaps: bool) -> Selection:
     reference = float(singles.min())
     order, greedy = _greedy(problem, k, tau, counter)
     best = greedy
+    starts = [greedy]
     for start in _other_starts(full, k, problem):
         counter[0] += 1
-        state = evaluate(problem, tau, start)
-        if state.energy < best.energy:
-            best = state
+        starts.append(evaluate(problem, tau, start))
+    if swaps and not problem.bounded:
+        for first in np.argsort(singles, kind="stable")[1 : 1 + RESTARTS]:
+            starts.append(_greedy(problem, k, tau, counter, [int(first)])[1])
     done = 0
-    if swaps:
-        best, done = _polish(problem, k, tau, best, counter)
-        if best.energy > greedy.energy:
-            best = greedy
+    for state in starts:
+        polished, count = _polish(problem, k, tau, state, counter) if swaps else (state, 0)
+        if polished.energy < best.energy:
+            best, done = polished, count
     p = best.weights
     g = problem.S @ p - tau * problem.b
     diagonal = np.diag(problem.S)
@@ -149,9 +155,11 @@ def _energy(problem: Problem, tau: float, p: FloatArray) -> float:
     return float(p @ (problem.S @ p) / 2 - tau * (problem.b @ p))
 
 
-def _greedy(problem: Problem, k: int, tau: float, counter: list[int]) -> tuple[list[int], SubsetState]:
+def _greedy(
+    problem: Problem, k: int, tau: float, counter: list[int], chosen: list[int] | None = None
+) -> tuple[list[int], SubsetState]:
     """Add the task of largest exact gain, k times; a task whose weight fell to zero gives its place back."""
-    chosen = _first_tasks(problem, k, tau)
+    chosen = _first_tasks(problem, k, tau) if chosen is None else chosen
     state = evaluate(problem, tau, chosen)
     order = list(chosen)
     for _ in range(k - len(chosen)):

@@ -54,7 +54,7 @@ def restore(W: Workspace, b: FloatArray, tau: float, k: int, c: float, sense: fl
                 mu[j] -= nu
             break
         if residual > WORN * size * max(1.0, tau) and attempt == 0:
-            c = factorise(W.S, W.A, k, W.Q, W.w)
+            c = factorise(W.S, W.A, k, W.Q, W.w, c)
         apply_Q(W.Q, W.s, k, W.x)
         for a in range(k):
             # No clipping: it would break the sum, and a rounding error below a bound is harmless here.

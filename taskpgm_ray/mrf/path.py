@@ -164,10 +164,10 @@ def path(
 
 def trace_path(problem: Problem, low: float, high: float | None) -> MixturePath:
     """``path`` for a validated problem."""
-    from taskpgm_ray.mrf.follow import breakpoints
+    from taskpgm_ray.mrf.follow import breakpoints, mend
 
     taus, masses = breakpoints(problem, low, high)
-    taus, masses = _window(taus, masses, low, high)
+    taus, masses = mend(problem, *_window(taus, masses, low, high))
     taus, masses = _bend_with_classes(problem, taus, masses)
     weights = masses if problem.classes.trivial else np.vstack([problem.expand(mass)[None] for mass in masses])
     taus, weights = _without_repeats(taus, np.clip(weights, problem.lower, problem.upper))

@@ -74,8 +74,11 @@ def build(
     lower: Bound = None,
     upper: Bound = None,
     noise: float | None = None,
+    diversity_only: bool = False,
 ) -> Problem:
     """Validate the arguments of ``solve``, ``path`` and ``select``; repair S if ``noise`` says so; merge duplicates.
+
+    ``diversity_only`` says that tau is 0: duplicates with different utilities are then duplicates all the same.
 
     Raises:
         InputError: a shape, a value or the bounds cannot be used (``utility`` and ``target`` exclude each other).
@@ -92,7 +95,7 @@ def build(
     if noise is not None:
         matrix, repair = psd.repair_within_noise(matrix, noise)
     b = energy.direction(matrix, u, m)
-    classes = duplicates.find(matrix, b)
+    classes = duplicates.find(matrix, np.zeros(n) if diversity_only else b)
     reduced = matrix if classes.trivial else np.ascontiguousarray(matrix[np.ix_(classes.first, classes.first)])
     M, offset, factor = psd.convex_form(reduced)
     return Problem(

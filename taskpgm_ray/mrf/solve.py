@@ -99,7 +99,7 @@ def solve(
     """
     value = checks.balance(tau)
     with single_threaded_blas():
-        problem = build(S, utility, target, lower, upper, noise)
+        problem = build(S, utility, target, lower, upper, noise, diversity_only=value == 0)
         return mixture(problem, value, optimum(problem, value))
 
 
