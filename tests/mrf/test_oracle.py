@@ -73,7 +73,7 @@ def compare(family, kind, n, tau):
     b = u / n if u is not None else S @ kw.get("target", np.full(n, 1 / n))
     expected, polished = oracle(S, b, tau, low, high)
     size = max(1, np.abs(S).max(), np.abs(b).max()) * max(1, tau)
-    sharp = smallest_on_simplex(S) >= 1e-6 * np.diag(S).max()
+    sharp = smallest_on_simplex(S) >= 1e-6 * np.abs(S).max()
     energy = lambda p: p @ S @ p / 2 - tau * b @ p  # noqa: E731
     m = solve(S, tau, **kw)
     assert m.gap <= 1e-12 * size
