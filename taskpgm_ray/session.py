@@ -9,6 +9,7 @@ from taskpgm_ray.cluster import ensure_ray
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.models import BaseModelRef, prepare
 from taskpgm_ray.storage import Storage
+from taskpgm_ray.validate import preflight
 
 
 class Session:
@@ -21,6 +22,7 @@ class Session:
     def connect(self) -> None:
         """Connect to Ray, and make sure that the base model's files are there; once."""
         if not self._connected:
+            preflight(self.config)
             self._owns_ray = ensure_ray(self.config.cluster)
             prepare(self.model)
             self._connected = True

@@ -29,7 +29,6 @@ from taskpgm_ray.search.plan import TrialPlan
 from taskpgm_ray.session import Session
 from taskpgm_ray.storage import Storage, fingerprint
 from taskpgm_ray.tasks.prepare import Task, prepare_tasks
-from taskpgm_ray.validate import preflight
 
 CONFIG, MIXTURE, REPORT, STATE = "config.yaml", "mixture.json", "report.html", "finished.json"
 
@@ -60,7 +59,6 @@ class Study:
         Raises:
             TaskPGMError: What was wrong, where, and what to do. Finished work is kept; the same call goes on from it.
         """
-        preflight(self.config)
         try:
             self.storage.check_writable()
             self.storage.write_bytes(CONFIG, self.config.to_yaml().encode())

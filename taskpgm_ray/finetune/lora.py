@@ -143,7 +143,7 @@ class LoraTrainer:
             group["lr"] = rate
         logits = batch.logits(self.model).float().flatten(0, 1)
         loss = cross_entropy(logits, batch.targets.flatten(), ignore_index=-100)
-        value = float(loss)
+        value = loss.item()
         if not math.isfinite(value):
             raise TrainingError(
                 f"the loss became {value}; lower finetune.learning_rate, or look for broken examples in this task"

@@ -41,17 +41,21 @@ def candidates(
         config: Number of balances, range, baselines.
         fixed_tau: The user's own balance.
     """
-    made: list[Candidate] = [
-        Candidate(name, "baseline", None, uniform(len(sizes)) if name == "uniform" else proportional(sizes))
-        for name in config.baselines
-    ]
-    taus = (
-        [fixed_tau]
-        if fixed_tau is not None
-        else list(path.equal_arc(config.balances, tau_min=config.tau[0], tau_max=config.tau[1]))
-    )
-    for tau in taus:
-        weights = path.at(float(tau))
-        if all(np.abs(weights - other.weights).max() > SAME for other in made):
-            made.append(Candidate(f"tau-{tau:.4g}", "balance", float(tau), weights))
-    return made
+    made: list[Candidate] = []
+    for name in config.baselines:
+        weights = uniform(len(sizes)) if name == "uniform" else proportional(sizes)
+        # Tasks of one size make the two baselines the same mixture, which is trained once.
+        if _new(weights, made):
+            made.append(Candidate(name, "baseline", None, weights))
+    if fixed_tau is None:
+        taus = list(path.equal_arc(config.balances, tau_min=config.tau[0], tau_max=config.tau[1]))
+    else:
+        taus = [fixed_tau]
+    balances = [Candidate(f"tau-{tau:.4g}", "balance", float(tau), path.at(float(tau))) for tau in taus]
+    made += [balance for balance in balances if _new(balance.weights, made)]
+    # Someone has to win: where every balance is a baseline's mixture, one of them is a candidate all the same.
+    return made if made[-1].kind == "balance" else [*made, balances[0]]
+
+
+def _new(weights: NDArray[np.float64], made: Sequence[Candidate]) -> bool:
+    return all(np.abs(weights - other.weights).max() > SAME for other in made)

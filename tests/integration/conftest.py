@@ -8,9 +8,9 @@ import pytest
 from taskpgm_ray.storage import Storage, Unit
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def local_ray():
-    """One local Ray of two CPUs for all tests that look inside a study."""
+    """A local Ray of two CPUs in this process, ended with the module: other tests look at machines without one."""
     import ray
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

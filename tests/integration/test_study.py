@@ -191,17 +191,29 @@ def test_the_same_study_as_a_ray_job_on_a_token_protected_cluster(finished, tmp_
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     environment.pop("RAY_ADDRESS", None)
     ray = str(Path(sys.executable).with_name("ray"))
+    gcs, dashboard, client, agent = free_ports(4)
+    address = f"http://127.0.0.1:{dashboard}"
     lost = sorted((folder / "adapters").iterdir())[0]
     manifest = (lost / "manifest.json").read_bytes()
     (lost / "manifest.json").unlink()
+    options = {
+        "port": gcs,
+        "dashboard-port": dashboard,
+        "ray-client-server-port": client,
+        "dashboard-agent-listen-port": agent,
+        "dashboard-host": "127.0.0.1",
+        "num-cpus": 2,
+    }
     head = subprocess.Popen(
-        [ray, "start", "--head", "--block", "--num-cpus=2", "--port=16379", "--dashboard-port=18265",
-         "--dashboard-host=127.0.0.1", "--ray-client-server-port=11001", "--disable-usage-stats"],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        [ray, "start", "--head", "--block", "--disable-usage-stats", *(f"--{k}={v}" for k, v in options.items())],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     try:
-        wait_for_dashboard("http://127.0.0.1:18265", head)
-        submit = [ray, "job", "submit", "--address", "http://127.0.0.1:18265"]
+        wait_for_dashboard(address, head)
+        submit = [ray, "job", "submit", "--address", address]
         entrypoint = [sys.executable, str(ROOT / "jobs" / "optimize.py"), "--config", str(config_file)]
         refused = subprocess.run(
             [*submit, "--", *entrypoint], capture_output=True, text=True, timeout=120,
@@ -218,6 +230,20 @@ def test_the_same_study_as_a_ray_job_on_a_token_protected_cluster(finished, tmp_
         head.wait(60)
     again = json.loads((lost / "manifest.json").read_text())
     assert again["loss_last"] == json.loads(manifest)["loss_last"]
+
+
+def free_ports(count):
+    """Ports that nobody listens on, outside the range from which Ray takes its workers' ports."""
+    import socket
+
+    found = []
+    for port in range(26000, 32000):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                found.append(port)
+        if len(found) == count:
+            return found
+    raise AssertionError("no free port")
 
 
 def wait_for_dashboard(address, head):

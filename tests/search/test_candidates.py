@@ -58,10 +58,19 @@ def test_a_users_balance_is_the_only_one(mixtures):
 
 def test_a_balance_that_is_a_baseline_is_not_tried_again(mixtures):
     """At tau = 1 the mixture is the uniform one, which is a baseline already."""
-    config = SearchConfig(balances=1)
-    assert [c.name for c in candidates(mixtures, SIZES, config, fixed_tau=1.0)] == ["uniform", "proportional"]
-    alone = SearchConfig(balances=1, baselines=("proportional",))
-    assert [c.name for c in candidates(mixtures, SIZES, alone, fixed_tau=1.0)] == ["proportional", "tau-1"]
+    low, high = mixtures.equal_arc(2, tau_min=0.0, tau_max=1.0)
+    config = SearchConfig(balances=2, tau=(low, high))
+    assert [c.name for c in candidates(mixtures, SIZES, config)] == ["uniform", "proportional", "tau-0"]
+
+
+def test_someone_has_to_win_even_where_every_balance_is_a_baseline(mixtures):
+    made = candidates(mixtures, SIZES, SearchConfig(balances=1), fixed_tau=1.0)
+    assert [c.name for c in made] == ["uniform", "proportional", "tau-1"]
+
+
+def test_baselines_that_are_one_mixture_are_trained_once(mixtures):
+    made = candidates(mixtures, [7] * len(SIZES), SearchConfig(balances=1), fixed_tau=0.0)
+    assert [c.name for c in made] == ["uniform", "tau-0"]
 
 
 @pytest.mark.parametrize("baselines", [("uniform",), ("proportional", "uniform"), ()])
