@@ -188,6 +188,8 @@ def _weight_file() -> Path:
 
 def _convert_gguf(weights: Path, unit: Unit) -> None:
     """Dequantise a GGUF file and write it as a Hugging Face model folder."""
+    import contextlib
+    import io
     import tempfile
 
     import torch
@@ -196,12 +198,14 @@ def _convert_gguf(weights: Path, unit: Unit) -> None:
 
     transformers_logging.disable_progress_bar()
     logging.getLogger("transformers.modeling_gguf_pytorch_utils").setLevel(logging.ERROR)
-    model = AutoModelForCausalLM.from_pretrained(
-        weights.parent,
-        gguf_file=weights.name,
-        quantization_config=GgufConfig(dequantize=True),
-        dtype=torch.bfloat16,
-    )
+    # The converter's own progress bar cannot be switched off; errors are exceptions and come through.
+    with contextlib.redirect_stderr(io.StringIO()):
+        model = AutoModelForCausalLM.from_pretrained(
+            weights.parent,
+            gguf_file=weights.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+        )
     # The weights are ordinary tensors now; left in place, this entry makes loaders look for quantised ones.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

@@ -46,6 +46,11 @@ class Storage:
     """Local path or ``scheme://...`` URI of the folder."""
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        # A relative path means the folder beside the user, not one beside whatever worker reads it.
+        if "://" not in self.uri:
+            object.__setattr__(self, "uri", os.path.abspath(os.path.expanduser(self.uri)))
+
     def __reduce__(self) -> Any:
         return Storage, (self.uri,)
 
@@ -64,7 +69,7 @@ class Storage:
                 if "://" in self.uri:
                     self._cache["fs"] = pafs.FileSystem.from_uri(self.uri)
                 else:
-                    self._cache["fs"] = (pafs.LocalFileSystem(), os.path.abspath(self.uri))
+                    self._cache["fs"] = (pafs.LocalFileSystem(), self.uri)
             except (pa.ArrowInvalid, OSError, ValueError) as error:
                 raise StorageError(f"storage {self.uri!r} cannot be opened: {error}") from error
         return self._cache["fs"]

@@ -165,3 +165,14 @@ def test_writability(storage, tmp_path):
 def test_an_unknown_scheme():
     with pytest.raises(StorageError, match=r"'nothing://x' cannot be opened"):
         Storage("nothing://x").check_writable()
+
+
+def test_a_relative_folder_is_the_same_for_a_worker_that_runs_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    sent = pickle.dumps(Storage("runs") / "study")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    received = pickle.loads(sent)
+    received.write_json("a.json", 1)
+    assert (tmp_path / "runs" / "study" / "a.json").exists()
+    assert received.local_copy("a.json") == tmp_path / "runs" / "study" / "a.json"

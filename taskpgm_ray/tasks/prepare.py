@@ -6,6 +6,7 @@ Columns of ``examples.parquet``: ``id`` (content hash), ``split`` (``train`` or 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -135,6 +136,8 @@ def _prepare_on_ray_data(todo: list[tuple[TaskSource, Unit]], config: StudyConfi
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    # Ray Data reports its own execution on the terminal; all of it is in its log files as well.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     # The rows are only numbers: sources and units are objects, which Arrow cannot hold.
     shared = ray.put((todo, config, model))
     # One block a task: a pool of thousands spreads over the cluster, and a slow source holds up only itself.
