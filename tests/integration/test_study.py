@@ -53,7 +53,9 @@ def test_every_stage_left_its_artifacts(finished):
     scores = [name for segment in storage.names("scores") for name in storage.names(f"scores/{segment}")]
     assert len(scores) == 5
     kinds = {name.rpartition("-")[0].rpartition("-seed")[0] for name in storage.names("trials")}
-    assert {"uniform", "proportional"} < kinds
+    # The small tasks are of one size, so the two baselines are one mixture and trained once.
+    assert "uniform" in kinds
+    assert "proportional" not in kinds
     assert any(kind.startswith("tau-") for kind in kinds)
     for stage in ("tasks", "finetune", "score", "affinity", "search", "report split"):
         assert re.search(rf"^{stage}: ", printed, re.M), stage
