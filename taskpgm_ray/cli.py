@@ -32,14 +32,14 @@ def _parser() -> argparse.ArgumentParser:
     for name, command, text in (
         ("run", _run, "the whole study: prepare, fine-tune, score, search, report"),
         ("validate", _validate, "check config, task sources, model and storage, and stop"),
-        ("finetune", _finetune, "only the single-task adapters"),
-        ("score", _score, "up to the predictive distributions on the probe set"),
-        ("affinity", _affinity, "up to the affinity matrix"),
+        ("finetune", _partly, "only the single-task adapters"),
+        ("score", _partly, "up to the predictive distributions on the probe set"),
+        ("affinity", _partly, "up to the affinity matrix"),
     ):
         sub = commands.add_parser(name, help=text, description=text)
         sub.add_argument("--config", required=True, help="YAML file of the study")
         sub.add_argument("overrides", nargs="*", metavar="section.field=value", help="override config values")
-        sub.set_defaults(command=command)
+        sub.set_defaults(command=command, last_stage=name)
     _add_solve(commands)
     _add_export(commands)
     return parser
@@ -82,26 +82,15 @@ def _validate(options: argparse.Namespace) -> None:
         print(line)
 
 
-def _finetune(options: argparse.Namespace) -> None:
+def _partly(options: argparse.Namespace) -> None:
+    """The stages up to the one that the command names."""
     study = _study(options)
     try:
-        study.finetune(study.prepare())
-    finally:
-        study.session.close()
-
-
-def _score(options: argparse.Namespace) -> None:
-    study = _study(options)
-    try:
-        study.score(*study.finetune(study.prepare()))
-    finally:
-        study.session.close()
-
-
-def _affinity(options: argparse.Namespace) -> None:
-    study = _study(options)
-    try:
-        study.affinity(*study.finetune(study.prepare()))
+        trained = study.finetune(study.prepare())
+        if options.last_stage == "score":
+            study.score(*trained)
+        elif options.last_stage == "affinity":
+            study.affinity(*trained)
     finally:
         study.session.close()
 

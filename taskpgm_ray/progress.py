@@ -91,22 +91,22 @@ class Progress:
 def collect(
     references: dict[Any, str],
     on_done: Callable[[str, Any], None],
-    on_error: Callable[[str, BaseException], None],
     status: Callable[[], str],
-    console: Console,
+    stage: Stage,
+    on_error: Callable[[str, BaseException], None] | None = None,
 ) -> None:
     """Wait for Ray object references in whatever order they finish.
 
     Args:
         references: Reference -> name of the work.
         on_done: Called with the name and the result.
-        on_error: Called with the name and the exception that a user can act upon; may raise it.
         status: One live line for a terminal, asked for every second.
-        console: Where the live line goes.
+        stage: Whose work this is; shows the line.
+        on_error: Called with the name and the exception that a user can act upon; by default that is raised.
     """
     import ray
 
-    open_references = dict(references)
+    open_references, console = dict(references), stage.console
     spoken = time.monotonic()
     with console.status("") as live:
         while open_references:
@@ -117,11 +117,13 @@ def collect(
                 try:
                     result = ray.get(reference)
                 except Exception as error:  # Ray wraps whatever the remote side raised
+                    if on_error is None:
+                        raise root_cause(error) from error
                     on_error(name, root_cause(error))
                 else:
                     on_done(name, result)
             if console.is_terminal and open_references:
                 live.update(status())
             elif time.monotonic() - spoken > QUIET_SECONDS:
-                console.print(f"  [dim]{escape(status())}[/]", soft_wrap=True, highlight=False)
+                stage.note(status())
                 spoken = time.monotonic()

@@ -59,7 +59,7 @@ def finetune_pool(jobs: Sequence[Job], config: StudyConfig, session: Session, pr
 
         if todo:
             references = {session.fleet.submit(job): name for name, job in todo.items()}
-            collect(references, on_done, on_error, lambda: describe(session.fleet.status()), progress.console)
+            collect(references, on_done, lambda: describe(session.fleet.status()), stage, on_error)
     kept = [job for job in jobs if job.name not in failed]
     if len(kept) < 2:
         raise TrainingError(f"only {len(kept)} of {len(jobs)} tasks could be trained: {failed}")

@@ -56,9 +56,8 @@ def score_pool(
                     f"{manifest['positions']} positions of {len(manifest['blocks'])} tasks, "
                     f"{manifest['support']} tokens each"
                 ),
-                _raise,
                 lambda: "an engine fixes the support of each position",
-                progress.console,
+                stage,
             )
     adapters = {job.name: job.unit for job in jobs}
     work = {
@@ -91,8 +90,4 @@ def _score_missing(work: dict[tuple[str, str], ScoreWork], session: Session, pro
             )
 
         references = {session.pool.score(item): name for (_, name), item in todo.items()}
-        collect(references, on_done, _raise, lambda: "engines score", progress.console)
-
-
-def _raise(_: str, error: BaseException) -> None:
-    raise error
+        collect(references, on_done, lambda: "engines score", stage)

@@ -145,11 +145,8 @@ def _score_finalists(
                 f"gold log-probability {summary['gold_logprob']:.3f}"
             )
 
-        def on_error(_: str, error: BaseException) -> None:
-            raise error
-
         session.connect()
         references = {
             session.evaluator.evaluate.remote(plan.job.unit, report, plan.seed): name for name, plan in todo.items()
         }
-        collect(references, on_done, on_error, lambda: "engines score the report split", progress.console)
+        collect(references, on_done, lambda: "engines score the report split", stage)
