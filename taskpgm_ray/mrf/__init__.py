@@ -5,6 +5,7 @@ from taskpgm_ray.mrf.budget import Selection, select
 from taskpgm_ray.mrf.clusters import Clusters, clusters
 from taskpgm_ray.mrf.influence import (
     Influence,
+    drop_task,
     energy_sensitivity,
     influence,
     leave_one_out,
@@ -27,6 +28,7 @@ __all__ = [
     "add_task",
     "bootstrap",
     "clusters",
+    "drop_task",
     "energy_sensitivity",
     "grid",
     "group_jackknife",

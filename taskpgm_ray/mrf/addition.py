@@ -1,4 +1,4 @@
-"""``add_task``: the mixture after one more task, from the mixture before (section 13)."""
+"""``add_task``: the mixture after one more task, from the mixture before (docs/mathematics.md, section 13)."""
 
 import numpy as np
 import numpy.typing as npt
@@ -15,46 +15,57 @@ from taskpgm_ray.mrf.solve import mixture as finished
 
 
 def add_task(
-    S: npt.ArrayLike, old: Mixture, *, utility: float | None = None, target: npt.ArrayLike | None = None
+    S: npt.ArrayLike,
+    old: Mixture,
+    *,
+    utility: float | None = None,
+    target: npt.ArrayLike | None = None,
+    lower: float = 0.0,
+    upper: float = 1.0,
 ) -> Mixture:
     """The mixture of n + 1 tasks at the same tau, where the new one is the last row of S.
 
     With the bordered inverse of the old free tasks: p' = w + tau Q b', mu_new = s'p' - tau b_new - nu'. If mu_new >= 0
     and no sign changes, the new task stays out; else one step p_new = -mu_new / kappa brings it in. Where that step
-    breaks a sign, the solver continues from its support. Always equal to a fresh ``solve``.
+    breaks a sign, where S has exact duplicates and where there are bounds, the solver continues from the old support.
+
+    The old mixture is a start and nothing more: the result is validated and certified on S, equal to a fresh ``solve``
+    whatever ``old`` was. What remains of the O(n^3) is the one Cholesky factorisation that shows S to be PSD, without
+    which the gap would prove nothing.
 
     Args:
-        S: affinities [n + 1, n + 1]; the leading block must be the one of ``old`` (gamma frozen).
+        S: affinities [n + 1, n + 1], with the leading block of ``old`` (the kernel's gamma frozen).
         old: mixture of the first n tasks.
         utility: utility of the new task, exactly when ``old`` was solved with a utility.
         target: the new target [n + 1], exactly when ``old`` was solved with a target.
+        lower: smallest weight of the new task; the others keep the bounds of ``old``.
+        upper: largest weight of the new task.
 
     Raises:
-        InputError: sizes do not match, the old mixture had bounds, or utility and target are not as above.
+        InputError: sizes or bounds do not match, or utility and target are not as above.
+        IndefiniteAffinityError: S is not PSD where it has to be.
     """
     matrix = checks.affinity_matrix(S)
     n = len(old.weights)
     if len(matrix) != n + 1:
         raise InputError(f"S must have {n + 1} tasks, one more than the mixture, got {len(matrix)}")
-    if (old.lower > 0).any() or (old.upper < 1).any():
-        raise InputError("a mixture with bounds cannot be updated: bounds of the new task are unknown, use solve")
     if (utility is None) != (old.utility is None):
         raise InputError("give the utility of the new task exactly when the old mixture was solved with a utility")
     if (target is None) != (old.target is None):
         raise InputError("give the new target exactly when the old mixture was solved with a target")
     u = None if old.utility is None or utility is None else np.append(old.utility, utility)
+    low, high = np.append(old.lower, lower), np.append(old.upper, upper)
+    bounded = bool((low > 0).any() or (high < 1).any())
     with single_threaded_blas():
-        problem = build(matrix, u, target)
-        if problem.classes.trivial:
-            guess = _bordered(matrix, problem.b, old)
-            if guess is not None:
-                gap = problem.gap(guess, old.tau)
-                if guess.min() >= 0 and gap <= CERTIFIED * problem.scale(old.tau):
-                    return finished(problem, old.tau, Optimum(guess, "bordered update"))
-                start = np.maximum(guess, 0.0)
-                return finished(problem, old.tau, optimum(problem, old.tau, start / start.sum()))
-        start = problem.classes.sums(np.append(old.weights, 0.0))
-        return finished(problem, old.tau, optimum(problem, old.tau, start))
+        problem = build(matrix, u, target, *((low, high) if bounded else (None, None)))
+        guess = _bordered(matrix, problem.b, old) if problem.classes.trivial and not bounded else None
+        start = np.append(old.weights, 0.0)
+        if guess is not None:
+            if guess.min() >= 0 and problem.gap(guess, old.tau) <= CERTIFIED * problem.scale(old.tau):
+                return finished(problem, old.tau, Optimum(guess, "bordered update"))
+            start = np.maximum(guess, 0.0)
+            start /= start.sum()
+        return finished(problem, old.tau, optimum(problem, old.tau, problem.classes.sums(start)))
 
 
 def _bordered(S: FloatArray, b: FloatArray, old: Mixture) -> FloatArray | None:

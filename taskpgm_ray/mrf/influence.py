@@ -1,4 +1,4 @@
-"""``influence``: what each task contributes to the mixture, and how the mixture would change (section 11)."""
+"""What each task contributes, and how the mixture would change without it (docs/mathematics.md, section 11)."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -39,9 +39,11 @@ class Influence:
     novelty: FloatArray
     """Squared distance (units of S) from the affine hull of the other free tasks."""
     drop_cost: FloatArray
-    """Exact rise of the minimal energy when the task may not be used and utilities stay; infinity: bounds forbid it."""
+    """Exact rise of the minimal energy when the task is dropped (``drop_task``); infinity: bounds forbid it."""
     saliency: FloatArray
-    """p_i^2 / (2 Q_ii), the quick estimate of drop_cost (exact while no sign changes)."""
+    """p_i^2 / (2 Q_ii), the quick estimate of drop_cost: the energy of the step that removes the task and keeps the
+    others free. Exact while no sign changes; an upper bound where only a task outside would enter, a lower bound where
+    only weights would turn negative."""
     entry_tau: FloatArray
     """Smallest tau at which the task has weight; NaN: never (or the path was not asked for)."""
     exit_tau: FloatArray
@@ -127,19 +129,41 @@ def problem_of(S: npt.ArrayLike, mixture: Mixture) -> Problem:
     return problem
 
 
+def drop_task(S: npt.ArrayLike, mixture: Mixture, task: int) -> Mixture:
+    """The mixture that may not use ``task``, which stays in the pool: p_task = 0 and every utility as before.
+
+    The question "what do I lose if I do not train on it". Its energy minus the old one is ``Influence.drop_cost``, at
+    least 0. ``leave_one_out`` is the other question, "what if it had never been there".
+
+    Returns:
+        A mixture of all n tasks.
+
+    Raises:
+        InputError: no such task, or the others cannot form a mixture within the bounds.
+    """
+    problem = problem_of(S, mixture)
+    lower, upper = problem.lower.copy(), problem.upper.copy()
+    _check_task(task, problem.n)
+    lower[task] = upper[task] = 0.0
+    return solve(problem.S, mixture.tau, utility=problem.utility, target=problem.target, lower=lower, upper=upper)
+
+
 def leave_one_out(S: npt.ArrayLike, mixture: Mixture, task: int) -> Mixture:
     """The mixture of the other n - 1 tasks, as if ``task`` had never been in the pool (tau held).
 
-    Its similarity leaves the others' utility, which ``Influence.drop_cost`` keeps: the two differ in sign for redundant
-    tasks. A user's utility and the bounds lose the task's entry; a target is renormalised without it.
+    Its similarity leaves the others' utility (u_A - S_Ai), which ``drop_task`` keeps: tasks like it lose what it lent
+    them, where dropping it hands them its weight. A user's utility and the bounds lose the task's entry; a target is
+    renormalised without it.
+
+    Returns:
+        A mixture of n - 1 tasks.
 
     Raises:
         InputError: no such task, or the rest cannot form a mixture within the bounds.
     """
     problem = problem_of(S, mixture)
     n = problem.n
-    if not 0 <= task < n:
-        raise InputError(f"task must be from 0 to {n - 1}, got {task}")
+    _check_task(task, n)
     if n == 1:
         raise InputError("the only task cannot be left out")
     rest = np.delete(np.arange(n), task)
@@ -159,16 +183,24 @@ def leave_one_out(S: npt.ArrayLike, mixture: Mixture, task: int) -> Mixture:
     )
 
 
+def _check_task(task: int, n: int) -> None:
+    if not 0 <= task < n:
+        raise InputError(f"task must be from 0 to {n - 1}, got {task}")
+
+
 def weight_sensitivity(S: npt.ArrayLike, mixture: Mixture, i: int, j: int) -> FloatArray:
     """Derivative of the weights [n] by S_ij (both entries S_ij and S_ji move together).
 
     dp_A = Q [(tau m - p)_j e_i + (tau m - p)_i e_j]_A with the target m (uniform unless given); with a fixed utility
-    tau m is left out. For i = j the sum has one term. Entries outside the free tasks are dropped.
+    tau m is left out. For i = j the sum has one term. Entries outside the free tasks are dropped. Units: 1 / S.
+
+    Raises:
+        InputError: no such task, or S and the mixture do not belong together.
     """
     problem = problem_of(S, mixture)
     n = problem.n
-    if not (0 <= i < n and 0 <= j < n):
-        raise InputError(f"tasks must be from 0 to {n - 1}, got {i} and {j}")
+    for task in (i, j):
+        _check_task(task, n)
     pull = driving_vector(mixture, problem)
     change = np.zeros(n)
     change[i] += pull[j]
@@ -181,7 +213,10 @@ def energy_sensitivity(S: npt.ArrayLike, mixture: Mixture) -> FloatArray:
     """Derivative of the minimal energy by each S_ij [n, n]; off the diagonal both entries move together.
 
     p_i p_j - tau (m_i p_j + m_j p_i), on the diagonal p_i^2 / 2 - tau m_i p_i (without the tau terms for a fixed
-    utility).
+    utility). Units: lambda / S.
+
+    Raises:
+        InputError: S and the mixture do not belong together.
     """
     problem = problem_of(S, mixture)
     p = mixture.weights
@@ -192,7 +227,11 @@ def energy_sensitivity(S: npt.ArrayLike, mixture: Mixture) -> FloatArray:
 
 
 def pair_redundancy(S: npt.ArrayLike, mixture: Mixture) -> FloatArray:
-    """p_i p_j S_ij for i < j [n, n]: what each pair adds to p'Sp / 2; the diagonal holds p_i^2 S_ii / 2."""
+    """p_i p_j S_ij for i < j [n, n]: what each pair adds to p'Sp / 2; the diagonal holds p_i^2 S_ii / 2. Units: lambda.
+
+    Raises:
+        InputError: S and the mixture do not belong together.
+    """
     problem = problem_of(S, mixture)
     table = np.outer(mixture.weights, mixture.weights) * problem.S
     upper = np.triu(table, 1)

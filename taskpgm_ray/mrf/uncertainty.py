@@ -1,4 +1,7 @@
-"""How sure the weights are: infinitesimal jackknife, group jackknife and bootstrap over examples (section 12)."""
+"""How sure the weights are: two jackknives and a bootstrap over examples (docs/mathematics.md, section 12).
+
+Units: divergences in nats, gamma per nat, weights and standard errors as shares of the mixture.
+"""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +12,7 @@ from scipy.special import ndtr, ndtri
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.mrf import checks
 from taskpgm_ray.mrf._threads import single_threaded_blas
-from taskpgm_ray.mrf._types import FloatArray
+from taskpgm_ray.mrf._types import FloatArray, IntArray
 from taskpgm_ray.mrf.influence import driving_vector, problem_of, respond
 from taskpgm_ray.mrf.optimum import optimum
 from taskpgm_ray.mrf.problem import build
@@ -85,30 +88,40 @@ def infinitesimal_jackknife(
     divergences: npt.ArrayLike,
     example_weights: npt.ArrayLike | None = None,
     *,
-    gamma: float,
+    gamma: float | None = None,
 ) -> WeightUncertainty:
-    """Full covariance of the weights from one solution, for S = exp(-gamma D) with gamma held fixed.
+    """Full covariance of the weights from one solution, for S = exp(-gamma D).
 
     The influence of example e on the weights is delta_e = Q (dS_e (tau m - p))_A with dS_e = -gamma S o (d^e - D); then
-    Cov = E / (E - 1) * sum_e w_e^2 delta_e delta_e'. Valid away from the bounds; near them use ``bootstrap``.
+    Cov = E / (E - 1) * sum_e w_e^2 delta_e delta_e'. Under the median rule gamma = ln 2 / median D moves with the
+    examples too, d gamma_e = -gamma (d^e - D)_median / median, and dS_e gains -S o D d gamma_e. Valid away from the
+    bounds; near them use ``bootstrap``.
 
     Args:
         S: affinities [n, n] of the mixture.
         mixture: result of ``solve``.
         divergences: JSD of every pair on every example [E, n, n], nats (``affinity.example_divergences``).
         example_weights: weight of each example [E]; equal if None.
-        gamma: scale of the kernel, per nat.
+        gamma: scale of the kernel, per nat, held fixed; None: the median rule of ``affinity.kernel``.
+
+    Raises:
+        InputError: shapes do not match, or S is not exp(-gamma D) of these divergences.
     """
     d, w = _examples(divergences, example_weights, len(mixture.weights))
-    mean = np.tensordot(w, d, axes=1)
+    mean = np.asarray(np.tensordot(w, d, axes=1), dtype=np.float64)
     problem = problem_of(S, mixture)
-    expected = np.exp(-gamma * mean)
+    scale, pairs = (gamma, None) if gamma is not None else _median_rule(mean)
+    expected = np.exp(-scale * mean)
     if float(np.abs(expected - problem.S).max()) > 1e-6:
         raise InputError(
             "S is not exp(-gamma D) of these divergences: give the gamma and the examples S was built from"
         )
     pull = driving_vector(mixture, problem)
-    changes = -gamma * np.einsum("eij,ij,j->ei", d - mean, problem.S, pull, optimize=True)
+    changes = -scale * np.einsum("eij,ij,j->ei", d - mean, problem.S, pull, optimize=True)
+    if pairs is not None:
+        median = mean[pairs].mean()
+        moved = -scale * (d[:, pairs[0], pairs[1]].mean(axis=1) - median) / median
+        changes -= np.outer(moved, (problem.S * mean) @ pull)
     return from_influences(mixture, respond(problem, mixture, changes), w)
 
 
@@ -126,7 +139,12 @@ def from_influences(mixture: Mixture, influences: FloatArray, example_weights: F
 def group_jackknife(affinities: npt.ArrayLike, mixture: Mixture) -> WeightUncertainty:
     """Covariance from the affinities without each group of examples [G, n, n]: one solution a group.
 
-    Cov = (G - 1) / G * sum_g (p_g - mean)(p_g - mean)'.
+    Cov = (G - 1) / G * sum_g (p_g - mean)(p_g - mean)'. Whether gamma is frozen is the caller's choice: it is in the
+    affinities (``affinity.JSDSums.leave_one_bucket_out`` gives the divergences).
+
+    Raises:
+        InputError: shapes do not match, or fewer than two groups.
+        IndefiniteAffinityError: a replicate is not PSD where it has to be.
     """
     replicates = _resolve(affinities, mixture)
     groups = len(replicates)
@@ -146,19 +164,22 @@ def bootstrap(
     divergences: npt.ArrayLike,
     example_weights: npt.ArrayLike | None = None,
     *,
-    gamma: float,
+    gamma: float | None = None,
     replicates: int = 200,
     seed: int = 0,
 ) -> WeightUncertainty:
-    """Re-solve on examples drawn with replacement, gamma held fixed: standard errors, percentiles, inclusion frequency.
+    """Re-solve on examples drawn with replacement: standard errors, percentiles, inclusion frequency.
 
     Args:
         mixture: result of ``solve`` on exp(-gamma D).
         divergences: [E, n, n] as in ``infinitesimal_jackknife``.
         example_weights: [E]; equal if None.
-        gamma: scale of the kernel, per nat.
+        gamma: scale of the kernel, per nat, held fixed; None: the median rule, anew in each replicate.
         replicates: number of draws B.
         seed: of the draws.
+
+    Raises:
+        InputError: shapes do not match, or fewer than two replicates.
     """
     if replicates < 2:
         raise InputError(f"the bootstrap needs at least 2 replicates, got {replicates}")
@@ -168,7 +189,9 @@ def bootstrap(
     flat = d.reshape(count, -1)
     drawn = rng.multinomial(count, np.full(count, 1 / count), size=replicates) * w
     drawn /= drawn.sum(axis=1, keepdims=True)
-    affinities = np.exp(-gamma * (drawn @ flat)).reshape(replicates, *d.shape[1:])
+    means = (drawn @ flat).reshape(replicates, *d.shape[1:])
+    scales = np.array([_median_rule(D)[0] if gamma is None else gamma for D in means])
+    affinities = np.exp(-scales[:, None, None] * means)
     solved = _resolve(affinities, mixture)
     spread = solved - solved.mean(axis=0)
     return WeightUncertainty(
@@ -194,6 +217,19 @@ def _resolve(affinities: npt.ArrayLike, mixture: Mixture) -> FloatArray:
             start = problem.classes.sums(mixture.weights)
             found.append(problem.expand(optimum(problem, mixture.tau, start).mass))
     return np.array(found)
+
+
+def _median_rule(D: FloatArray) -> tuple[float, tuple[IntArray, IntArray]]:
+    """gamma = ln 2 / median off-diagonal divergence, and the one or two pairs in the middle that define it."""
+    i, j = np.triu_indices(len(D), 1)
+    if len(i) == 0:
+        raise InputError("the median rule needs at least two tasks; give gamma")
+    order = np.argsort(D[i, j], kind="stable")
+    middle = order[(len(order) - 1) // 2 : len(order) // 2 + 1]
+    median = float(D[i[middle], j[middle]].mean())
+    if median <= 0:
+        raise InputError("the median divergence is 0: the median rule gives no scale; give gamma")
+    return float(np.log(2)) / median, (i[middle], j[middle])
 
 
 def _examples(

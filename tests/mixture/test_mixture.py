@@ -48,6 +48,35 @@ def test_counts_respect_what_is_available(n, budget, seed):
         assert (ratio - slack).max() <= (ratio + slack).min() + 1e-6
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.integers(2, 12), st.integers(0, 3000), st.integers(0, 2**31))
+def test_counts_are_monotone_in_the_weights_and_follow_permutations(n, budget, seed):
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet(np.ones(n))
+    got = counts(p, budget)
+    # A heavier task never gets less.
+    assert (np.diff(got[np.argsort(p)]) >= 0).all()
+    order = rng.permutation(n)
+    assert (counts(p[order], budget) == got[order]).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 10**7), min_size=1, max_size=20), st.floats(0.2, 50), st.integers(1, 10**6))
+def test_baselines_are_mixtures_between_uniform_and_proportional(sizes, T, cap):
+    sizes = np.array(sizes)
+    if not sizes.any():
+        sizes[0] = 1
+    for p in (proportional(sizes), temperature(sizes, T), capped_proportional(sizes, cap), uniform(len(sizes))):
+        assert (p >= 0).all()
+        assert p.sum() == pytest.approx(1)
+        assert (np.diff(p[np.argsort(sizes, kind="stable")]) >= -1e-15).all()
+    # Above T = 1 and below any cap the largest task has less than its proportional share.
+    largest = proportional(sizes).max()
+    assert temperature(sizes, max(T, 1.0)).max() <= largest + 1e-12
+    assert capped_proportional(sizes, cap).max() <= largest + 1e-12
+    np.testing.assert_allclose(temperature(7 * sizes, T), temperature(sizes, T), atol=1e-12)
+
+
 def test_largest_remainder():
     assert counts([0.5, 0.3, 0.2], 7).tolist() == [4, 2, 1]
     assert counts([0.25] * 4, 6).tolist() == [2, 2, 1, 1]

@@ -1,12 +1,15 @@
 import numpy as np
 import pytest
 from families import FAMILIES
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.mrf import (
     add_task,
     bootstrap,
     clusters,
+    drop_task,
     energy_sensitivity,
     group_jackknife,
     infinitesimal_jackknife,
@@ -18,8 +21,8 @@ from taskpgm_ray.mrf import (
 )
 
 
-def case(seed=0, n=14, tau=8.0, **kw):
-    S = FAMILIES["jsd_kernel"](n, np.random.default_rng(seed))
+def case(seed=0, n=14, tau=8.0, family="jsd_kernel", **kw):
+    S = FAMILIES[family](n, np.random.default_rng(seed))
     return S, solve(S, tau, **kw)
 
 
@@ -42,6 +45,88 @@ def test_shares_and_slopes(kw):
         assert t.entry_tau[i] <= m.tau <= t.exit_tau[i]
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(["gram", "gaussian", "jsd_kernel"]), st.integers(2, 12), st.floats(0, 6), st.integers(0, 2**31))
+def test_derivatives_at_random_points(family, n, tau, seed):
+    """By tau and by S, wherever no breakpoint lies inside the finite difference."""
+    rng = np.random.default_rng(seed)
+    S, m = case(seed, n=n, tau=tau, family=family)
+    h = 1e-6
+    E = rng.normal(size=(n, n))
+    E = h * (E + E.T) / 2
+    up, down = solve(S + E, tau), solve(S - E, tau)
+    table = energy_sensitivity(S, m)
+    assert (up.energy - down.energy) / 2 == pytest.approx((table * np.triu(E)).sum(), abs=1e-10)
+    if (up.support.tolist() == m.support.tolist() == down.support.tolist()) and tau > h:
+        by_S = sum(E[i, j] * weight_sensitivity(S, m, i, j) for i in range(n) for j in range(i, n))
+        np.testing.assert_allclose((up.weights - down.weights) / 2, by_S, atol=1e-2 * np.abs(by_S).max() + 1e-9)
+        late, early = solve(S, tau + h), solve(S, tau - h)
+        if late.support.tolist() == early.support.tolist():
+            slope = influence(S, m, with_path=False).dweight_dtau
+            np.testing.assert_allclose((late.weights - early.weights) / (2 * h), slope, atol=1e-6)
+
+
+@pytest.mark.parametrize("kw", VARIANTS)
+def test_reduced_costs_are_the_price_of_forced_weight(kw):
+    S, m = case(3, **kw)
+    t = influence(S, m, with_path=False)
+    h = 1e-6
+    excluded = np.flatnonzero(m.weights == 0)
+    assert len(excluded) > 0
+    for i in excluded:
+        lower = np.zeros(14)
+        lower[i] = h
+        forced = solve(S, m.tau, lower=lower, **kw)
+        assert (forced.energy - m.energy) / h == pytest.approx(t.reduced_cost[i], abs=1e-5)
+    for i in np.flatnonzero(m.weights >= m.upper):
+        upper = m.upper.copy()
+        upper[i] += h
+        relaxed = solve(S, m.tau, **{**kw, "upper": upper})
+        assert (relaxed.energy - m.energy) / h == pytest.approx(t.reduced_cost[i], abs=1e-5)
+        assert t.reduced_cost[i] < 0
+
+
+def test_weight_splits_into_diversity_and_tilt():
+    S, m = case(6, tau=3.0, family="gaussian")
+    t = influence(S, m, with_path=False)
+    A = m.support
+    k = len(A)
+    assert 1 < k < 14
+    K = np.block([[S[np.ix_(A, A)], np.ones((k, 1))], [np.ones((1, k)), np.zeros((1, 1))]])
+    np.testing.assert_allclose(t.diversity_weight[A], np.linalg.solve(K, np.append(np.zeros(k), 1))[:k], atol=1e-12)
+    assert t.diversity_weight.sum() == pytest.approx(1, abs=1e-12)
+    np.testing.assert_allclose(t.tilt[A], 3.0 * np.linalg.solve(K, np.append(S.mean(1)[A], 0))[:k], atol=1e-12)
+
+
+def test_energy_of_the_paper_moves_with_beta_and_lambda():
+    """dE/d beta = -r'p and dE/d lambda = p'Sp / 2, where E = lambda * energy at tau = n beta / lambda."""
+    S, _ = case(7)
+    energy = lambda beta, lam: lam * solve(S, 14 * beta / lam).energy  # noqa: E731
+    beta, lam, h = 0.3, 1.4, 1e-6
+    m = solve(S, 14 * beta / lam)
+    by_beta = (energy(beta + h, lam) - energy(beta - h, lam)) / (2 * h)
+    by_lambda = (energy(beta, lam + h) - energy(beta, lam - h)) / (2 * h)
+    assert by_beta == pytest.approx(-14 * m.representativeness, abs=1e-7)
+    assert by_lambda == pytest.approx(m.redundancy / 2, abs=1e-7)
+
+
+def test_entry_and_exit_balances_are_where_the_support_changes():
+    S, m = case(8, tau=2.0)
+    t = influence(S, m)
+    h = 1e-6
+    compared = 0
+    for i in range(14):
+        if np.isfinite(t.exit_tau[i]) and t.exit_tau[i] > 0:
+            assert solve(S, t.exit_tau[i] - h).weights[i] > 0
+            assert solve(S, t.exit_tau[i] + h).weights[i] == 0
+            compared += 1
+        if t.entry_tau[i] > h:
+            assert solve(S, t.entry_tau[i] - h).weights[i] == 0
+            assert solve(S, t.entry_tau[i] + h).weights[i] > 0
+            compared += 1
+    assert compared > 10
+
+
 def test_break_even_utility_lets_a_task_in():
     S, m = case(utility=np.linspace(0.2, 1, 14))
     t = influence(S, m)
@@ -60,7 +145,8 @@ def test_sensitivities_against_finite_differences(kw):
     i, j = m.support[:2]
     out = int(np.flatnonzero(m.weights == 0)[0])
     h = 1e-6
-    for a, b in ((i, j), (i, i), (i, out)):
+    other = int(np.flatnonzero(m.weights == 0)[-1])
+    for a, b in ((i, j), (i, i), (i, out), (out, out), (out, other)):
         E = np.zeros_like(S)
         E[a, b] = E[b, a] = h
         up, down = solve(S + E, m.tau, **kw), solve(S - E, m.tau, **kw)
@@ -77,6 +163,63 @@ def test_drop_cost_is_exact_and_saliency_close():
         assert t.drop_cost[i] == pytest.approx(solve(S, m.tau, upper=upper).energy - m.energy, abs=1e-13)
     assert (t.drop_cost[m.weights == 0] == 0).all()
     assert (t.saliency[m.support] > 0).all()
+
+
+def test_saliency_is_exact_or_a_bound_as_its_signs_say():
+    """The three cases of dropping a task: exact, an upper bound (tasks enter), a lower bound (tasks leave)."""
+    seen = set()
+    for seed in range(40):
+        S, m = case(seed, n=10, tau=(0.3, 1.0, 1.4)[seed % 3], family=("gram", "gaussian")[seed % 2])
+        t = influence(S, m, with_path=False)
+        A = m.support
+        if len(A) < 2:
+            continue
+        K = np.block([[S[np.ix_(A, A)], np.ones((len(A), 1))], [np.ones((1, len(A))), np.zeros((1, 1))]])
+        Q = np.linalg.inv(K)[:-1, :-1]
+        for a, i in enumerate(A):
+            p = np.zeros(10)
+            p[A] = m.weights[A] - m.weights[i] * Q[:, a] / Q[a, a]
+            p[i] = 0.0
+            g = S @ p - m.tau * S.mean(1)
+            rest = np.delete(A, a)
+            outside = np.setdiff1d(np.arange(10), A)
+            weights_fail = p[rest].min() < -1e-12
+            prices_fail = len(outside) > 0 and (g[outside] - g[rest[0]]).min() < -1e-12
+            difference = t.saliency[i] - t.drop_cost[i]
+            if not weights_fail and not prices_fail:
+                assert abs(difference) <= 1e-12
+                np.testing.assert_allclose(drop_task(S, m, i).weights, p, atol=1e-10)
+            elif not weights_fail:
+                assert difference >= -1e-12
+            elif not prices_fail:
+                assert difference <= 1e-12
+            seen.add((bool(weights_fail), bool(prices_fail)))
+    assert {(False, False), (False, True), (True, False)} <= seen
+
+
+def test_dropping_a_task_and_removing_it_from_the_pool_differ():
+    S, m = case(5, tau=1.2, family="gaussian")
+    i = int(m.support[0])
+    dropped, removed = drop_task(S, m, i), leave_one_out(S, m, i)
+    rest = np.delete(np.arange(14), i)
+    assert dropped.weights[i] == 0
+    assert dropped.energy - m.energy == pytest.approx(influence(S, m, with_path=False).drop_cost[i], abs=1e-13)
+    assert np.abs(dropped.weights[rest] - removed.weights).max() > 1e-3
+    # Removal from the pool: p = w + rho Q (r_A - S_Ai) with rho = tau / (n - 1), on its own support.
+    A = removed.support
+    k = len(A)
+    R = S[np.ix_(rest, rest)]
+    K = np.block([[R[np.ix_(A, A)], np.ones((k, 1))], [np.ones((1, k)), np.zeros((1, 1))]])
+    r = S.sum(1)[rest][A] - S[rest, i][A]
+    p = np.linalg.solve(K, np.append(m.tau / 13 * r, 1))[:k]
+    np.testing.assert_allclose(removed.weights[A], p, atol=1e-12)
+    # At tau = 1 removal leaves a uniform mixture; dropping moves the weight to the dropped task's neighbours.
+    uniform = solve(S, 1.0)
+    np.testing.assert_allclose(leave_one_out(S, uniform, i).weights, 1 / 13, atol=1e-12)
+    nearest = int(np.argmax(S[i, rest]))
+    assert drop_task(S, uniform, i).weights[rest][nearest] > 1.2 / 13
+    with pytest.raises(InputError, match="task must be"):
+        drop_task(S, m, -1)
 
 
 def test_novelty_is_the_distance_from_the_affine_hull():
@@ -143,6 +286,27 @@ def test_adding_a_task_equals_a_fresh_solution(tau):
         add_task(S, old, utility=1.0)
 
 
+def test_adding_a_task_under_bounds_equals_a_fresh_solution():
+    for seed in range(6):
+        rng = np.random.default_rng([3, seed])
+        S = FAMILIES[("gram", "duplicates")[seed % 2]](12, rng)
+        low, high = rng.uniform(0, 0.04, size=12), rng.uniform(0.1, 0.5, size=12)
+        for tau in (0.2, 1.4):
+            old = solve(S[:11, :11], tau, lower=low[:11], upper=high[:11])
+            new = add_task(S, old, lower=low[11], upper=high[11])
+            fresh = solve(S, tau, lower=low, upper=high)
+            np.testing.assert_allclose(new.weights, fresh.weights, atol=1e-10)
+            assert new.gap <= 1e-12
+    with pytest.raises(InputError, match="lower sums to"):
+        add_task(S, old, lower=0.99)
+
+
+def test_a_wrong_old_mixture_is_only_a_bad_start():
+    S = FAMILIES["gaussian"](9, np.random.default_rng(2))
+    other = FAMILIES["gram"](8, np.random.default_rng(3))
+    np.testing.assert_allclose(add_task(S, solve(other, 0.6)).weights, solve(S, 0.6).weights, atol=1e-12)
+
+
 def sampled(n=8, examples=400, seed=0):
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n, 3))
@@ -180,17 +344,54 @@ def test_uncertainties_agree_with_each_other():
         infinitesimal_jackknife(S, m, d, gamma=3.0)
 
 
-def test_influence_function_is_the_derivative_by_example_weights():
-    d, gamma, tau = sampled(examples=40, seed=3), 4.0, 1.1
-    w = np.full(40, 1 / 40)
-    m = solve(np.exp(-gamma * d.mean(0)), tau)
+@pytest.mark.parametrize("gamma", [4.0, None])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kw", [{}, {"utility": np.linspace(0.9, 1.1, 8)}, {"upper": 0.2}])
+def test_influence_function_is_the_derivative_by_example_weights(gamma, weighted, kw):
+    d, tau, E = sampled(examples=30, seed=3), 1.1, 30
+    w = np.random.default_rng(1).dirichlet(np.full(E, 5.0)) if weighted else np.full(E, 1 / E)
+
+    def weights(v):
+        D = np.tensordot(v, d, axes=1)
+        return solve(kernel(D, gamma), tau, **kw)
+
+    def kernel(D, gamma):
+        return np.exp(-(gamma or np.log(2) / np.median(D[np.triu_indices(8, 1)])) * D)
+
+    m = weights(w)
     h = 1e-5
-    moved = []
-    for e in range(40):
-        v = (1 - h) * w
-        v[e] += h
-        moved.append((solve(np.exp(-gamma * np.tensordot(v, d, axes=1)), tau).weights - m.weights) / h)
-    moved = np.array(moved)
-    expected = 40 / 39 * (moved / 40).T @ (moved / 40)
-    found = infinitesimal_jackknife(np.exp(-gamma * d.mean(0)), m, d, gamma=gamma).covariance
+    moved = np.array([(weights((1 - h) * w + h * (np.arange(E) == e)).weights - m.weights) / h for e in range(E)])
+    scaled = moved * w[:, None]
+    expected = E / (E - 1) * scaled.T @ scaled
+    S = kernel(np.tensordot(w, d, axes=1), gamma)
+    found = infinitesimal_jackknife(S, m, d, w, gamma=gamma).covariance
     np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
+    assert np.abs(expected).max() > 0
+
+
+def test_group_jackknife_is_its_formula():
+    d, tau = sampled(examples=60), 1.1
+    groups = np.array_split(np.arange(60), 6)
+    left = np.array([np.exp(-4 * np.delete(d, g, axis=0).mean(0)) for g in groups])
+    m = solve(np.exp(-4 * d.mean(0)), tau)
+    p = np.array([solve(S, tau).weights for S in left])
+    expected = 5 / 6 * ((p - p.mean(0)) ** 2).sum(0)
+    np.testing.assert_allclose(group_jackknife(left, m).standard_errors ** 2, expected, atol=1e-13)
+    with pytest.raises(InputError, match="at least 2 groups"):
+        group_jackknife(left[:1], m)
+
+
+def test_bootstrap_under_the_median_rule_moves_gamma():
+    d, tau = sampled(examples=100), 1.1
+    off = np.triu_indices(8, 1)
+    S = np.exp(-np.log(2) / np.median(d.mean(0)[off]) * d.mean(0))
+    m = solve(S, tau)
+    gamma = np.log(2) / np.median(d.mean(0)[off])
+    frozen, moving = (bootstrap(m, d, gamma=g, replicates=60, seed=2) for g in (gamma, None))
+    drawn = np.random.default_rng(2).multinomial(100, np.full(100, 0.01), size=60)[7]
+    D = np.tensordot(drawn / 100, d, axes=1)
+    expected = solve(np.exp(-np.log(2) / np.median(D[off]) * D), tau).weights
+    np.testing.assert_allclose(moving.replicates[7], expected, atol=1e-10)
+    assert np.abs(moving.replicates - frozen.replicates).max() > 1e-3
+    with pytest.raises(InputError, match="median divergence is 0"):
+        bootstrap(m, np.zeros_like(d))

@@ -3,6 +3,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 from families import FAMILIES
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.mrf import select, solve
@@ -51,6 +53,26 @@ def test_quality_and_guarantee():
         total += 1
     assert total >= 100
     assert optimal >= 0.8 * total, f"{optimal} of {total}"
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(sorted(FAMILIES)), st.integers(2, 18), st.floats(0, 20), st.integers(0, 2**31), st.data())
+def test_more_tasks_and_more_search_never_hurt(family, n, tau, seed, data):
+    S = FAMILIES[family](n, np.random.default_rng(seed))
+    k = data.draw(st.integers(1, n - 1))
+    rounding = 1e-11 * max(1, np.abs(S).max()) * max(1, tau)
+    plain, polished, more = select(S, k, tau, swaps=False), select(S, k, tau), select(S, k + 1, tau)
+    for s in (plain, polished, more):
+        assert s.weights.sum() == pytest.approx(1)
+        assert (s.weights >= 0).all()
+        assert s.energy <= s.greedy_energy + rounding
+        assert s.energy <= s.singleton_energy + rounding
+        assert 0 <= s.gap
+        assert s.energy - s.gap <= solve(S, tau).energy + rounding
+        assert s.unrestricted_energy <= s.energy + rounding
+    assert len(polished.tasks) <= k
+    assert polished.energy <= plain.energy + rounding
+    assert more.greedy_energy <= plain.greedy_energy + rounding
 
 
 def test_all_tasks_is_the_unrestricted_mixture_and_one_task_the_best_single():
