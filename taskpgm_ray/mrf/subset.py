@@ -144,11 +144,20 @@ def evaluate(problem: Problem, tau: float, tasks: list[int], start: Subset | Non
         # The vertex fills tasks by falling utility; the last one that has mass above its lower bound can move.
         filled = np.flatnonzero(p > lower)
         first = int(filled[np.argmin(linear[filled])]) if len(filled) else int(np.argmax(linear))
-        free, H = [first], np.array([[-S[first, first], 1.0], [1.0, 0.0]])
+        free, H = [first], _alone(S, first)
     else:
         p, free, H = start.weights[index], np.searchsorted(index, start.free).tolist(), start.H
     p, free, H = _minimise(S, linear, lower, upper, p, free, H)
-    gap = duality_gap(S @ p - linear, p, lower, upper)
+    gradient = S @ p - linear
+    while len(free) > 1 and p[free].min() <= 0.0:
+        # It met its bound together with another task; free tasks have weight.
+        slot = int(p[free].argmin())
+        free, H = free[:slot] + free[slot + 1 :], _leave(H, slot)
+    if p[free[0]] <= 0.0:
+        # Every task sits on a bound: the dearest one with weight sets the price.
+        dearest = int(np.argmax(np.where(p > lower, gradient, -np.inf)))
+        free, H = [dearest], _alone(S, dearest)
+    gap = duality_gap(gradient, p, lower, upper)
     if gap > CERTIFIED * float(np.abs(S).max() + np.abs(linear).max()) or abs(p.sum() - 1.0) > CERTIFIED:
         raise TaskPGMError(f"the mixture of {len(index)} tasks has the gap {gap:.3g}: S is too close to singular")
     weights = np.zeros(problem.n)
@@ -259,6 +268,11 @@ def _room(p: FloatArray, direction: FloatArray, lower: FloatArray, upper: FloatA
     room[rises] = (upper - p)[rises] / direction[rises]
     stop = int(room.argmin())
     return max(float(room[stop]), 0.0), stop
+
+
+def _alone(S: FloatArray, task: int) -> FloatArray:
+    """H of a single free task."""
+    return np.array([[-S[task, task], 1.0], [1.0, 0.0]])
 
 
 def _enter(H: FloatArray, z: FloatArray, kappa: float) -> FloatArray:

@@ -67,7 +67,7 @@ def test_more_tasks_and_more_search_never_hurt(family, n, tau, seed, data):
         assert (s.weights >= 0).all()
         assert s.energy <= s.greedy_energy + rounding
         assert s.energy <= s.singleton_energy + rounding
-        assert 0 <= s.gap
+        assert s.gap >= 0
         assert s.energy - s.gap <= solve(S, tau).energy + rounding
         assert s.unrestricted_energy <= s.energy + rounding
     assert len(polished.tasks) <= k
