@@ -45,9 +45,9 @@ def bracket(
 ) -> tuple[FloatArray, FloatArray]:
     """Lower and upper bound of the mean JSD of the full distributions, from the support and the tail mass.
 
-    With tails a and b: coarse <= JSD <= coarse + (a + b) / 2 * h2(a / (a + b)), h2 the binary entropy in nats. The left
-    side is attained when the tails have equal conditionals, the right side when they are disjoint. Only the lower
-    bound is sure to be of negative type: build S from it and report the upper one.
+    With tails a and b: coarse <= JSD <= coarse + (a + b) / 2 * h2(a / (a + b)), h2 the binary entropy in nats; equation
+    (9.1). The left side is attained when the tails have equal conditionals, the right side when they are disjoint. Only
+    the lower bound is sure to be of negative type: build S from it and report the upper one.
 
     Returns:
         (lower, upper), each [n, n] nats.

@@ -26,8 +26,9 @@ def add_task(
     """The mixture of n + 1 tasks at the same tau, where the new one is the last row of S.
 
     With the bordered inverse of the old free tasks: p' = w + tau Q b', mu_new = s'p' - tau b_new - nu'. If mu_new >= 0
-    and no sign changes, the new task stays out; else one step p_new = -mu_new / kappa brings it in. Where that step
-    breaks a sign, where S has exact duplicates and where there are bounds, the solver continues from the old support.
+    and no sign changes, the new task stays out; else one step p_new = -mu_new / kappa brings it in, equation (13.1).
+    Where that step breaks a sign, where S has exact duplicates and where there are bounds, the solver continues from
+    the old support.
 
     The old mixture is a start and nothing more: the result is validated and certified on S, equal to a fresh ``solve``
     whatever ``old`` was. What remains of the O(n^3) is the one Cholesky factorisation that shows S to be PSD, without

@@ -42,8 +42,9 @@ class Selection:
     guarantee: float
     """Proven: F(tasks) - F(A_1) >= guarantee * (F(best k tasks) - F(A_1)), A_1 the best single task.
 
-    1 - (1 - gamma/k)^(k-1) with gamma = ``gamma_bound``; relative to A_1 because F of no task is undefined. 0 (nothing
-    is claimed) with bounds, under which one task alone is no mixture, and for k = 1, where A_1 itself is optimal.
+    1 - (1 - gamma/k)^(k-1) with gamma = ``gamma_bound``, equation (8.3); relative to A_1 because F of no task is
+    undefined. 0 (nothing is claimed) with bounds, under which one task alone is no mixture, and for k = 1, where A_1
+    itself is optimal.
     """
     tau: float
     swaps: int
@@ -147,7 +148,7 @@ def _select(problem: Problem, k: int, tau: float, swaps: bool) -> Selection:
 
 
 def submodularity_bound(S: FloatArray) -> float:
-    """gamma >= lambda_min(S on 1-perp) / max_ij (S_ii + S_jj - 2 S_ij), between 0 and 1."""
+    """gamma >= lambda_min(S on 1-perp) / max_ij (S_ii + S_jj - 2 S_ij), equation (8.4), between 0 and 1."""
     diagonal = np.diag(S)
     reach = float((diagonal[:, None] + diagonal[None, :] - 2 * S).max())
     # No distance at all: all tasks are one, and the first choice is optimal.

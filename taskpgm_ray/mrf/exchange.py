@@ -1,4 +1,4 @@
-"""The search over subsets behind ``select``: lazy greedy, then exchanges of one task for another (section 8)."""
+"""The search behind ``select``: lazy greedy, then single exchanges (docs/mathematics.md, section 8)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

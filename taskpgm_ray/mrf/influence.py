@@ -192,7 +192,8 @@ def weight_sensitivity(S: npt.ArrayLike, mixture: Mixture, i: int, j: int) -> Fl
     """Derivative of the weights [n] by S_ij (both entries S_ij and S_ji move together).
 
     dp_A = Q [(tau m - p)_j e_i + (tau m - p)_i e_j]_A with the target m (uniform unless given); with a fixed utility
-    tau m is left out. For i = j the sum has one term. Entries outside the free tasks are dropped. Units: 1 / S.
+    tau m is left out; equation (11.2). For i = j the sum has one term. Entries outside the free tasks are dropped.
+    Units: 1 / S.
 
     Raises:
         InputError: no such task, or S and the mixture do not belong together.
@@ -213,7 +214,7 @@ def energy_sensitivity(S: npt.ArrayLike, mixture: Mixture) -> FloatArray:
     """Derivative of the minimal energy by each S_ij [n, n]; off the diagonal both entries move together.
 
     p_i p_j - tau (m_i p_j + m_j p_i), on the diagonal p_i^2 / 2 - tau m_i p_i (without the tau terms for a fixed
-    utility). Units: lambda / S.
+    utility); equation (11.3). Units: lambda / S.
 
     Raises:
         InputError: S and the mixture do not belong together.

@@ -1,4 +1,4 @@
-"""How the optimum answers to small changes: the bordered inverse (Q, w) of the free tasks (section 5)."""
+"""How the optimum answers to small changes: (Q, w) of the free tasks (docs/mathematics.md, section 5)."""
 
 import numpy as np
 import scipy.linalg

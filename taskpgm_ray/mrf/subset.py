@@ -1,4 +1,4 @@
-"""The best mixture on a few tasks, and bounds of what every further task or exchange would save (section 8).
+"""The best mixture on a few tasks, and bounds of what further ones would save (docs/mathematics.md, section 8).
 
 A primal active-set method (Wolfe 1976, with bounds). The free tasks A are always affinely independent, so that
 H = [[0, 1'], [1, S_AA]]^-1 = [[-1/sigma, w'], [w, Q]] exists for every S that is PSD on 1-perp, singular or not. A task
@@ -68,9 +68,9 @@ class Subset:
     def gains(self) -> tuple[FloatArray, BoolArray]:
         """(bound [n], exact [n]): an upper bound of the energy that each further task saves; is it attained?
 
-        While every member is free, the step from here to the minimum over the affine hull with j saves
-        mu_j^2 / (2 kappa_j), exactly that when it keeps all weights inside their bounds. Always valid is
-        -mu_j upper_j, the first-order term. Nothing is saved where mu_j >= 0.
+        While every member is free, the step from here to the minimum over the affine hull with j saves mu_j^2 / (2
+        kappa_j), equation (8.1), exactly that when it keeps all weights inside their bounds. Always valid is -mu_j
+        upper_j, the first-order term. Nothing is saved where mu_j >= 0.
         """
         problem = self.problem
         mu, kappa, t = self.prices
@@ -94,7 +94,7 @@ class Subset:
 
             mu'_j = mu_j - p_i t_ij / Q_ii,    kappa'_j = kappa_j + t_ij^2 / Q_ii,
 
-        so that one table bounds all exchanges. A row is valid where the others' weights stay inside their bounds
+        (8.2), so that one table bounds all exchanges. A row is valid where the others' weights stay inside their bounds
         without i: elsewhere the sign of mu' decides nothing.
         """
         m, n = len(self.members), self.problem.n

@@ -93,9 +93,9 @@ def infinitesimal_jackknife(
     """Full covariance of the weights from one solution, for S = exp(-gamma D).
 
     The influence of example e on the weights is delta_e = Q (dS_e (tau m - p))_A with dS_e = -gamma S o (d^e - D); then
-    Cov = E / (E - 1) * sum_e w_e^2 delta_e delta_e'. Under the median rule gamma = ln 2 / median D moves with the
-    examples too, d gamma_e = -gamma (d^e - D)_median / median, and dS_e gains -S o D d gamma_e. Valid away from the
-    bounds; near them use ``bootstrap``.
+    Cov = E / (E - 1) * sum_e w_e^2 delta_e delta_e', equation (12.1). Under the median rule gamma = ln 2 / median D
+    moves with the examples too, d gamma_e = -gamma (d^e - D)_median / median, and dS_e gains -S o D d gamma_e. Valid
+    away from the bounds; near them use ``bootstrap``.
 
     Args:
         S: affinities [n, n] of the mixture.
