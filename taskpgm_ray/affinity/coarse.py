@@ -30,9 +30,8 @@ def check_logprobs(logprobs: npt.ArrayLike, models: int | None = None) -> npt.ND
         raise InputError(f"logprobs must have shape [models, positions, support], none empty, got {array.shape}")
     if models is not None and len(array) != models:
         raise InputError(f"logprobs must have {models} models, got {len(array)}")
-    bad = ~(array <= 1e-5)  # also catches NaN
-    if bad.any():
-        model, position, cell = np.argwhere(bad)[0]
+    if not array.max() <= 1e-5:  # also true for NaN
+        model, position, cell = np.argwhere(~(array <= 1e-5))[0]
         raise InputError(
             f"logprobs[{model}, {position}, {cell}] = {array[model, position, cell]} is no log-probability (nats, <= 0)"
         )

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
+from taskpgm_ray.affinity import jsd_kernel
 from taskpgm_ray.affinity.coarse import check_logprobs, position_weights, with_tail
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.mrf._types import FloatArray
@@ -25,7 +26,8 @@ def jsd_matrix(
     Args:
         logprobs: log-probabilities of the common support [n, P, K], nats, float32 or float64, without the tail.
         weights: weight of each position [P], common to all pairs; equal if None.
-        threads: rows of pairs computed at the same time; None: all cores this process may use.
+        threads: tiles of positions computed at the same time; None: all cores this process may use. The result does
+            not depend on it.
 
     Returns:
         [n, n], symmetric, zero diagonal.
@@ -35,7 +37,7 @@ def jsd_matrix(
     """
     array = check_logprobs(logprobs)
     w = position_weights(weights, array.shape[1])
-    return _average(array, w, threads, tails_only=False)
+    return _sum(_divergence, array, w, threads)
 
 
 def bracket(
@@ -52,10 +54,8 @@ def bracket(
     """
     array = check_logprobs(logprobs)
     w = position_weights(weights, array.shape[1])
-    lower = _average(array, w, threads, tails_only=False)
-    upper = lower + _average(array, w, threads, tails_only=True)
-    np.fill_diagonal(upper, 0.0)
-    return lower, np.minimum(upper, LN2)
+    lower = _sum(_divergence, array, w, threads)
+    return lower, np.minimum(lower + _sum(_widening, array, w, threads), LN2)
 
 
 def example_divergences(
@@ -84,7 +84,7 @@ def example_divergences(
     divergences = np.empty((len(total), len(array), len(array)))
     for e in range(len(total)):
         chosen = np.flatnonzero(label == e)
-        divergences[e] = _average(array[:, chosen], w[chosen] / total[e], 1, tails_only=False)
+        divergences[e] = _sum(_divergence, array[:, chosen], w[chosen] / total[e], 1)
     return divergences, total
 
 
@@ -97,49 +97,40 @@ def thread_count(threads: int | None) -> int:
     return threads
 
 
-def in_threads(work: Callable[[int, int], None], threads: int) -> None:
-    """Run work(first, step) for first = 0 ... threads - 1 at the same time; errors are raised here."""
-    if threads == 1:
-        work(0, 1)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(work, first, threads) for first in range(threads)]:
-            done.result()
+def _divergence(halves: FloatArray) -> FloatArray:
+    return jsd_kernel.pair_divergences(halves.reshape(len(halves), -1))
 
 
-def _average(array: npt.NDArray[np.floating], w: FloatArray, threads: int | None, tails_only: bool) -> FloatArray:
-    """Weighted mean over positions of JSD, or of the widest addition that the tails allow."""
-    from taskpgm_ray.affinity import jsd_kernel
+def _widening(halves: FloatArray) -> FloatArray:
+    """(a + b) / 2 h2(a / (a + b)) = ln 2 (a + b) / 2 - (the divergence of the tail cells alone)."""
+    tail = np.ascontiguousarray(halves[:, :, -1])
+    total = tail.sum(axis=1)
+    return np.tril(LN2 * (total[:, None] + total[None, :]), -1) - jsd_kernel.pair_divergences(tail)
 
+
+def _sum(
+    measure: Callable[[FloatArray], FloatArray],
+    array: npt.NDArray[np.floating],
+    w: FloatArray,
+    threads: int | None,
+) -> FloatArray:
+    """Sum over tiles of whole positions of measure(w * p / 2 [n, positions, K + 1]) -> [n, n], made symmetric.
+
+    Threads take whole tiles, and the tiles are added in their order: the sum does not depend on their number.
+    """
     n, positions, cells = array.shape
-    mixed, own = np.zeros((n, n)), np.zeros(n)
-    tail_total = np.zeros(n)
-    block = max(1, (positions if tails_only else jsd_kernel.TILE // (cells + 1)))
-    several = thread_count(threads)
-    for start in range(0, positions, block * 16):
-        p = with_tail(array[:, start : start + block * 16], start)
-        share = w[start : start + block * 16]
-        if tails_only:
-            p = p[:, :, -1:]
-            tail_total += p[:, :, 0] @ share
-        p *= 0.5
-        # Contiguous tiles of whole positions, so that n rows of one tile stay in the cache.
-        tiles = [
-            (np.ascontiguousarray(p[:, a : a + block].reshape(n, -1)), np.repeat(share[a : a + block], p.shape[2]))
-            for a in range(0, p.shape[1], block)
-        ]
+    size = max(1, jsd_kernel.TILE // (cells + 1))
+    half = w[:, None] / 2
 
-        def work(first: int, step: int, tiles: list[tuple[FloatArray, FloatArray]] = tiles) -> None:
-            for halves, cell_weights in tiles:
-                jsd_kernel.add_pairs(halves, cell_weights, mixed, first, step)
+    def tile(start: int) -> FloatArray:
+        part = slice(start, start + size)
+        halves = with_tail(array[:, part], start)
+        halves *= half[part]
+        return measure(np.maximum(halves, jsd_kernel.TINY, out=halves))
 
-        in_threads(work, min(several, n))
-        for halves, cell_weights in tiles:
-            jsd_kernel.add_single(halves, cell_weights, own)
-    if tails_only:
-        # (a + b) / 2 h2(a / (a + b)) = [(a + b) ln (a + b) - a ln a - b ln b] / 2, where the kernel saw (a + b) / 2.
-        values = mixed + LN2 * (tail_total[:, None] + tail_total[None, :]) / 2 - (own[:, None] + own[None, :]) / 2
-    else:
-        values = (own[:, None] + own[None, :]) / 2 - mixed
-    lower = np.tril(np.maximum(values, 0.0), -1)
-    return np.asarray(lower + lower.T)
+    total = np.zeros((n, n))
+    with ThreadPoolExecutor(thread_count(threads)) as pool:
+        for found in pool.map(tile, range(0, positions, size)):
+            total += found
+    np.maximum(total, 0.0, out=total)
+    return np.asarray(total + total.T)

@@ -1,12 +1,13 @@
-"""The compiled pairwise loop of the Jensen-Shannon divergence.
+"""The compiled pairwise loop of the Jensen-Shannon divergence (docs/mathematics.md, section 9).
 
-JSD(P, Q) = H((P + Q) / 2) - (H(P) + H(Q)) / 2 with H = -sum p ln p. With a = p / 2 the mixture is a_i + a_j, and only
-sum (a_i + a_j) ln(a_i + a_j) has to be taken over pairs. Cells come in tiles that fit in the cache; the logarithm is
-computed in registers (exponent and mantissa, then the series of atanh), because a library call would not vectorise.
+JSD(P, Q) = H((P + Q) / 2) - (H(P) + H(Q)) / 2 with H = -sum p log p. With a = p / 2 the mixture is a_i + a_j, and only
+sum (a_i + a_j) log(a_i + a_j) has to be taken over pairs. Cells come in tiles that fit in the cache; the logarithm is
+computed in registers, because a library call would not vectorise, and in base 2, where the exponent is one addition.
 """
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -14,8 +15,13 @@ from numba.extending import intrinsic
 from taskpgm_ray.mrf._compile import inlined, kernel
 from taskpgm_ray.mrf._types import FloatArray, IntArray
 
+LN2 = 0.6931471805599453
+
 TILE = 1024
 """Cells of one tile: 100 models x 1024 cells x 8 bytes is 0.8 MB."""
+
+TINY = 1e-300
+"""Stands for a cell of mass 0, whose logarithm would be infinite: x log x is then 1e-297 in the place of 0."""
 
 
 def _intrinsic(function: Any) -> Any:
@@ -43,113 +49,84 @@ def _float(typingctx: Any, x: Any) -> Any:
 
 
 @inlined
-def _xlogx(x: float) -> float:
-    """x ln x for x in [1e-300, 2]; 0 for x = 0 (x is kept away from 0 by adding 1e-300)."""
-    y = x + 1e-300
-    bits = _bits(y)
-    # Mantissa in [sqrt(1/2), sqrt(2)): shifting by the bits of sqrt(1/2) moves the exponent's boundary there.
-    shifted = bits - 0x3FE6A09E667F3BCD
-    exponent = shifted >> 52
+def _xlog2x(x: float) -> float:
+    """x log2 x for x in [TINY, 2].
+
+    x = 2^exponent m with m in [sqrt(1/2), sqrt(2)), and ln m = 2 atanh(s) with s = (m - 1) / (m + 1), |s| <= 0.172. The
+    minimax polynomial in s^2 is that of fdlibm's log (error below 2^-58), here divided by ln 2.
+    """
+    bits = _bits(x)
+    # Shifting by the bits of sqrt(1/2) moves the exponent's boundary there.
+    exponent = (bits - 0x3FE6A09E667F3BCD) >> 52
     m = _float(bits - (exponent << 52))
     s = (m - 1.0) / (m + 1.0)
     z = s * s
-    # 2 atanh(s) = 2 s (1 + z/3 + z^2/5 + ...), |s| <= 0.172: cut after z^9, the rest is below one ulp.
-    r = 1.0 / 19.0
-    r = r * z + 1.0 / 17.0
-    r = r * z + 1.0 / 15.0
-    r = r * z + 1.0 / 13.0
-    r = r * z + 1.0 / 11.0
-    r = r * z + 1.0 / 9.0
-    r = r * z + 1.0 / 7.0
-    r = r * z + 1.0 / 5.0
-    r = r * z + 1.0 / 3.0
-    log: float = 0.6931471805599453 * float(exponent) + 2.0 * s * (1.0 + z * r)
+    r = 1.479819860511658591e-01 / LN2
+    r = r * z + 1.531383769920937332e-01 / LN2
+    r = r * z + 1.818357216161805012e-01 / LN2
+    r = r * z + 2.222219843214978396e-01 / LN2
+    r = r * z + 2.857142874366239149e-01 / LN2
+    r = r * z + 3.999999999940941908e-01 / LN2
+    r = r * z + 6.666666666666735130e-01 / LN2
+    log: float = float(exponent) + s * (2.0 / LN2 + z * r)
     return x * log
 
 
+@inlined
+def _sum_xlog2x(a: FloatArray, b: FloatArray) -> float:
+    total = 0.0
+    for c in range(len(a)):
+        total += _xlog2x(a[c] + b[c])
+    return total
+
+
 @kernel
-def add_pairs(halves: FloatArray, weights: FloatArray, out: FloatArray, first: int, step: int) -> None:
-    """out[i, j] += sum over cells of weight * (a_i + a_j) ln(a_i + a_j), i > j, for rows first, first + step, ...
+def pair_divergences(halves: FloatArray) -> FloatArray:
+    """Sum over cells of the divergence of every pair -> [n, n] nats, i > j; zero on and above the diagonal.
+
+    The divergence is homogeneous of degree one: a position's weight is a factor of its cells, and any part of the
+    cells may be summed alone.
 
     Args:
-        halves: p / 2 of one tile [n, cells].
-        weights: weight of each cell [cells].
-        out: accumulator [n, n]; only the rows asked for are written.
-        first: first row.
-        step: distance of rows (the number of threads).
+        halves: weight * p / 2 of one tile [n, cells], at least TINY.
     """
-    n, cells = halves.shape
-    for i in range(first, n, step):
-        a = halves[i]
-        for j in range(i):
-            b = halves[j]
-            total = 0.0
-            for c in range(cells):
-                total += weights[c] * _xlogx(a[c] + b[c])
-            out[i, j] += total
-
-
-@kernel
-def add_single(halves: FloatArray, weights: FloatArray, out: FloatArray) -> None:
-    """out[i] += sum over cells of weight * p_i ln p_i."""
-    n, cells = halves.shape
+    n = len(halves)
+    out = np.zeros((n, n))
+    own = np.empty(n)
     for i in range(n):
-        a = halves[i]
-        total = 0.0
-        for c in range(cells):
-            total += weights[c] * _xlogx(2.0 * a[c])
-        out[i] += total
+        own[i] = _sum_xlog2x(halves[i], halves[i])
+        for j in range(i):
+            out[i, j] = LN2 * ((own[i] + own[j]) / 2 - _sum_xlog2x(halves[i], halves[j]))
+    return out
 
 
 @kernel
 def add_positions(
-    halves: FloatArray,
-    single: FloatArray,
-    weights: FloatArray,
-    bucket: IntArray,
-    unit: float,
-    out: IntArray,
-    first: int,
-    step: int,
+    halves: FloatArray, weights: FloatArray, bucket: IntArray, unit: float, out: IntArray, first: int, step: int
 ) -> None:
     """out[bucket, i, j] += round(unit * weight * JSD at the position), i > j, in whole numbers, position by position.
 
     Rounding position by position makes the sums independent of how positions are divided among calls.
 
     Args:
-        halves: p / 2 [n, positions, cells].
-        single: sum of p ln p over the cells [n, positions].
+        halves: p / 2 [n, positions, cells], at least TINY.
         weights: [positions].
         bucket: [positions].
         unit: whole numbers per nat.
-        out: accumulator [buckets, n, n].
+        out: accumulator [buckets, n, n]; only the rows asked for are written.
         first: first row.
         step: distance of rows (the number of threads).
     """
-    n, positions, cells = halves.shape
+    n, positions, _ = halves.shape
+    own = np.empty((n, positions))
+    for i in range(n):
+        for q in range(positions):
+            own[i, q] = _sum_xlog2x(halves[i, q], halves[i, q])
     for i in range(first, n, step):
         for j in range(i):
             for q in range(positions):
-                a = halves[i, q]
-                b = halves[j, q]
-                total = 0.0
-                for c in range(cells):
-                    total += _xlogx(a[c] + b[c])
-                d = max((single[i, q] + single[j, q]) / 2 - total, 0.0)
-                out[bucket[q], i, j] += round(unit * weights[q] * d)
+                d = LN2 * ((own[i, q] + own[j, q]) / 2 - _sum_xlog2x(halves[i, q], halves[j, q]))
+                out[bucket[q], i, j] += round(unit * weights[q] * max(d, 0.0))
 
 
-@kernel
-def negative_entropies(halves: FloatArray, out: FloatArray) -> None:
-    """out[i, q] = sum over cells of p ln p, from p / 2 [n, positions, cells]."""
-    n, positions, cells = halves.shape
-    for i in range(n):
-        for q in range(positions):
-            a = halves[i, q]
-            total = 0.0
-            for c in range(cells):
-                total += _xlogx(2.0 * a[c])
-            out[i, q] = total
-
-
-__all__ = ["TILE", "add_pairs", "add_positions", "add_single", "negative_entropies"]
+__all__ = ["TILE", "TINY", "add_positions", "pair_divergences"]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
+from taskpgm_ray.affinity import jsd_kernel
 from taskpgm_ray.affinity.coarse import check_logprobs, with_tail
-from taskpgm_ray.affinity.jsd import in_threads, thread_count
+from taskpgm_ray.affinity.jsd import thread_count
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.mrf._types import FloatArray, IntArray
 
@@ -28,7 +31,8 @@ def bucket_of(example: object, buckets: int) -> int:
 class JSDSums:
     """Sums of weight * JSD for every pair of models and every bucket of examples, in int64 fixed point.
 
-    Every position adds round(2^40 * weight * JSD), so the sums do not depend on the order or the grouping of positions.
+    Every position adds round(2^40 * weight * JSD), so the sums do not depend on the order or the grouping of positions
+    (between processors of different vector width the JSD of a position may differ in its last bit, and a sum by units).
     The buckets hold whole examples (chosen by the hash of the example's id) and are the units of the delete-a-group
     jackknife.
     """
@@ -78,8 +82,6 @@ class JSDSums:
         Raises:
             InputError: wrong shapes or weights, or entries that are not log-probabilities.
         """
-        from taskpgm_ray.affinity import jsd_kernel
-
         array = check_logprobs(logprobs, len(self.models))
         count = array.shape[1]
         if len(examples) != count:
@@ -89,20 +91,16 @@ class JSDSums:
             raise InputError(f"weights must be {count} numbers in [0, 1], one a position")
         known = {e: bucket_of(e, self.buckets) for e in set(examples)}
         bucket = np.array([known[e] for e in examples], dtype=np.int64)
-        step_size = max(1, 16 * jsd_kernel.TILE // (array.shape[2] + 1))
-        for start in range(0, count, step_size):
-            part = slice(start, start + step_size)
-            halves = with_tail(array[:, part], start)
-            halves *= 0.5
-            single = np.empty(halves.shape[:2])
-            jsd_kernel.negative_entropies(halves, single)
-
-            def work(
-                first: int, step: int, halves: FloatArray = halves, single: FloatArray = single, part: slice = part
-            ) -> None:
-                jsd_kernel.add_positions(halves, single, w[part], bucket[part], UNIT, self.sums, first, step)
-
-            in_threads(work, min(thread_count(threads), len(self.models)))
+        several = min(thread_count(threads), len(self.models))
+        size = max(1, 16 * jsd_kernel.TILE // (array.shape[2] + 1))
+        with ThreadPoolExecutor(several) as pool:
+            for start in range(0, count, size):
+                part = slice(start, start + size)
+                halves = with_tail(array[:, part], start)
+                halves *= 0.5
+                np.maximum(halves, jsd_kernel.TINY, out=halves)
+                rows = partial(jsd_kernel.add_positions, halves, w[part], bucket[part], UNIT, self.sums, step=several)
+                list(pool.map(rows, range(several)))
         np.add.at(self.weight, bucket, np.rint(UNIT * w).astype(np.int64))
         self.positions += count
         return self
