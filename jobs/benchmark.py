@@ -1,4 +1,4 @@
-"""Compare this package with its peers: ``python jobs/benchmark.py NAME [--json FILE]``.
+"""Compare this package with its peers: ``python jobs/benchmark.py NAME ... [--json FILE]``, one table for all names.
 
 Every NAME is one file of ``jobs/benchmarks`` with a function ``run() -> list of rows``; a row is {"what", "ours",
 "peer", "peer_name", "ratio", "target", "met"}, times in seconds. Ours and the peers run in turn in one process, and
@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(__file__).resolve().parent / "benchmarks"
 sys.path.insert(0, str(FOLDER.parent.parent))
@@ -22,21 +23,27 @@ def names() -> list[str]:
 
 
 def main() -> None:
-    """Run one benchmark, print its table, write its rows."""
+    """Run the benchmarks, print their table, write its rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=names())
+    parser.add_argument("names", nargs="+", choices=names(), metavar="NAME", help=", ".join(names()))
     parser.add_argument("--json", metavar="FILE", help="write the rows to this file")
+    parser.add_argument("--targets", action="store_true", help="show only the rows that have a target")
     arguments = parser.parse_args()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    spec = importlib.util.spec_from_file_location(arguments.name, FOLDER / f"{arguments.name}.py")
+    rows = [row for name in arguments.names for row in load(name).run()]
+    show(" ".join(arguments.names), [row for row in rows if row["target"] is not None or not arguments.targets])
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def load(name: str) -> Any:
+    """The module of one benchmark."""
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    rows = module.run()
-    show(arguments.name, rows)
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(rows, indent=2) + "\n")
+    return module
 
 
 def show(name: str, rows: list[dict[str, object]]) -> None:

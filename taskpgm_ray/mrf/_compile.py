@@ -1,11 +1,33 @@
 """One typed way to compile a kernel, so that every kernel gets the same numba options."""
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+from numba import types
+from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def fingerprint(folder: Path) -> str:
+    """Hash of all sources below a folder."""
+    sources = sorted(folder.rglob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+
+
+SOURCES = fingerprint(Path(__file__).parent) + fingerprint(Path(__file__).parents[1] / "affinity")
+
+
+def _cached(dispatcher: Any) -> Any:
+    """Let the cache of a compiled kernel end with any change of any kernel.
+
+    numba looks at the kernel's own file only, and would go on with an old version of what another file inlined into it.
+    """
+    dispatcher._cache._cache_file._source_stamp = SOURCES
+    return dispatcher
 
 
 def kernel(function: F) -> F:
@@ -13,9 +35,31 @@ def kernel(function: F) -> F:
 
     Infinities must not enter a kernel: ``fastmath`` assumes that there are none.
     """
-    return cast(F, numba.njit(cache=True, error_model="numpy", fastmath=True, nogil=True)(function))
+    return cast(F, _cached(numba.njit(cache=True, error_model="numpy", fastmath=True, nogil=True)(function)))
 
 
 def inlined(function: F) -> F:
     """Compile a small function that is inlined into kernels."""
     return cast(F, numba.njit(error_model="numpy", fastmath=True, inline="always")(function))
+
+
+def exact_kernel(function: F) -> F:
+    """Compile without reordering: for arithmetic that lives on its own rounding errors."""
+    return cast(F, _cached(numba.njit(cache=True, error_model="numpy", nogil=True)(function)))
+
+
+def exact_inlined(function: F) -> F:
+    """Compile a small function that is inlined into exact kernels."""
+    return cast(F, numba.njit(error_model="numpy", inline="always")(function))
+
+
+def _fused_multiply_add(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c with one rounding."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fma(*args)
+
+    return types.float64(types.float64, types.float64, types.float64), codegen
+
+
+fma: Any = intrinsic(_fused_multiply_add)

@@ -20,17 +20,17 @@ def affinity_matrix(S: npt.ArrayLike, name: str = "S") -> FloatArray:
         raise InputError(f"{name} must be a square matrix [n, n], got shape {matrix.shape}")
     if matrix.shape[0] == 0:
         raise InputError(f"{name} is empty: a mixture needs at least one task")
+    matrix = np.ascontiguousarray(matrix)
+    if (matrix == matrix.T).all():
+        return matrix
     difference = np.abs(matrix - matrix.T)
-    scale = float(np.abs(matrix).max())
-    if float(difference.max()) > ASYMMETRY * scale:
+    if float(difference.max()) > ASYMMETRY * float(np.abs(matrix).max()):
         i, j = np.unravel_index(int(difference.argmax()), difference.shape)
         raise InputError(
             f"{name} is not symmetric: {name}[{i}, {j}] = {matrix[i, j]:.6g}, {name}[{j}, {i}] = {matrix[j, i]:.6g}; "
             "symmetrise it first, e.g. (S + S.T) / 2 for a pointwise-mutual-information table"
         )
-    if difference.any():
-        matrix = (matrix + matrix.T) / 2
-    return np.ascontiguousarray(matrix)
+    return (matrix + matrix.T) / 2
 
 
 def balance(tau: float) -> float:

@@ -1,287 +1,187 @@
-"""The compiled loop that follows the optimum as tau moves (docs/mathematics.md, section 7).
+"""The critical line in double precision: the optimum as its linear term moves (docs/mathematics.md, section 7).
 
-Between two events the free tasks stay the same and the weights are linear in tau. An event is the first weight that
-meets a bound (the task leaves the free set) or the first reduced cost that reaches zero (the task enters). Both the
-slope of the weights and the slope of all reduced costs change by a multiple of one direction per event, so an event
-costs one product with Q, one rank-one update and one pass over the rows of S.
+Between two events the free tasks stay the same and the weights are linear in tau. At an event one task is exchanged in
+the tableau, and weights, reduced costs and their rates all change by a multiple of its column.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 
+from taskpgm_ray.mrf import tableau as tableaus
 from taskpgm_ray.mrf._compile import kernel
 from taskpgm_ray.mrf._types import FloatArray
-from taskpgm_ray.mrf.active_set import DEPENDENT, WORN, exact_border, first, room_along, slide
-from taskpgm_ray.mrf.bordered import apply_Q, combine_rows, enter, factorise, leave
-from taskpgm_ray.mrf.workspace import FREE, LOWER, UPPER, Workspace
+from taskpgm_ray.mrf.events import FREE, LIMIT, LOWER, UPPER, Status, next_event, record, statuses
+from taskpgm_ray.mrf.tableau import PANEL, Tableau
 
-DONE, MORE, FLAT, STALLED = 0, 1, 2, 3
-"""Why ``trace`` returned: reached the end, filled the buffers, all reduced costs vanish, or no progress."""
+INDEPENDENT = 1e-10
+"""Least kappa of a free task, relative to max|S|: below, double precision cannot follow the line."""
 
-DRIFT = 20.0
-"""Distance travelled (largest weight change, relative to tau) after which rounding is removed from the weights."""
+WORN = 1e-10
+"""The tableau is computed afresh when its solutions miss stationarity by more than this, relative to the gradient."""
+
+QUIET = 1e-14
+"""Rounding error of a rate, relative to the largest one."""
+
+ENDED, PAUSED, SINGULAR = 0, 1, 2
 
 
-@kernel
-def restore(W: Workspace, b: FloatArray, tau: float, k: int, c: float, sense: float, mu: FloatArray, d: FloatArray,
-            dmu: FloatArray, size: float) -> float:  # fmt: skip
-    """Recompute weights, reduced costs and both slopes from the free set, refined against S; return c.
+class SingularLineError(Exception):
+    """The free tasks became affinely dependent to double precision, or the line made no progress."""
 
-    ``sense`` is +1 when tau grows along the trace, -1 when it falls; d and dmu are per unit of |change of tau|.
+
+@dataclass
+class Line:
+    """Minimise p'Sp / 2 - tau b'p over {lower <= p <= upper, sum p = 1} as tau grows.
+
+    All arrays are over N tasks without exact duplicates.
     """
-    n = len(mu)
-    tolerance = 2e-16 * size * max(1.0, tau)
-    for attempt in range(4):
-        m = 0
-        excess = 1.0
-        for j in range(n):
-            if W.p[j] != 0.0:
-                W.rows[m] = j
-                W.v[m] = W.p[j]
-                excess -= W.p[j]
-                m += 1
-        combine_rows(W.S, W.rows, W.v, m, mu)
-        nu = 0.0
-        for j in range(n):
-            mu[j] -= tau * b[j]
-        for a in range(k):
-            nu += W.w[a] * mu[W.A[a]]
-        residual = 0.0
-        for a in range(k):
-            W.s[a] = mu[W.A[a]] - nu
-            residual = max(residual, abs(W.s[a]))
-        if (residual <= 4 * tolerance and abs(excess) <= 4e-16) or attempt == 3:
-            for j in range(n):
-                mu[j] -= nu
-            break
-        if residual > WORN * size * max(1.0, tau) and attempt == 0:
-            c = factorise(W.S, W.A, k, W.Q, W.w, c)
-        apply_Q(W.Q, W.s, k, W.x)
-        for a in range(k):
-            # No clipping: it would break the sum, and a rounding error below a bound is harmless here.
-            W.p[W.A[a]] += W.w[a] * excess - W.x[a]
 
-    # Slopes: K [d; -dnu] = [sense * b_A; 0].
-    d[:] = 0.0
-    for a in range(k):
-        W.s[a] = sense * b[W.A[a]]
-    apply_Q(W.Q, W.s, k, W.x)
-    for a in range(k):
-        d[W.A[a]] = W.x[a]
-    for attempt in range(3):
-        excess = 0.0
-        largest = 0.0
-        for a in range(k):
-            W.v[a] = d[W.A[a]]
-            excess -= W.v[a]
-            largest = max(largest, abs(W.v[a]))
-        combine_rows(W.S, W.A, W.v, k, dmu)
-        dnu = 0.0
-        for j in range(n):
-            dmu[j] -= sense * b[j]
-        for a in range(k):
-            dnu += W.w[a] * dmu[W.A[a]]
-        residual = 0.0
-        for a in range(k):
-            W.s[a] = dmu[W.A[a]] - dnu
-            residual = max(residual, abs(W.s[a]))
-        if residual <= 4e-16 * size * (1.0 + largest) or attempt == 2:
-            for j in range(n):
-                dmu[j] -= dnu
-            break
-        apply_Q(W.Q, W.s, k, W.x)
-        for a in range(k):
-            d[W.A[a]] += -W.x[a] + W.w[a] * excess
-    return c
+    S: FloatArray
+    b: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+
+    def follow(self, p: FloatArray, tau: float, end: float | None) -> tuple[FloatArray, FloatArray]:
+        """Breakpoints from the optimum p [N] at tau up to ``end`` -> (taus [m], weights [m, N]), ascending.
+
+        The first row is tau itself, the last one ``end``; without an end, the last event.
+
+        Raises:
+            SingularLineError: double precision does not suffice; ``extended`` does.
+        """
+        self.status = statuses(p, self.lower, self.upper, self.S @ p - tau * self.b)
+        self.bounds = np.where(self.status == UPPER, self.upper, self.lower)
+        self.size = max(float(np.abs(self.S).max()), float(np.abs(self.b).max()), 1e-300)
+        self.renew()
+        n = len(p)
+        self.z, self.dz = np.where(self.status == FREE, p, 0.0), np.zeros(n + 1)
+        self.z = np.append(self.z, 0.0)
+        for _ in range(3):
+            self.refine(tau)
+        taus, rows = [np.array([tau])], [self.weights()[None, :]]
+        out_tau, out_p = np.zeros(PANEL + 1), np.zeros((PANEL + 1, n))
+        moved, still = -1, 0
+        while True:
+            reason, tau, count, moved, still = follow_panel(
+                self.tableau, self.z, self.dz, self.status, self.bounds, self.lower, self.upper, tau,
+                LIMIT if end is None else end, end is None, moved, still, INDEPENDENT * self.size, out_tau, out_p,
+            )  # fmt: skip
+            taus.append(out_tau[:count].copy())
+            rows.append(out_p[:count].copy())
+            if reason == ENDED:
+                return np.concatenate(taus), np.vstack(rows)
+            if reason == SINGULAR or still > 4 * n + 100:
+                raise SingularLineError
+            tableaus.update(self.tableau)
+            if self.refine(tau) > WORN * self.size * max(1.0, tau):
+                self.renew()
+                self.refine(tau)
+                if self.refine(tau) > 1e-3 * WORN * self.size * max(1.0, tau):
+                    raise SingularLineError
+
+    def renew(self) -> None:
+        """Compute the tableau of the present free tasks from S."""
+        found = tableaus.free(self.S, np.flatnonzero(self.status == FREE), INDEPENDENT * self.size)
+        if found is None:
+            raise SingularLineError
+        self.tableau = found
+
+    def weights(self) -> FloatArray:
+        """The mixture [N]."""
+        return np.where(self.status == FREE, self.z[:-1], self.bounds)
+
+    def refine(self, tau: float) -> float:
+        """One step of iterative refinement of z and dz against S itself; returns the residual before it."""
+        free = self.status == FREE
+        point = np.vstack([self.weights(), np.where(free, self.dz[:-1], 0.0)])
+        # Two products of a matrix and a vector are faster than one with two thin columns.
+        gradient = np.vstack([point[0] @ self.S, point[1] @ self.S])
+        gradient[0] -= tau * self.b
+        gradient[1] -= self.b
+        gradient += np.array([[self.z[-1]], [self.dz[-1]]])
+        residual = np.zeros((2, len(self.z)))
+        residual[:, :-1] = np.where(free, gradient, 0.0)
+        residual[:, -1] = point.sum(axis=1) - [1.0, 0.0]
+        step = np.vstack([residual[0] @ self.tableau.T, residual[1] @ self.tableau.T])
+        self.z[:-1] = np.where(free, self.z[:-1] + step[0, :-1], gradient[0] - step[0, :-1])
+        self.dz[:-1] = np.where(free, self.dz[:-1] + step[1, :-1], gradient[1] - step[1, :-1])
+        self.z[-1] += step[0, -1]
+        self.dz[-1] += step[1, -1]
+        return float(np.abs(residual[0]).max())
 
 
 @kernel
-def drop(W: Workspace, slot: int, k: int, c: float, bound: float, mu: FloatArray, d: FloatArray,
-         dmu: FloatArray) -> float:  # fmt: skip
-    """Take the task in a slot out of the free set at its bound and bend the slopes accordingly; return c.
+def follow_panel(
+    tableau: Tableau,
+    z: FloatArray,
+    dz: FloatArray,
+    status: Status,
+    bounds: FloatArray,
+    lower: FloatArray,
+    upper: FloatArray,
+    tau: float,
+    end: float,
+    open_end: bool,
+    moved: int,
+    still: int,
+    smallest: float,
+    out_tau: FloatArray,
+    out_p: FloatArray,
+) -> tuple[int, float, int, int, int]:
+    """Follow the line until the end or until the panel is full -> (reason, tau, rows written, moved, still).
 
-    A rounding error between its weight and the bound is moved to the other free tasks along the same direction, which
-    keeps the sum and stationarity.
+    Every event writes tau and the weights into a row of out_tau [m] and out_p [m, N]. ``still`` counts events since
+    tau last grew.
     """
-    i = W.A[slot]
-    factor = -d[i] / W.Q[slot, slot]
-    shift_p = (bound - W.p[i]) / W.Q[slot, slot]
-    for a in range(k):
-        W.x[a] = W.Q[slot, a]
-    combine_rows(W.S, W.A, W.x, k, W.v)
-    shift = W.w[slot]
-    for a in range(k):
-        d[W.A[a]] += factor * W.x[a]
-        W.p[W.A[a]] += shift_p * W.x[a]
-    for j in range(len(dmu)):
-        dmu[j] += factor * (W.v[j] + shift)
-        mu[j] += shift_p * (W.v[j] + shift)
-    d[i] = 0.0
-    W.p[i] = bound
-    return c + leave(slot, W.A, k, W.Q, W.w, W.t)
-
-
-@kernel
-def record(W: Workspace, k: int, row: FloatArray) -> None:
-    """Copy the weights; those that rounding left across a bound are moved onto it along Q, which keeps optimality."""
-    row[:] = W.p
-    for _ in range(3):
-        clean = True
-        for a in range(k):
-            i = W.A[a]
-            bound = min(max(row[i], W.lower[i]), W.upper[i])
-            if abs(bound - row[i]) > 1e-17 and W.Q[a, a] > 0.0:
-                clean = False
-                shift = (bound - row[i]) / W.Q[a, a]
-                for e in range(k):
-                    row[W.A[e]] += shift * W.Q[a, e]
-                row[i] = bound
-        if clean:
-            return
-
-
-@kernel
-def trace(W: Workspace, b: FloatArray, k: int, c: float, tau: float, end: float, watch_flat: bool, mu: FloatArray,
-          d: FloatArray, dmu: FloatArray, blocked: "np.ndarray", out_tau: FloatArray, out_p: FloatArray,
-          size: float) -> tuple[int, int, float, float, int]:  # fmt: skip
-    """Follow the optimum from tau to ``end``, one event at a time, until the buffers are full.
-
-    Returns (reason, k, c, tau, count): ``count`` rows of out_tau [m] and out_p [m, n] were written, one an event.
-    """
-    n = len(mu)
-    sense = 1.0 if end > tau else -1.0
-    dependent = DEPENDENT * size
+    n = len(status)
+    c = np.empty(n + 1)
     count = 0
-    still = 0
-    drift = 0.0
-    moved = -1
-    c = restore(W, b, tau, k, c, sense, mu, d, dmu, size)
-    while count < len(out_tau) - 3:
-        if watch_flat:
-            highest = 0.0
-            for j in range(n):
-                if W.lower[j] < W.upper[j]:
-                    highest = max(highest, abs(mu[j]))
-            if highest <= 1e-12 * size * max(1.0, tau):
-                out_tau[count] = tau
-                record(W, k, out_p[count])
-                return FLAT, k, c, tau, count + 1
-        steepest = 0.0
-        for a in range(k):
-            steepest = max(steepest, abs(d[W.A[a]]))
-        quiet = 1e-15 * size * (1.0 + steepest)
-        length = abs(end - tau)
-        slot = -1
-        enters = -1
-        for a in range(k):
-            i = W.A[a]
-            if d[i] < -1e-15 * (1.0 + steepest):
-                room = max(W.p[i] - W.lower[i], 0.0) / -d[i]
-            elif d[i] > 1e-15 * (1.0 + steepest):
-                room = max(W.upper[i] - W.p[i], 0.0) / d[i]
-            else:
-                continue
-            if room < length:
-                length = room
-                slot = a
-        for j in range(n):
-            if j == moved or blocked[j]:
-                continue
-            if W.status[j] == LOWER and dmu[j] < -quiet:
-                room = max(mu[j], 0.0) / -dmu[j]
-            elif W.status[j] == UPPER and dmu[j] > quiet:
-                room = max(-mu[j], 0.0) / dmu[j]
-            else:
-                continue
-            if room < length:
-                length = room
-                enters = j
-        for a in range(k):
-            W.p[W.A[a]] += length * d[W.A[a]]
-        for j in range(n):
-            mu[j] += length * dmu[j]
-        tau += sense * length
-        drift += length * steepest
-        if slot < 0 and enters < 0:
+    while tableau.used[0] < len(tableau.pending):
+        length, j = next_event(z, dz, status, bounds, lower, upper, moved, QUIET)
+        if j < 0 or tau + length >= end:
+            if open_end:
+                return ENDED, tau, count, moved, still
+            for i in range(n + 1):
+                z[i] += (end - tau) * dz[i]
+            record(z, status, bounds, lower, upper, out_p[count])
             out_tau[count] = end
-            record(W, k, out_p[count])
-            return DONE, k, c, end, count + 1
-
-        if enters >= 0:
-            j = enters
-            sign = 1.0 if W.status[j] == LOWER else -1.0
-            mu[j] = 0.0
-            t_n, kappa, c = exact_border(W, j, k, c, size)
-            if kappa <= dependent:
-                if abs(dmu[j]) <= 1e-13 * size * (1.0 + steepest):
-                    # Redundant given the free tasks: its reduced cost stays zero until one of them leaves.
-                    blocked[j] = True
-                    continue
-                out_tau[count] = tau
-                record(W, k, out_p[count])
-                count += 1
-                theta, stop = room_along(W, k, j, sign)
-                slide(W, k, j, sign, theta, stop)
-                out_tau[count] = tau
-                record(W, k, out_p[count])
-                count += 1
-                if stop >= 0:
-                    c = drop(W, stop, k, c, W.p[W.A[stop]], mu, d, dmu)
-                    k -= 1
-                    if k == 0:
-                        c = first(W, j)
-                    else:
-                        t_n, kappa, c = exact_border(W, j, k, c, size)
-                        c += enter(j, W.A, k, W.Q, W.w, W.t, t_n, kappa)
-                        W.status[j] = FREE
-                    k += 1
-                blocked[:] = False
-                c = restore(W, b, tau, k, c, sense, mu, d, dmu, size)
-                moved = j
-                still += 1
+            return ENDED, end, count + 1, moved, still
+        still = still + 1 if length <= 1e-14 * max(1.0, tau) else 0
+        tau += length
+        for i in range(n + 1):
+            z[i] += length * dz[i]
+        tableaus.column(tableau, j, c)
+        entering = status[j] != FREE
+        pivot = abs(c[j])
+        if (entering and c[j] <= smallest) or (not entering and c[j] >= 0.0):
+            return SINGULAR, tau, count, moved, still
+        if entering:
+            goal = 0.0
+        else:
+            status[j] = LOWER if dz[j] < 0.0 else UPPER
+            goal = lower[j] if dz[j] < 0.0 else upper[j]
+        # What rounding left of the value that should have vanished moves along the same column as the rates.
+        jump, bend = (goal - z[j]) / pivot, -dz[j] / pivot
+        for i in range(n):
+            if status[i] == FREE:
+                z[i] -= jump * c[i]
+                dz[i] -= bend * c[i]
             else:
-                factor = -dmu[j] / kappa
-                for a in range(k):
-                    d[W.A[a]] -= factor * W.t[a]
-                d[j] = factor
-                for i in range(n):
-                    dmu[i] += factor * W.v[i]
-                c += enter(j, W.A, k, W.Q, W.w, W.t, t_n, kappa)
-                W.status[j] = FREE
-                k += 1
-                moved = j
+                z[i] += jump * c[i]
+                dz[i] += bend * c[i]
+        z[n] -= jump * c[n]
+        dz[n] -= bend * c[n]
+        if entering:
+            z[j] = bounds[j] + jump
+            status[j] = FREE
         else:
-            i = W.A[slot]
-            bound = W.lower[i] if d[i] < 0 else W.upper[i]
-            W.status[i] = LOWER if d[i] < 0 else UPPER
-            if length == 0.0 and count > 0 and (W.p[i] < W.lower[i] or W.p[i] > W.upper[i]):
-                # Refinement had pushed the weight across its bound: the point recorded last is not feasible.
-                count -= 1
-            c = drop(W, slot, k, c, bound, mu, d, dmu)
-            k -= 1
-            if k == 0:
-                return STALLED, k, c, tau, count
-            blocked[:] = False
-            moved = i
-
-        residual = 0.0
-        slope_residual = 0.0
-        for a in range(k):
-            residual = max(residual, abs(mu[W.A[a]]))
-            slope_residual = max(slope_residual, abs(dmu[W.A[a]]))
-        if (
-            residual > 1e-14 * size * max(1.0, tau)
-            or slope_residual > 1e-14 * size * (1.0 + steepest)
-            or drift > DRIFT * max(1.0, tau)
-        ):
-            drift = 0.0
-            c = restore(W, b, tau, k, c, sense, mu, d, dmu, size)
+            z[j] = jump
+            bounds[j] = goal
+        dz[j] = bend
+        moved = j
+        tableaus.exchange(tableau, j, c)
+        record(z, status, bounds, lower, upper, out_p[count])
         out_tau[count] = tau
-        record(W, k, out_p[count])
         count += 1
-        if length > 1e-14 * max(1.0, tau):
-            still = 0
-        else:
-            still += 1
-            if still > 4 * n + 100:
-                return STALLED, k, c, tau, count
-    return MORE, k, c, tau, count
+    return PAUSED, tau, count, moved, still

@@ -43,7 +43,7 @@ class Classes:
 def find(S: FloatArray, b: FloatArray) -> Classes:
     """Find the classes of exact duplicates of S [n, n] with utility direction b [n]."""
     n = len(S)
-    scale = float(np.abs(S).max()) or 1.0
+    scale = max(-float(S.min()), float(S.max())) or 1.0
     spread = float(np.abs(b).max()) or 1.0
     # One random projection puts duplicates side by side; only neighbours need a full comparison.
     mark = S @ np.random.default_rng(0).standard_normal(n)
@@ -70,7 +70,7 @@ def split(mass: FloatArray, classes: Classes, target: FloatArray, lower: FloatAr
     for group in classes.members():
         total = float(mass[classes.label[group[0]]])
         weights[group] = water_fill(total, target[group], lower[group], upper[group])
-    return weights
+    return np.clip(weights, lower, upper)
 
 
 def kinks(group: IntArray, target: FloatArray, lower: FloatArray, upper: FloatArray) -> FloatArray:

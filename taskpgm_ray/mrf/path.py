@@ -10,9 +10,17 @@ from taskpgm_ray.errors import InputError
 from taskpgm_ray.mrf import checks, duplicates
 from taskpgm_ray.mrf._threads import single_threaded_blas
 from taskpgm_ray.mrf._types import BoolArray, Bound, FloatArray
+from taskpgm_ray.mrf.critical_line import Line, SingularLineError
 from taskpgm_ray.mrf.energy import duality_gap
+from taskpgm_ray.mrf.optimum import optimum
 from taskpgm_ray.mrf.problem import Problem, build
 from taskpgm_ray.mrf.psd import Repair
+
+TRACED = 5e-13
+"""Largest gap of a breakpoint in double precision, in units of max(1, max|S|) * max(1, tau)."""
+
+BLOCK = 512
+"""Breakpoints that are certified together."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +28,7 @@ class MixturePath:
     """The optimal mixture as a function of tau: linear between the breakpoints, constant after the last one.
 
     Two breakpoints may share one tau where the mixture jumps between optima of equal energy (this needs an S that is
-    singular on differences of mixtures); ``at`` then returns the second.
+    singular on differences of mixtures); ``at`` then returns the second, and at tau = 1 the target.
     """
 
     tau: FloatArray
@@ -54,7 +62,12 @@ class MixturePath:
         left = right - 1
         width = self.tau[right] - self.tau[left]
         share = np.where(width > 0, (inside - self.tau[left]) / np.where(width > 0, width, 1.0), 1.0)[..., None]
-        return np.asarray((1 - share) * self.weights[left] + share * self.weights[right])
+        start, stop = self.weights[left], self.weights[right]
+        found: FloatArray = np.clip(start + share * (stop - start), np.minimum(start, stop), np.maximum(start, stop))
+        if self.problem is not None and self.problem.passes_through_centre:
+            # Where S is singular many mixtures are optimal at tau = 1; the centre is the one that ``solve`` returns.
+            found[asked == 1.0] = self.problem.centre
+        return found
 
     @cached_property
     def support(self) -> BoolArray:
@@ -136,8 +149,9 @@ def path(
 ) -> MixturePath:
     """All mixtures for tau in [tau_min, tau_max], exactly: the critical-line method (docs/mathematics.md, section 7).
 
-    About 1.2 to 2.4 breakpoints a task are usual. The whole path is practical to a few thousand tasks; above that take
-    a window [tau_min, tau_max], which costs only the events inside it, or ``grid``.
+    About 1.2 to 2.4 breakpoints a task are usual, and the whole path of 5,000 tasks is a matter of a minute. A window
+    [tau_min, tau_max] costs only the events inside it; ``grid`` gives single points. A matrix that is singular to
+    double precision is followed in double-double arithmetic, which takes some ten times longer.
 
     Args:
         S: affinities [n, n], as in ``solve``.
@@ -164,30 +178,40 @@ def path(
 
 def trace_path(problem: Problem, low: float, high: float | None) -> MixturePath:
     """``path`` for a validated problem."""
-    from taskpgm_ray.mrf.follow import breakpoints, mend
-
-    taus, masses = breakpoints(problem, low, high)
-    taus, masses = mend(problem, *_window(taus, masses, low, high))
-    taus, masses = _bend_with_classes(problem, taus, masses)
-    weights = masses if problem.classes.trivial else np.vstack([problem.expand(mass)[None] for mass in masses])
-    taus, weights = _without_repeats(taus, np.clip(weights, problem.lower, problem.upper))
+    taus, masses, gaps = _without_repeats(*breakpoints(problem, low, high))
+    if problem.classes.trivial:
+        weights = masses
+    else:
+        taus, masses = _bend_with_classes(problem, taus, masses)
+        weights = np.vstack([problem.expand(mass)[None] for mass in masses])
+        gaps, _ = certificates(problem.S, problem.b, taus, weights, problem.lower, problem.upper)
     return MixturePath(
-        tau=taus, weights=weights, gap=_gaps(problem, taus, weights), complete=high is None, repair=problem.repair,
-        problem=problem,
-    )  # fmt: skip
+        tau=taus, weights=weights, gap=gaps, complete=high is None, repair=problem.repair, problem=problem
+    )
 
 
-def _window(taus: FloatArray, masses: FloatArray, low: float, high: float | None) -> tuple[FloatArray, FloatArray]:
-    """Cut to [low, high], with points exactly at the ends."""
-    end = max(float(taus[-1]), low) if high is None else high
-    keep = (taus >= low) & (taus <= end)
-    parts_tau, parts = [taus[keep]], [masses[keep]]
-    for edge, side in ((low, 0), (end, 1)):
-        if not (taus[keep] == edge).any():
-            point = np.array([np.interp(edge, taus, column) for column in masses.T])
-            parts_tau.insert(0 if side == 0 else len(parts_tau), np.array([edge]))
-            parts.insert(0 if side == 0 else len(parts), point[None, :])
-    return np.concatenate(parts_tau), np.vstack(parts)
+def breakpoints(problem: Problem, low: float, high: float | None) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Breakpoints [m], class masses [m, N] and gaps [m] from tau = low to high (None: the last event).
+
+    Double precision where it suffices, which the certificates decide; else double-double.
+    """
+    start = optimum(problem, low).mass
+    S, b, lower, upper = problem.reduced_S, problem.reduced_b, problem.reduced_lower, problem.reduced_upper
+    if not problem.singular:
+        try:
+            taus, masses = Line(S, b, lower, upper).follow(start, low, high)
+        except SingularLineError:
+            pass
+        else:
+            gaps, between = certificates(S, b, taus, masses, lower, upper)
+            limit = TRACED * np.maximum(1.0, taus) * problem.size
+            feasible = np.abs(masses.sum(axis=1) - 1).max() <= TRACED
+            if feasible and (gaps <= limit).all() and (between <= limit[1:]).all():
+                return taus, masses, gaps
+    line = problem.extended_line()
+    line.optimum(low, start)
+    taus, masses = line.follow(low, high)
+    return taus, masses, certificates(S, b, taus, masses, lower, upper)[0]
 
 
 def _bend_with_classes(problem: Problem, taus: FloatArray, masses: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -210,20 +234,35 @@ def _bend_with_classes(problem: Problem, taus: FloatArray, masses: FloatArray) -
     more = (1 - shares) * masses[segments] + shares * masses[segments + 1]
     place = np.concatenate([np.arange(len(taus), dtype=np.float64), segments + shares[:, 0]])
     order = np.argsort(place, kind="stable")
-    return np.concatenate([taus, more_tau])[order], np.vstack([masses, more])[order]
+    return np.maximum.accumulate(np.concatenate([taus, more_tau])[order]), np.vstack([masses, more])[order]
 
 
-def _without_repeats(taus: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _without_repeats(
+    taus: FloatArray, weights: FloatArray, gaps: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Drop breakpoints that repeat their predecessor in tau and weights (zero-length steps)."""
-    same_tau = np.diff(taus) <= 1e-14 * np.maximum(1.0, taus[1:])
-    same = same_tau & (np.abs(np.diff(weights, axis=0)).max(axis=1, initial=0.0) <= 1e-13)
-    keep = np.concatenate([[True], ~same])
-    return taus[keep], weights[keep]
+    still = np.flatnonzero(np.diff(taus) <= 1e-14 * np.maximum(1.0, taus[1:])) + 1
+    same = still[np.abs(weights[still] - weights[still - 1]).max(axis=1, initial=0.0) <= 1e-13]
+    keep = np.ones(len(taus), dtype=bool)
+    keep[same] = False
+    return (taus, weights, gaps) if keep.all() else (taus[keep], weights[keep], gaps[keep])
 
 
-def _gaps(problem: Problem, taus: FloatArray, weights: FloatArray) -> FloatArray:
-    g = weights @ problem.S - taus[:, None] * problem.b
-    if problem.bounded:
-        return np.array([duality_gap(row, p, problem.lower, problem.upper) for row, p in zip(g, weights, strict=True)])
-    g -= g.min(axis=1, keepdims=True)
-    return np.asarray((g * weights).sum(axis=1))
+def certificates(
+    S: FloatArray, b: FloatArray, taus: FloatArray, weights: FloatArray, lower: FloatArray, upper: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """``energy.duality_gap`` at every breakpoint [m], and half-way between neighbours [m - 1]."""
+    at, between = np.empty(len(taus)), np.empty(len(taus) - 1)
+    for start in range(0, len(taus), BLOCK):
+        # One row more, so that the last segment of the block has both its ends.
+        p = weights[start : start + BLOCK + 1]
+        g = p @ S - taus[start : start + BLOCK + 1, None] * b
+        at[start : start + BLOCK] = _gaps(g[:BLOCK], p[:BLOCK], lower, upper)
+        between[start : start + BLOCK] = _gaps((g[1:] + g[:-1]) / 2, (p[1:] + p[:-1]) / 2, lower, upper)
+    return at, between
+
+
+def _gaps(g: FloatArray, p: FloatArray, lower: FloatArray, upper: FloatArray) -> FloatArray:
+    if (lower > 0).any() or (upper < 1).any():
+        return np.array([duality_gap(row, mixture, lower, upper) for row, mixture in zip(g, p, strict=True)])
+    return np.asarray(np.einsum("mi,mi->m", g - g.min(axis=1, keepdims=True), p))

@@ -1,13 +1,18 @@
 """The mixture problem after validation: what the solvers work on."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from taskpgm_ray.errors import InputError
+from taskpgm_ray.errors import IndefiniteAffinityError, InputError
 from taskpgm_ray.mrf import checks, duplicates, energy, psd
 from taskpgm_ray.mrf._types import Bound, FloatArray
+from taskpgm_ray.mrf.extended import ExtendedLine
+
+SINGULAR = 1e-7
+"""Least squared pivot of a Cholesky factor, relative to the diagonal, that double precision can follow a path with."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,8 @@ class Problem:
     """Affinities [n, n], symmetric, PSD on 1-perp."""
     b: FloatArray
     """Direction of the linear term [n]: E(p) = p'Sp / 2 - tau b'p."""
+    size: float
+    """The size of a gradient entry, for tolerances: max(1, |S|, |b|)."""
     lower: FloatArray
     upper: FloatArray
     utility: FloatArray | None
@@ -53,8 +60,26 @@ class Problem:
         return self.utility is None and bool(((centre >= self.lower) & (centre <= self.upper)).all())
 
     def scale(self, tau: float) -> float:
-        """The size of a gradient entry, for tolerances: max(|S|, tau |b|, max(1, tau))."""
-        return max(1.0, tau) * max(1.0, float(np.abs(self.S).max()), float(np.abs(self.b).max()))
+        """``size`` at a balance: the unit of promises about gaps."""
+        return max(1.0, tau) * self.size
+
+    @cached_property
+    def singular(self) -> bool:
+        """True when a pivot of the Cholesky factor is near rounding: the optimum need not be unique."""
+        if self.factor is None:
+            return True
+        return bool(float(np.diag(self.factor).min()) ** 2 <= SINGULAR * float(np.abs(np.diag(self.M)).max()))
+
+    def extended_line(self) -> ExtendedLine:
+        """The problem in double-double arithmetic."""
+        return ExtendedLine(
+            self.reduced_S,
+            self.reduced_b,
+            self.classes.sums(self.centre) if self.utility is None else None,
+            self.classes.sums(np.ones(self.n)),
+            self.reduced_lower,
+            self.reduced_upper,
+        )
 
     def expand(self, mass: FloatArray) -> FloatArray:
         """Weights [n] from class masses [N]."""
@@ -94,13 +119,20 @@ def build(
     repair = None
     if noise is not None:
         matrix, repair = psd.repair_within_noise(matrix, noise)
-    b = energy.direction(matrix, u, m)
-    classes = duplicates.find(matrix, np.zeros(n) if diversity_only else b)
-    reduced = matrix if classes.trivial else np.ascontiguousarray(matrix[np.ix_(classes.first, classes.first)])
-    M, offset, factor = psd.convex_form(reduced)
+    b, classes, reduced, form = _reduce(matrix, u, m, diversity_only)
+    if form is None:
+        matrix, repair = psd.nearest_conditionally_psd(matrix)
+        b, classes, reduced, form = _reduce(matrix, u, m, diversity_only)
+        if form is None:
+            raise IndefiniteAffinityError(
+                "S stays indefinite after its projection: its entries differ in size by more than double precision "
+                "holds; rescale it"
+            )
+    M, offset, factor = form
     return Problem(
         S=matrix,
         b=b,
+        size=max(1.0, float(np.abs(reduced).max()), float(np.abs(b).max())),
         lower=low,
         upper=high,
         utility=u,
@@ -116,3 +148,13 @@ def build(
         offset=offset,
         factor=factor,
     )
+
+
+def _reduce(
+    S: FloatArray, utility: FloatArray | None, target: FloatArray | None, diversity_only: bool
+) -> tuple[FloatArray, duplicates.Classes, FloatArray, tuple[FloatArray, FloatArray, FloatArray | None] | None]:
+    """Direction [n], classes of duplicates, S of the classes [N, N] and its convex form."""
+    b = energy.direction(S, utility, target)
+    classes = duplicates.find(S, np.zeros(len(S)) if diversity_only else b)
+    reduced = S if classes.trivial else np.ascontiguousarray(S[np.ix_(classes.first, classes.first)])
+    return b, classes, reduced, psd.convex_form(reduced)

@@ -12,8 +12,11 @@ import scipy.linalg
 from taskpgm_ray.errors import IndefiniteAffinityError, InputError
 from taskpgm_ray.mrf._types import FloatArray
 
+RIDGE = 1e-13
+"""A ridge of this size, relative to max|S|, changes energies by less than their certificate promises."""
+
 ROUNDING = 1e-11
-"""An eigenvalue of J S J above -ROUNDING * max|S| counts as non-negative."""
+"""An eigenvalue of J S J above -ROUNDING * max|S| counts as the rounding of a PSD matrix (of printed digits, say)."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,14 @@ def smallest_eigenvalue(S: FloatArray) -> float:
     return float(scipy.linalg.eigh(centred(S) + top / n, eigvals_only=True, subset_by_index=[0, 0])[0])
 
 
-def convex_form(S: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray | None]:
+def convex_form(S: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray | None] | None:
     """Check that S is PSD on 1-perp and give an equivalent matrix with a Cholesky factor.
 
     Returns:
         (M, offset, factor): on the simplex p'Sp / 2 = p'Mp / 2 - offset'p + constant. M is S itself and offset 0 when S
         is positive definite; else M = J S J + s 11'/n. ``factor`` is the lower Cholesky factor of M, or None when M is
-        singular to rounding.
+        singular to rounding. None instead of all three when S is indefinite by no more than the rounding of its input
+        (``repair_within_noise`` and ``nearest_conditionally_psd`` mend it).
 
     Raises:
         IndefiniteAffinityError: J S J has an eigenvalue below -1e-11 * max|S|.
@@ -75,7 +79,7 @@ def convex_form(S: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray | Non
     M = centred(S)
     M += (float(np.trace(M)) / n or scale) / n
     factor = cholesky(M)
-    if factor is None and cholesky(M + ROUNDING * scale * np.eye(n)) is None:
+    if factor is None and cholesky(M + RIDGE * scale * np.eye(n)) is None:
         lowest = smallest_eigenvalue(S)
         if lowest < -ROUNDING * scale:
             raise IndefiniteAffinityError(
@@ -84,6 +88,7 @@ def convex_form(S: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray | Non
                 "use the profile affinity for PMI. If the negative part is sampling noise, pass noise=<standard error "
                 "of an entry of S>: S is then repaired by a named projection, and the result says so"
             )
+        return None
     return M, -S.mean(axis=0), factor
 
 

@@ -86,6 +86,30 @@ def options(kind, n, rng):
 KINDS = ("plain", "upper", "box", "utility", "target")
 
 
+def direction(S, kw):
+    """b of E(p) = p'Sp / 2 - tau b'p."""
+    n = len(S)
+    return kw["utility"] / n if "utility" in kw else S @ kw.get("target", np.full(n, 1 / n))
+
+
+def centred(S):
+    """J S J, J = I - 11'/n."""
+    means = S.mean(0)
+    return S - means - means[:, None] + S.mean()
+
+
 def smallest_on_simplex(S):
-    J = np.eye(len(S)) - 1 / len(S)
-    return np.linalg.eigvalsh(J @ S @ J + 1e6 * np.abs(S).max() / len(S))[0]
+    """Smallest eigenvalue of S on differences of mixtures."""
+    return np.linalg.eigvalsh(centred(S) + 1e6 * np.abs(S).max() / len(S))[0]
+
+
+def gap(S, b, tau, p, low, high):
+    """g'p - min {g'v : low <= v <= high, 1'v = 1}, the knapsack filled task by task."""
+    g = S @ p - tau * b
+    g = g - g.min()
+    room, least = 1 - np.sum(low), g @ low
+    for j in np.argsort(g):
+        step = min(room, high[j] - low[j])
+        least += step * g[j]
+        room -= step
+    return g @ p - least

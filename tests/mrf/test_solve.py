@@ -3,7 +3,7 @@ import pytest
 from families import FAMILIES, KINDS, options
 
 from taskpgm_ray.errors import IndefiniteAffinityError, InputError
-from taskpgm_ray.mrf import grid, solve
+from taskpgm_ray.mrf import grid, path, solve
 
 
 def scale(S, tau):
@@ -149,3 +149,19 @@ def test_indefinite_matrices_are_refused_or_repaired():
 def test_bad_input_says_what_is_wrong(arguments, message):
     with pytest.raises(InputError, match=message):
         solve(**arguments)
+
+
+def test_rounding_of_printed_digits_is_projected_and_said():
+    """A PSD matrix of low rank, printed with twelve digits, is indefinite by 1e-12: it is repaired, which is said."""
+    rng = np.random.default_rng(21)
+    X = rng.normal(size=(30, 4))
+    exact = X @ X.T / np.outer(np.linalg.norm(X, axis=1), np.linalg.norm(X, axis=1))
+    printed = np.round(exact, 12)
+    assert np.linalg.eigvalsh(printed)[0] < -1e-12
+    m = solve(printed, 2.0)
+    assert m.repair is not None
+    assert m.repair.lambda_min < 0
+    assert m.repair.relative_change < 1e-10
+    assert m.gap <= 2e-12
+    assert m.energy == pytest.approx(solve(exact, 2.0).energy, abs=1e-10)
+    assert path(printed).gap.max() <= 1e-10
