@@ -85,14 +85,12 @@ def _validate(options: argparse.Namespace) -> None:
 def _partly(options: argparse.Namespace) -> None:
     """The stages up to the one that the command names."""
     study = _study(options)
-    try:
+    with study.driving():
         trained = study.finetune(study.prepare())
         if options.last_stage == "score":
             study.score(*trained)
         elif options.last_stage == "affinity":
             study.affinity(*trained)
-    finally:
-        study.session.close()
 
 
 def _solve(options: argparse.Namespace) -> None:
