@@ -166,7 +166,7 @@ class LaneConfig(Section):
     idle_seconds: Annotated[float, Field(gt=0)] = 5.0
     """A lane that finds no job for so long ends and gives its resources back."""
     max_failures: Annotated[int, Field(ge=0)] = 2
-    """How often a job whose lane died is handed out again without having got further, and a lane is restarted."""
+    """How often a job whose lane died is handed out again without having got further in between."""
 
     @model_validator(mode="after")
     def _range(self) -> LaneConfig:

@@ -96,9 +96,6 @@ class FleetActor:
         """A job for a lane and the one it is likely to get after that, or ``None`` when the lane shall end."""
         lane = self.lanes[number]
         lane.started = True
-        if lane.held is not None:
-            # The lane's worker died in mid-job and Ray Train restarted it.
-            await self._return(lane, TrainingError("the training worker died"))
         if lane.leaving or not await self._wait_for_work():
             lane.leaving = True
             return None

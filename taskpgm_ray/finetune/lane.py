@@ -57,17 +57,19 @@ def run_lane(fleet: Any, lane: int, spec: LaneSpec) -> None:
         run_config=RunConfig(  # type: ignore[call-arg]
             name=f"lane-{lane}-{int(time.time() * 1000):x}",
             storage_path=spec.storage.uri if "://" in spec.storage.uri else spec.storage.path(),
-            # A node that is taken away is nobody's failure.
-            failure_config=FailureConfig(  # type: ignore[call-arg]
-                max_failures=config.max_failures, max_preemption_failures=-1
-            ),
+            # Lanes are not restarted: a restart would sit on its job until it finds resources, while other lanes idle.
+            # The fleet gives the job to whichever lane is free, and starts another lane if that is worth it.
+            failure_config=FailureConfig(max_failures=0, max_preemption_failures=0),  # type: ignore[call-arg]
             worker_runtime_env={"env_vars": thread_environment(threads)},
         ),
     ).fit()
 
 
 def lane_loop(config: dict[str, Any]) -> None:
-    """What each of a lane's Ray Train workers does: load the base model, then train job after job."""
+    """What each of a lane's Ray Train workers does: load the base model, then train job after job.
+
+    It ends when there is no work, or when its node is about to be taken away.
+    """
     import ray
     import torch
     from ray.train import get_preemption_info
@@ -85,7 +87,7 @@ def lane_loop(config: dict[str, Any]) -> None:
         lambda: get_preemption_info() is not None,
     )
     loader = Loader()
-    while (taken := workers.from_first(lambda: ray.get(fleet.take.remote(number)))) is not None:
+    while not lane.preempted() and (taken := workers.from_first(lambda: ray.get(fleet.take.remote(number)))):
         job, upcoming = taken
         try:
             data = workers.agree(lambda job=job: loader.get(job))  # type: ignore[misc]

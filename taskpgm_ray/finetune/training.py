@@ -73,7 +73,7 @@ def _train(lane: Lane, job: Job, data: JobData) -> dict[str, Any]:
             )
         except MemoryLimitError as error:
             if lane.workers.size > 1:
-                # The others wait in a collective operation that this worker never joins: only a restart frees them.
+                # The others wait in a collective operation that this worker never joins: only their end frees them.
                 raise RuntimeError(f"a worker ran out of memory; lower micro_batch_tokens: {error}") from None
             if tokens <= data.longest:
                 raise TrainingError(
