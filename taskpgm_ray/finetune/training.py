@@ -50,7 +50,12 @@ def train_job(lane: Lane, job: Job, data: JobData) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         lane.trainer.save(Path(folder))
         seconds = time.perf_counter() - started
-        cost = {"wall_seconds": round(seconds, 3), "gpu_seconds": round(seconds * _gpus(lane), 3)}
+        size = sum(file.stat().st_size for file in Path(folder).iterdir())
+        cost = {
+            "wall_seconds": round(seconds, 3),
+            "gpu_seconds": round(seconds * lane.config.gpus * lane.workers.size, 3),
+            "adapter_bytes": size,
+        }
         manifest = adapter_manifest(job, outcome | cost)
         lane.workers.from_first(lambda: _store(job, folder, manifest))
     return manifest
@@ -126,7 +131,3 @@ def _store(job: Job, folder: str, manifest: dict[str, Any]) -> None:
     job.unit.storage.upload(folder, job.unit.path)
     job.unit.finish(manifest)
     drop_checkpoint(job.unit)
-
-
-def _gpus(lane: Lane) -> float:
-    return lane.config.gpus * lane.workers.size

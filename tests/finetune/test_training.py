@@ -5,19 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from taskpgm_ray.config import LaneConfig, LoraSection, ModelConfig, load_config
+from taskpgm_ray.config import LaneConfig
 from taskpgm_ray.errors import MemoryLimitError, StorageError, TrainingError
 from taskpgm_ray.finetune.checkpoint import FILE, TrainState, load_checkpoint, save_checkpoint
 from taskpgm_ray.finetune.data import Loader, load
-from taskpgm_ray.finetune.job import Recipe, make_job
 from taskpgm_ray.finetune.lora import LoraTrainer
 from taskpgm_ray.finetune.training import Lane, train_job
 from taskpgm_ray.finetune.workers import Workers
-from taskpgm_ray.models import resolve
 from taskpgm_ray.storage import Storage, Unit
-from taskpgm_ray.tasks.prepare import Task, prepare_one, task_units
-
-LORA = LoraSection(r=4, alpha=8)
+from taskpgm_ray.tasks.prepare import Task
 
 
 class Killed(BaseException):
@@ -25,28 +21,10 @@ class Killed(BaseException):
 
 
 @pytest.fixture(scope="module")
-def made(tiny_llama, tiny_pool, tmp_path_factory):
-    """(trainer, function that makes a job of ten steps on a task in a fresh study)."""
-    root = Storage(str(tmp_path_factory.mktemp("studies")))
-    model = resolve(ModelConfig(path=str(tiny_llama), dtype="float32"), root)
-    config = load_config(
-        {
-            "study": "s",
-            "model": {"path": str(tiny_llama), "dtype": "float32", "max_length": 64},
-            "pool": {"tasks": [f"jsonl:{tiny_pool}"], "probes_per_task": 4},
-            "finetune": {"steps": 10, "batch_size": 4, "learning_rate": 0.02, "lora": LORA.model_dump()},
-        }
-    )
-    tasks = []
-    for source, unit in task_units(config, model, root / "shared"):
-        prepare_one(source, unit, config, model)
-        tasks.append(Task(source.name, unit))
-
-    def job(study, weights=None, **recipe):
-        fine = replace(Recipe.of(config.finetune, seed=0, init_seed=0, steps=10, tokens=None), **recipe)
-        return make_job("job", "adapters", weights or {"sum": 1.0}, tasks, fine, model, root / study)
-
-    return LoraTrainer(model.load(), LORA), job
+def made(tiny_jobs):
+    """(trainer, function that makes a job of ten steps on the task `sum` in a study of the given name)."""
+    model, job = tiny_jobs
+    return LoraTrainer(model.load(), job("any").recipe.lora), job
 
 
 @pytest.fixture
@@ -197,7 +175,7 @@ def test_unreadable_data_are_the_jobs_fault(made):
 
 
 def test_the_next_jobs_data_are_the_same_loaded_ahead(made):
-    job = made[1]("ahead", {"sum": 0.5, "copy": 0.5})
+    job = made[1]("ahead", "both", {"sum": 0.5, "copy": 0.5})
     loader = Loader()
     loader.prefetch(job)
     assert loader.get(job) == loader.get(job) == load(job)

@@ -20,6 +20,7 @@ import yaml
 pytestmark = pytest.mark.integration
 STEPS, INTERVAL = 240, 30
 PATIENCE = 240
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -53,17 +54,21 @@ def config(cluster, tiny_config, tmp_path_factory):
 
 
 @contextmanager
-def driver(config_file, *command, **options):
+def driver(config_file, *command):
     """``taskpgm finetune`` (or another command line) as a process; killed at the end if it still runs."""
     line = command or ("-m", "taskpgm_ray.cli", "finetune", "--config", str(config_file))
     with (config_file.parent / "driver.log").open("a") as log:
-        process = subprocess.Popen([sys.executable, *line], stdout=log, stderr=log, **options)
+        process = subprocess.Popen([sys.executable, *line], stdout=log, stderr=log, env=environment())
         try:
             yield process
         finally:
             if process.poll() is None:
                 process.kill()
             process.wait()
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def finish(process, config_file):
@@ -223,10 +228,13 @@ def every_fifth_operation_fails(log={log!r}):
     Storage._filesystem = property(flaky)
     # pyarrow.parquet asks for a real filesystem.
     import io, pyarrow.parquet as pq
-    Storage.read_table = lambda self, name, columns=None: pq.read_table(io.BytesIO(self.read_bytes(name)), columns=columns)
+    def read_table(self, name, columns=None):
+        return pq.read_table(io.BytesIO(self.read_bytes(name)), columns=columns)
+    Storage.read_table = read_table
 
 every_fifth_operation_fails()
-ray.init(address={address!r}, runtime_env={{"worker_process_setup_hook": every_fifth_operation_fails}}, log_to_driver=False)
+hook = {{"worker_process_setup_hook": every_fifth_operation_fails}}
+ray.init(address={address!r}, runtime_env=hook, log_to_driver=False)
 from taskpgm_ray.cli import main
 sys.exit(main(["finetune", "--config", {config!r}]))
 """
@@ -249,7 +257,7 @@ def test_a_second_driver_on_the_same_study_is_told(config, undisturbed):
     with driver(file) as process:
         wait_until(process, lambda: under_way(file), "a job was under way")
         line = [sys.executable, "-m", "taskpgm_ray.cli", "finetune", "--config", str(file)]
-        second = subprocess.run(line, capture_output=True, text=True, timeout=120)
+        second = subprocess.run(line, capture_output=True, text=True, timeout=120, env=environment())
         assert second.returncode == 1
         assert f"StudyBusyError: another driver (process {process.pid} on " in second.stderr
         finish(process, file)
