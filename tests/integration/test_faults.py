@@ -205,17 +205,18 @@ FLAKY = """
 import sys
 import ray
 
-def every_fifth_operation_fails(log={log!r}):
-    import os, random
+def every_eleventh_operation_fails(log={log!r}):
+    from itertools import count
     from taskpgm_ray.storage import Storage
+
+    operations = count(1)
 
     class Flaky:
         def __init__(self, real):
             self.real = real
-            self.random = random.Random(os.getpid())
 
         def __getattr__(self, name):
-            if name not in ("type_name", "normalize_path") and self.random.random() < 0.2:
+            if name not in ("type_name", "normalize_path") and next(operations) % 11 == 0:
                 with open(log, "a") as file:
                     file.write(name + "\\n")
                 raise OSError("injected: slow down")
@@ -232,8 +233,8 @@ def every_fifth_operation_fails(log={log!r}):
         return pq.read_table(io.BytesIO(self.read_bytes(name)), columns=columns)
     Storage.read_table = read_table
 
-every_fifth_operation_fails()
-hook = {{"worker_process_setup_hook": every_fifth_operation_fails}}
+every_eleventh_operation_fails()
+hook = {{"worker_process_setup_hook": every_eleventh_operation_fails}}
 ray.init(address={address!r}, runtime_env=hook, log_to_driver=False)
 from taskpgm_ray.cli import main
 sys.exit(main(["finetune", "--config", {config!r}]))

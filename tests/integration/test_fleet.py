@@ -115,7 +115,7 @@ def test_lanes_that_wait_for_room_are_cancelled_when_no_job_is_left(fleet, tiny_
 
     lanes = fleet(max=4, idle_seconds=1)
     references = [lanes.submit(tiny_jobs[1]("surplus", task)) for task in TASKS]
-    assert lanes.status()["pending"] == 4
+    wait_until(lambda: lanes.status()["pending"] == 4, "the lanes were not asked for")
     ray.get(references)
     wait_until(lambda: lanes.status()["lanes"] + lanes.status()["pending"] == 0, "lanes are left")
     wait_until(lambda: ray.available_resources().get("CPU", 0.0) == 2.0, "CPUs are still held")

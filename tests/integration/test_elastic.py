@@ -1,0 +1,118 @@
+"""Ray's own autoscaler on one machine: nodes come while jobs wait, and go when none is left."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from .test_study import free_ports
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).parents[2]
+HEAD_ID = "f" * 51 + "00000"
+PATIENCE = 240
+
+
+@pytest.fixture(scope="module")
+def autoscaling(tmp_path_factory):
+    """(address, environment) of a head without CPUs; up to two workers of one CPU come on demand."""
+    folder = tmp_path_factory.mktemp("autoscaling")
+    (folder / "token").write_text("0123456789abcdef" * 4)
+    (folder / "cluster.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "cluster_name": "elastic",
+                "max_workers": 2,
+                "idle_timeout_minutes": 0.1,
+                "provider": {"type": "fake_multinode", "head_node_id": HEAD_ID, "disable_node_updaters": True},
+                "auth": {"ssh_user": "root"},
+                "head_node_type": "head",
+                "available_node_types": {
+                    "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+                    "worker": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
+                },
+            }
+        )
+    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
+        "RAY_FAKE_CLUSTER": "1",
+        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+    }
+    (port,) = free_ports(1)
+    start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}", "--num-cpus=0"]
+    options = ["--include-dashboard=false", "--disable-usage-stats", f"--autoscaling-config={folder}/cluster.yaml"]
+    with (folder / "head.log").open("w") as log:
+        head = subprocess.Popen([*start, *options], env=environment, stdout=log, stderr=log)
+        try:
+            address = f"127.0.0.1:{port}"
+            wait_until(lambda: "Ray runtime started" in (folder / "head.log").read_text(), head, "the head")
+            driver = {key: value for key, value in environment.items() if not key.startswith("RAY_OVERRIDE")}
+            yield address, driver
+        finally:
+            ours = psutil.Process(head.pid).children(recursive=True)
+            head.terminate()
+            head.wait(60)
+            for process in psutil.wait_procs(ours, 20)[1]:
+                process.kill()
+
+
+def wait_until(condition, process, what):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert process.poll() is None, f"the process ended before {what}"
+        assert time.monotonic() < deadline, f"waited {PATIENCE} s for {what}"
+        time.sleep(0.2)
+
+
+def workers(address) -> int:
+    """Nodes of this cluster beside its head: each has a raylet."""
+    port = address.rpartition(":")[2]
+    lines = (process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"]))
+    raylets = [line for line in lines if line and line[0].endswith("/raylet") and any(f":{port}" in a for a in line)]
+    return len(raylets) - 1
+
+
+def test_from_no_worker_to_all_and_back(autoscaling, tiny_config, tmp_path):
+    address, environment = autoscaling
+    assert workers(address) == 0
+    lanes = {"max": 8, "cpus": 1, "threads": 1, "idle_seconds": 2}
+    finetune = {"steps": 200, "batch_size": 4, "learning_rate": 0.005, "lora": {"r": 4, "alpha": 8}, "lanes": lanes}
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(tiny_config(tmp_path, "elastic", finetune=finetune, cluster={"address": address})))
+    log = tmp_path / "driver.log"
+    with log.open("w") as stream:
+        driver = subprocess.Popen(
+            [sys.executable, "-m", "taskpgm_ray.cli", "finetune", "--config", str(file)],
+            env=environment,
+            stdout=stream,
+            stderr=stream,
+        )
+        try:
+            most = 0
+            deadline = time.monotonic() + PATIENCE
+            while driver.poll() is None:
+                most = max(most, workers(address))
+                assert time.monotonic() < deadline, log.read_text()[-3000:]
+                time.sleep(0.2)
+        finally:
+            driver.kill()
+            driver.wait()
+    assert driver.returncode == 0, log.read_text()[-3000:]
+    assert most == 2
+    manifests = [json.loads(m.read_text()) for m in (tmp_path / "elastic" / "adapters").glob("*/manifest.json")]
+    assert sorted(m["name"] for m in manifests) == ["copy", "parity", "reverse", "sum"]
+    deadline = time.monotonic() + PATIENCE
+    while workers(address):
+        assert time.monotonic() < deadline, "idle nodes were not removed"
+        time.sleep(0.5)
