@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -10,8 +11,6 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-
-from .test_study import free_ports
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
@@ -24,22 +23,25 @@ def autoscaling(tmp_path_factory):
     """(address, environment) of a head without CPUs; up to two workers of one CPU come on demand."""
     folder = tmp_path_factory.mktemp("autoscaling")
     (folder / "token").write_text("0123456789abcdef" * 4)
-    (folder / "cluster.yaml").write_text(
-        yaml.safe_dump(
-            {
-                "cluster_name": "elastic",
-                "max_workers": 2,
-                "idle_timeout_minutes": 0.1,
-                "provider": {"type": "fake_multinode", "head_node_id": HEAD_ID, "disable_node_updaters": True},
-                "auth": {"ssh_user": "root"},
-                "head_node_type": "head",
-                "available_node_types": {
-                    "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
-                    "worker": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
-                },
-            }
-        )
-    )
+    nothing = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
+    cluster = {
+        "cluster_name": "elastic",
+        "max_workers": 2,
+        "upscaling_speed": 1.0,
+        "idle_timeout_minutes": 0.1,
+        "provider": {"type": "fake_multinode", "head_node_id": HEAD_ID, "disable_node_updaters": True},
+        "auth": {"ssh_user": "root"},
+        "head_node_type": "head",
+        "available_node_types": {
+            "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            "worker": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
+        },
+        "file_mounts": {},
+        "file_mounts_sync_continuously": False,
+        "cluster_synced_files": [],
+        **{f"{what}_commands": [] for what in nothing},
+    }
+    (folder / "cluster.yaml").write_text(yaml.safe_dump(cluster))
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -49,7 +51,10 @@ def autoscaling(tmp_path_factory):
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
     }
-    (port,) = free_ports(1)
+    # Ray's fake nodes look for their head at this port and no other.
+    port = 6379
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0, f"port {port} is taken by another cluster"
     start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}", "--num-cpus=0"]
     options = ["--include-dashboard=false", "--disable-usage-stats", f"--autoscaling-config={folder}/cluster.yaml"]
     with (folder / "head.log").open("w") as log:
@@ -60,11 +65,11 @@ def autoscaling(tmp_path_factory):
             driver = {key: value for key, value in environment.items() if not key.startswith("RAY_OVERRIDE")}
             yield address, driver
         finally:
-            ours = psutil.Process(head.pid).children(recursive=True)
+            ours = [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]
             head.terminate()
-            head.wait(60)
             for process in psutil.wait_procs(ours, 20)[1]:
                 process.kill()
+            head.wait()
 
 
 def wait_until(condition, process, what):
