@@ -148,9 +148,9 @@ def plan_table(rows: Sequence[Work], speed: Speed, price: float | None) -> Table
             f"{row.lanes:,}",
             f"{row.seconds / 3600:,.2f}",
             f"{row.gpu_hours:,.1f}",
-            f"{row.storage_bytes / GIB:,.1f} GiB",
+            f"{row.storage_bytes / GIB:,.0f} GiB",
         ]
-        table.add_row(*cells, *([] if row.cost is None else [f"{row.cost:,.2f}"]))
+        table.add_row(*cells, *([] if row.cost is None else [f"{row.cost:,.0f}"]))
     return table
 
 
