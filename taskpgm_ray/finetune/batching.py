@@ -10,6 +10,9 @@ import numpy as np
 
 from taskpgm_ray.tasks.batches import Pair
 
+PADDING = 0.1
+"""Most of a forward pass that may be padding."""
+
 T = TypeVar("T")
 
 
@@ -42,32 +45,30 @@ def batches(
 
 
 def micro_batches(pairs: Sequence[Pair], tokens: int, workers: int = 1) -> list[list[list[Pair]]]:
-    """Cut a batch into forward passes of at most ``tokens`` tokens per worker, padding included.
+    """Cut a batch into forward passes of examples of similar length: few tokens of padding, none too large.
 
     Args:
         pairs: The examples of one batch.
-        tokens: Most rows x columns of a forward pass; an example longer than that has one to itself.
+        tokens: Most rows x columns of a forward pass per worker; an example longer than that has one to itself.
         workers: Workers that share every forward pass; all take part in the same number of passes.
 
     Returns:
         For each forward pass the examples of each worker, [passes][workers][rows]; a worker may have none.
     """
     passes: list[list[Pair]] = []
-    widest = 0
+    widest = used = 0
     for pair in sorted(pairs, key=tokens_of, reverse=True):
-        if passes and _rows(len(passes[-1]) + 1, workers) * widest <= tokens:
+        rows = len(passes[-1]) + 1 if passes else 0
+        used += tokens_of(pair)
+        fits = -(-rows // workers) * widest <= tokens and used >= (1 - PADDING) * rows * widest
+        if passes and fits:
             passes[-1].append(pair)
         else:
             passes.append([pair])
-            widest = tokens_of(pair)
+            widest = used = tokens_of(pair)
     return [[rows[rank::workers] for rank in range(workers)] for rows in passes]
 
 
 def tokens_of(pair: Pair) -> int:
     """Tokens of one example, prompt and response."""
     return len(pair[0]) + len(pair[1])
-
-
-def _rows(examples: int, workers: int) -> int:
-    """Rows of the worker that gets most of the examples."""
-    return -(-examples // workers)

@@ -193,8 +193,9 @@ def uneven(count=40):
 
 
 def test_padding_is_counted(run):
-    outcome, _ = run(replace(RECIPE, steps=1), [([5], [6]), ([5, 5, 5], [6]), ([5], [6]), ([5], [6])])
-    assert outcome["padding"] == pytest.approx(1 - 10 / 16)
+    tens, nines = ([5] * 9, [6]), ([5] * 8, [6])
+    outcome, _ = run(replace(RECIPE, steps=1), [tens, nines, tens, nines])
+    assert outcome["padding"] == pytest.approx(1 - 38 / 40)
 
 
 @pytest.mark.parametrize("tokens", [1, 16, 24])

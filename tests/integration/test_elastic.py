@@ -28,7 +28,7 @@ def autoscaling(tmp_path_factory):
         "cluster_name": "elastic",
         "max_workers": 2,
         "upscaling_speed": 1.0,
-        "idle_timeout_minutes": 0.1,
+        "idle_timeout_minutes": 0.5,
         "provider": {"type": "fake_multinode", "head_node_id": HEAD_ID, "disable_node_updaters": True},
         "auth": {"ssh_user": "root"},
         "head_node_type": "head",
