@@ -14,8 +14,9 @@ import yaml
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
-HEAD_ID = "f" * 51 + "00000"
-PATIENCE = 240
+# What Ray calls the head of its fake nodes.
+HEAD_ID, HEAD_TYPE = "f" * 51 + "00000", "ray.head.default"
+PATIENCE = 400
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +29,12 @@ def autoscaling(tmp_path_factory):
         "cluster_name": "elastic",
         "max_workers": 2,
         "upscaling_speed": 1.0,
-        "idle_timeout_minutes": 0.5,
+        "idle_timeout_minutes": 0.2,
         "provider": {"type": "fake_multinode", "head_node_id": HEAD_ID, "disable_node_updaters": True},
         "auth": {"ssh_user": "root"},
-        "head_node_type": "head",
+        "head_node_type": HEAD_TYPE,
         "available_node_types": {
-            "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            HEAD_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
             "worker": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
         },
         "file_mounts": {},
@@ -91,7 +92,7 @@ def workers(address) -> int:
 def test_from_no_worker_to_all_and_back(autoscaling, tiny_config, tmp_path):
     address, environment = autoscaling
     assert workers(address) == 0
-    lanes = {"max": 8, "cpus": 1, "threads": 1, "idle_seconds": 2}
+    lanes = {"max": 2, "cpus": 1, "threads": 1, "idle_seconds": 2}
     finetune = {"steps": 200, "batch_size": 4, "learning_rate": 0.005, "lora": {"r": 4, "alpha": 8}, "lanes": lanes}
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(tiny_config(tmp_path, "elastic", finetune=finetune, cluster={"address": address})))

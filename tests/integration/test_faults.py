@@ -19,7 +19,7 @@ import yaml
 
 pytestmark = pytest.mark.integration
 STEPS, INTERVAL = 240, 30
-PATIENCE = 240
+PATIENCE = 400
 ROOT = Path(__file__).parents[2]
 
 
