@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -21,7 +23,7 @@ PATIENCE = 400
 
 @pytest.fixture(scope="module")
 def autoscaling(tmp_path_factory):
-    """(address, environment) of a head without CPUs; up to two workers of one CPU come on demand."""
+    """(address, environment, folder) of a head without CPUs; up to two workers of one CPU come on demand."""
     folder = tmp_path_factory.mktemp("autoscaling")
     (folder / "token").write_text("0123456789abcdef" * 4)
     nothing = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
@@ -30,7 +32,12 @@ def autoscaling(tmp_path_factory):
         "max_workers": 2,
         "upscaling_speed": 1.0,
         "idle_timeout_minutes": 0.2,
-        "provider": {"type": "fake_multinode", "head_node_id": HEAD_ID, "disable_node_updaters": True},
+        "provider": {
+            "type": "fake_multinode",
+            "head_node_id": HEAD_ID,
+            "disable_node_updaters": True,
+            "use_node_id_as_ip": True,
+        },
         "auth": {"ssh_user": "root"},
         "head_node_type": HEAD_TYPE,
         "available_node_types": {
@@ -57,6 +64,9 @@ def autoscaling(tmp_path_factory):
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0, f"port {port} is taken by another cluster"
     start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}", "--num-cpus=0"]
+    # Short, since Ray makes sockets there; and in the command line of every process of this cluster.
+    scratch = tempfile.mkdtemp(prefix="ray-")
+    start.append(f"--temp-dir={scratch}")
     options = ["--include-dashboard=false", "--disable-usage-stats", f"--autoscaling-config={folder}/cluster.yaml"]
     with (folder / "head.log").open("w") as log:
         head = subprocess.Popen([*start, *options], env=environment, stdout=log, stderr=log)
@@ -64,13 +74,21 @@ def autoscaling(tmp_path_factory):
             address = f"127.0.0.1:{port}"
             wait_until(lambda: "Ray runtime started" in (folder / "head.log").read_text(), head, "the head")
             driver = {key: value for key, value in environment.items() if not key.startswith("RAY_OVERRIDE")}
-            yield address, driver
+            yield address, driver, scratch
         finally:
-            ours = [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]
+            # Daemons of fake nodes are nobody's children.
+            ours = {*psutil.Process(head.pid).children(recursive=True), *processes(scratch)}
             head.terminate()
             for process in psutil.wait_procs(ours, 20)[1]:
                 process.kill()
             head.wait()
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def processes(scratch):
+    """The processes of the cluster that works in this folder."""
+    found = psutil.process_iter(["cmdline"])
+    return [process for process in found if f"{scratch}/" in " ".join(process.info["cmdline"] or [])]
 
 
 def wait_until(condition, process, what):
@@ -81,17 +99,14 @@ def wait_until(condition, process, what):
         time.sleep(0.2)
 
 
-def workers(address) -> int:
-    """Nodes of this cluster beside its head: each has a raylet."""
-    port = address.rpartition(":")[2]
-    lines = (process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"]))
-    raylets = [line for line in lines if line and line[0].endswith("/raylet") and any(f":{port}" in a for a in line)]
-    return len(raylets) - 1
+def workers(scratch) -> int:
+    """Nodes of the cluster beside its head: each has a raylet."""
+    return sum(process.info["cmdline"][0].endswith("/raylet") for process in processes(scratch)) - 1
 
 
 def test_from_no_worker_to_all_and_back(autoscaling, tiny_config, tmp_path):
-    address, environment = autoscaling
-    assert workers(address) == 0
+    address, environment, scratch = autoscaling
+    assert workers(scratch) == 0
     lanes = {"max": 2, "cpus": 1, "threads": 1, "idle_seconds": 2}
     finetune = {"steps": 200, "batch_size": 4, "learning_rate": 0.005, "lora": {"r": 4, "alpha": 8}, "lanes": lanes}
     file = tmp_path / "study.yaml"
@@ -108,7 +123,7 @@ def test_from_no_worker_to_all_and_back(autoscaling, tiny_config, tmp_path):
             most = 0
             deadline = time.monotonic() + PATIENCE
             while driver.poll() is None:
-                most = max(most, workers(address))
+                most = max(most, workers(scratch))
                 assert time.monotonic() < deadline, log.read_text()[-3000:]
                 time.sleep(0.2)
         finally:
@@ -119,6 +134,6 @@ def test_from_no_worker_to_all_and_back(autoscaling, tiny_config, tmp_path):
     manifests = [json.loads(m.read_text()) for m in (tmp_path / "elastic" / "adapters").glob("*/manifest.json")]
     assert sorted(m["name"] for m in manifests) == ["copy", "parity", "reverse", "sum"]
     deadline = time.monotonic() + PATIENCE
-    while workers(address):
+    while workers(scratch):
         assert time.monotonic() < deadline, "idle nodes were not removed"
         time.sleep(0.5)
