@@ -40,9 +40,23 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--config", required=True, help="YAML file of the study")
         sub.add_argument("overrides", nargs="*", metavar="section.field=value", help="override config values")
         sub.set_defaults(command=command, last_stage=name)
+    _add_plan(commands)
     _add_solve(commands)
     _add_export(commands)
     return parser
+
+
+def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "lanes, hours, GPU-hours, storage and cost of the fine-tunes, before a run"
+    sub = commands.add_parser("plan", help=text, description=text)
+    sub.add_argument("--config", required=True, help="YAML file of the study")
+    sub.add_argument("--tasks", type=int, help="tasks in the pool (default: those of the config)")
+    sub.add_argument("--tokens-per-second", type=float, help="of one lane (default: as measured in the study)")
+    sub.add_argument("--example-tokens", type=float, help="mean tokens of an example (default: as measured)")
+    sub.add_argument("--adapter-mib", type=float, help="size of an adapter (default: from the model)")
+    sub.add_argument("--price", type=float, help="of a GPU per hour, or of a CPU where lanes have no GPU")
+    sub.add_argument("overrides", nargs="*", metavar="section.field=value", help="override config values")
+    sub.set_defaults(command=_plan)
 
 
 def _add_solve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -82,17 +96,28 @@ def _validate(options: argparse.Namespace) -> None:
         print(line)
 
 
+def _plan(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from taskpgm_ray.config import load_config
+    from taskpgm_ray.plan import plan, plan_table, speed_of
+    from taskpgm_ray.tasks.sources import task_sources
+
+    config = load_config(options.config, options.overrides)
+    speed = speed_of(config, options.tokens_per_second, options.example_tokens, options.adapter_mib)
+    tasks = options.tasks or len(task_sources(config.pool))
+    Console().print(plan_table(plan(config, tasks, speed, options.price), speed, options.price))
+
+
 def _partly(options: argparse.Namespace) -> None:
     """The stages up to the one that the command names."""
     study = _study(options)
-    try:
+    with study.driving():
         trained = study.finetune(study.prepare())
         if options.last_stage == "score":
             study.score(*trained)
         elif options.last_stage == "affinity":
             study.affinity(*trained)
-    finally:
-        study.session.close()
 
 
 def _solve(options: argparse.Namespace) -> None:

@@ -132,22 +132,47 @@ class LoraSection(Section):
 
 
 class LaneConfig(Section):
-    """The training lanes: each loads the base model once and takes jobs until none is left."""
+    """The training lanes: where and how jobs are trained. Nothing here changes what an adapter is.
 
+    A lane is one worker, or several that share a job; it loads the base model once and takes jobs until none is left.
+    """
+
+    min: Annotated[int, Field(ge=0)] = 0
+    """Lanes that stay up between jobs; 0 gives everything back when no job waits."""
     max: Positive = 1
     """Most lanes at one time; the actual number follows the waiting jobs and the cluster's room."""
+    workers: Positive = 1
+    """Workers of a lane, each with the resources below; they share the examples of every step."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Several workers: each holds the whole model (``ddp``), or a shard of it (``fsdp``)."""
     cpus: Annotated[float, Field(gt=0)] = 1
-    """CPUs reserved per lane."""
+    """CPUs reserved per worker."""
     gpus: Annotated[float, Field(ge=0)] = 0
-    """GPUs (or a fraction of one) reserved per lane."""
+    """GPUs (or a fraction of one) reserved per worker."""
     accelerator_type: str | None = None
     """Ray's name of the accelerator, for example ``A100``."""
+    labels: dict[str, str] = {}
+    """Labels that a worker's node must have, for example ``{"ray.io/market-type": "spot"}``."""
     threads: Positive | None = None
-    """CPU threads of a lane's process; default: the CPUs it reserves, rounded up."""
+    """CPU threads of a worker's process; default: the CPUs it reserves, rounded up."""
+    micro_batch_tokens: Positive = 2048
+    """Most tokens, padding included, in one forward pass of a worker; a batch beyond it is accumulated in parts."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: far less memory, about a third more time."""
+    checkpoint_steps: Positive | None = None
+    """Save a running job after every so many steps, whatever the clock says."""
+    checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Save a running job after so many seconds: the most that a lost node costs."""
     idle_seconds: Annotated[float, Field(gt=0)] = 5.0
     """A lane that finds no job for so long ends and gives its resources back."""
     max_failures: Annotated[int, Field(ge=0)] = 2
-    """How often a job whose lane died is handed out again, and a lane restarted."""
+    """How often a job whose lane died is handed out again without having got further in between."""
+
+    @model_validator(mode="after")
+    def _range(self) -> LaneConfig:
+        if self.min > self.max:
+            raise ValueError(f"min ({self.min}) must not exceed max ({self.max})")
+        return self
 
 
 class FinetuneConfig(Section):
@@ -159,7 +184,9 @@ class FinetuneConfig(Section):
     tokens: Positive | None = None
     """Trained tokens (prompt and response) of a single-task job; the last batch may exceed it."""
     batch_size: Positive = 8
-    """Examples per optimizer step."""
+    """Examples per optimizer step, over all workers of a lane."""
+    sort_window: Positive = 1
+    """Batches whose examples are sorted by length together: fewer, fuller forward passes, but batches less mixed."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Linear warm-up over this part of the budget, then cosine decay to a tenth of the peak."""

@@ -34,12 +34,20 @@ class StorageError(TaskPGMError):
     """An artifact cannot be read or written, or is damaged."""
 
 
+class StudyBusyError(StorageError):
+    """Another driver works on the same study, or has taken it over."""
+
+
 class ResourceError(TaskPGMError):
     """The cluster does not have, and did not get in time, what the config asks for."""
 
 
 class TrainingError(TaskPGMError):
     """A fine-tuning job failed for a reason that a retry would not remove."""
+
+
+class MemoryLimitError(TrainingError):
+    """A forward or backward pass did not fit into the memory of the device."""
 
 
 class ScoringError(TaskPGMError):

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.markup import escape
+from rich.spinner import Spinner
 
 from taskpgm_ray.cluster import root_cause
 from taskpgm_ray.storage import Storage
@@ -94,21 +96,23 @@ def collect(
     status: Callable[[], str],
     stage: Stage,
     on_error: Callable[[str, BaseException], None] | None = None,
+    view: Callable[[], RenderableType] | None = None,
 ) -> None:
     """Wait for Ray object references in whatever order they finish.
 
     Args:
         references: Reference -> name of the work.
         on_done: Called with the name and the result.
-        status: One live line for a terminal, asked for every second.
+        status: One line about what is going on, for a log.
         stage: Whose work this is; shows the line.
         on_error: Called with the name and the exception that a user can act upon; by default that is raised.
+        view: What a terminal shows live, asked for every second; by default the line.
     """
     import ray
 
     open_references, console = dict(references), stage.console
     spoken = time.monotonic()
-    with console.status("") as live:
+    with Live(console=console, transient=True) if console.is_terminal else nullcontext() as live:
         while open_references:
             ready, _ = ray.wait(list(open_references), num_returns=1, timeout=1.0)
             for reference in ready:
@@ -122,8 +126,8 @@ def collect(
                     on_error(name, root_cause(error))
                 else:
                     on_done(name, result)
-            if console.is_terminal and open_references:
-                live.update(status())
+            if live is not None and open_references:
+                live.update(view() if view is not None else Spinner("dots", status()))
             elif time.monotonic() - spoken > QUIET_SECONDS:
                 stage.note(status())
                 spoken = time.monotonic()

@@ -11,11 +11,12 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from pyarrow import fs as pafs
@@ -24,6 +25,12 @@ from pydantic import BaseModel
 from taskpgm_ray.errors import StorageError
 
 MANIFEST = "manifest.json"
+RETRY_SECONDS = (0.2, 1.0, 5.0)
+"""Pauses before an operation that failed is tried again: throttling and network faults pass by themselves."""
+LASTING = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
+"""Errors that waiting does not mend."""
+
+T = TypeVar("T")
 
 
 def fingerprint(*parts: Any) -> str:
@@ -81,31 +88,60 @@ class Storage:
 
     def exists(self, relative: str) -> bool:
         """Whether a file or folder of this name is there."""
-        return self._filesystem[0].get_file_info(self.path(relative)).type != pafs.FileType.NotFound
+        return self._kind(relative) != pafs.FileType.NotFound
 
     def read_bytes(self, relative: str) -> bytes:
         """The content of one file."""
-        try:
+
+        def read() -> bytes:
             with self._filesystem[0].open_input_stream(self.path(relative), compression=None) as stream:
                 return stream.read()
-        except FileNotFoundError:
-            raise StorageError(f"{self.uri}/{relative} is missing") from None
-        except OSError as error:
-            raise StorageError(f"{self.uri}/{relative} cannot be read: {error}") from error
+
+        return self._attempt(read, relative, "read")
 
     def write_bytes(self, relative: str, content: bytes) -> None:
         """Write one file atomically: readers see the old content, or all of the new."""
         filesystem, target = self._filesystem[0], self.path(relative)
         # Object stores publish an object when its upload completes; a local file needs the rename.
         written = f"{target}.{uuid.uuid4().hex[:8]}.partial" if self.is_local else target
-        try:
+
+        def write() -> None:
             filesystem.create_dir(target.rpartition("/")[0], recursive=True)
             with filesystem.open_output_stream(written, compression=None) as stream:
                 stream.write(content)
             if written != target:
                 filesystem.move(written, target)
-        except OSError as error:
-            raise StorageError(f"{self.uri}/{relative} cannot be written: {error}") from error
+
+        self._attempt(write, relative, "written")
+
+    def append_bytes(self, relative: str, content: bytes) -> None:
+        """Add to the end of a file; on an object store, which cannot append, the file is written anew."""
+        if not self.is_local:
+            old = self.read_bytes(relative) if self.exists(relative) else b""
+            self.write_bytes(relative, old + content)
+            return
+        self._attempt(lambda: self._append_locally(self.path(relative), content), relative, "written")
+
+    def _append_locally(self, path: str, content: bytes) -> None:
+        self._filesystem[0].create_dir(path.rpartition("/")[0], recursive=True)
+        with self._filesystem[0].open_append_stream(path, compression=None) as stream:
+            stream.write(content)
+
+    def _kind(self, relative: str) -> pafs.FileType:
+        return self._attempt(lambda: self._filesystem[0].get_file_info(self.path(relative)), relative, "read").type
+
+    def _attempt(self, operation: Callable[[], T], relative: str, what: str) -> T:
+        """Run one filesystem operation; what may pass by itself is tried again after a pause."""
+        for pause in (*RETRY_SECONDS, None):
+            try:
+                return operation()
+            except FileNotFoundError:
+                raise StorageError(f"{self.uri}/{relative} is missing") from None
+            except OSError as error:
+                if pause is None or isinstance(error, LASTING):
+                    raise StorageError(f"{self.uri}/{relative} cannot be {what}: {error}") from error
+                time.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
 
     def read_json(self, relative: str) -> Any:
         """The content of one JSON file."""
@@ -122,11 +158,12 @@ class Storage:
         """The content of one Parquet file."""
         import pyarrow.parquet as pq
 
-        try:
+        def read() -> pa.Table:
             return pq.read_table(self.path(relative), filesystem=self._filesystem[0], columns=columns)
-        except FileNotFoundError:
-            raise StorageError(f"{self.uri}/{relative} is missing") from None
-        except (pa.ArrowInvalid, OSError) as error:
+
+        try:
+            return self._attempt(read, relative, "read")
+        except pa.ArrowInvalid as error:
             raise StorageError(f"{self.uri}/{relative} is damaged: {error}; remove its folder to redo it") from error
 
     def write_table(self, relative: str, table: pa.Table) -> None:
@@ -140,12 +177,18 @@ class Storage:
     def names(self, relative: str = "") -> list[str]:
         """Sorted names of the entries of a folder; empty when there is no such folder."""
         selector = pafs.FileSelector(self.path(relative), allow_not_found=True)
-        return sorted(info.base_name for info in self._filesystem[0].get_file_info(selector))
+        listing = self._attempt(lambda: self._filesystem[0].get_file_info(selector), relative, "listed")
+        return sorted(info.base_name for info in listing)
 
     def delete(self, relative: str) -> None:
         """Remove one folder with all that is in it, if it is there."""
         if self.exists(relative):
-            self._filesystem[0].delete_dir(self.path(relative))
+            self._attempt(lambda: self._filesystem[0].delete_dir(self.path(relative)), relative, "removed")
+
+    def delete_file(self, relative: str) -> None:
+        """Remove one file, if it is there."""
+        if self.exists(relative):
+            self._attempt(lambda: self._filesystem[0].delete_file(self.path(relative)), relative, "removed")
 
     def upload(self, folder: str | Path, relative: str) -> None:
         """Copy every file of a local folder (not its subfolders) to ``relative``."""
@@ -175,10 +218,7 @@ class Storage:
         """Raise a `StorageError` now, rather than after hours of work, when nothing can be written here."""
         probe = f".writable-{uuid.uuid4().hex[:8]}"
         self.write_bytes(probe, b"")
-        try:
-            self._filesystem[0].delete_file(self.path(probe))
-        except OSError as error:
-            raise StorageError(f"{self.uri}/{probe} cannot be removed again: {error}") from error
+        self.delete_file(probe)
 
 
 @dataclass(frozen=True)

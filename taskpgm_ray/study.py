@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,7 +17,8 @@ from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.evaluation import prepare as prepare_evaluation
 from taskpgm_ray.export import mixture_document
 from taskpgm_ray.finetune.job import Job
-from taskpgm_ray.finetune.stage import finetune_pool, single_task_jobs
+from taskpgm_ray.finetune.stage import finetune_pool, single_task_jobs, skipped
+from taskpgm_ray.lease import sole_driver
 from taskpgm_ray.mixture import counts, proportional, uniform
 from taskpgm_ray.mrf import MixturePath, path, solve
 from taskpgm_ray.progress import Progress
@@ -52,6 +54,8 @@ class Study:
 
     config: StudyConfig
     console: Console = field(default_factory=Console)
+    skipped: dict[str, str] = field(default_factory=dict, init=False)
+    """Tasks that were left out because their job failed for good, and why."""
 
     def run(self) -> StudyResult:
         """All stages: prepare, fine-tune, score, affinity, search, report.
@@ -59,14 +63,26 @@ class Study:
         Raises:
             TaskPGMError: What was wrong, where, and what to do. Finished work is kept; the same call goes on from it.
         """
-        try:
-            self.storage.check_writable()
-            self.storage.write_bytes(CONFIG, self.config.to_yaml().encode())
+        with self.driving():
             jobs, tasks = self.finetune(self.prepare())
             affinity = self.affinity(jobs, tasks)
             return self.conclude(jobs, tasks, affinity)
-        finally:
-            self.session.close()
+
+    @contextmanager
+    def driving(self) -> Iterator[None]:
+        """Around the stages: this process alone drives the study, and what it started ends with the body.
+
+        Raises:
+            StorageError: The study's folder cannot be written.
+            StudyBusyError: Another driver works on this study.
+        """
+        self.storage.check_writable()
+        with sole_driver(self.storage):
+            try:
+                self.storage.write_bytes(CONFIG, self.config.to_yaml().encode())
+                yield
+            finally:
+                self.session.close()
 
     @cached_property
     def storage(self) -> Storage:
@@ -98,8 +114,9 @@ class Study:
     def finetune(self, tasks: Sequence[Task]) -> tuple[list[Job], list[Task]]:
         """One adapter for each task; tasks whose job failed for good are left out if the config says so."""
         jobs = single_task_jobs(self.config, tasks, self.model, self.storage)
-        jobs = finetune_pool(jobs, self.config, self.session, self.progress)
-        return jobs, [job.tasks[0] for job in jobs]
+        kept = finetune_pool(jobs, self.config, self.session, self.progress)
+        self.skipped = skipped(jobs, kept)
+        return kept, [job.tasks[0] for job in kept]
 
     def score(self, jobs: Sequence[Job], tasks: Sequence[Task]) -> list[ScoredSegment]:
         """Every adapter's distributions on the common probe set."""
@@ -142,6 +159,7 @@ class Study:
             chosen,
             comparisons,
             self.progress.stages(),
+            self.skipped,
         )
         self._publish(document, data)
         return StudyResult(document, affinity, mixtures, data, self.storage)

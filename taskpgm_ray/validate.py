@@ -95,7 +95,7 @@ def _check_cpus(config: StudyConfig) -> None:
     held = TRIAL_CPUS * trials if search.balances else 0.0
     whose = f"cluster.num_cpus is {have:g}" if config.cluster.num_cpus else f"this machine has {have:g}"
     for field, wanted in (
-        ("finetune.lanes.cpus", config.finetune.lanes.cpus),
+        (_lane_field(config, "cpus"), config.finetune.lanes.cpus * config.finetune.lanes.workers),
         ("scoring.engines.cpus", config.scoring.engines.cpus),
     ):
         if wanted > have:
@@ -108,8 +108,14 @@ def _check_cpus(config: StudyConfig) -> None:
             )
 
 
+def _lane_field(config: StudyConfig, resource: str) -> str:
+    """What a lane reserves, in the config's terms."""
+    return f"finetune.lanes.{resource}" + (" x workers" if config.finetune.lanes.workers > 1 else "")
+
+
 def _check_gpus(config: StudyConfig) -> None:
-    wanted = {"finetune.lanes.gpus": config.finetune.lanes.gpus, "scoring.engines.gpus": config.scoring.engines.gpus}
+    lanes, engines = config.finetune.lanes, config.scoring.engines
+    wanted = {_lane_field(config, "gpus"): lanes.gpus * lanes.workers, "scoring.engines.gpus": engines.gpus}
     if not any(wanted.values()):
         return
     have = _local_gpus()

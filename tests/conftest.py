@@ -87,3 +87,36 @@ def tiny_llama(tmp_path_factory):
     )
     LlamaForCausalLM(config).to(torch.float32).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_jobs(tiny_llama, tiny_pool, tmp_path_factory):
+    """(base model, function that makes a job of ten steps on tasks of the tiny pool, in a study of the given name)."""
+    from dataclasses import replace
+
+    from taskpgm_ray.config import load_config
+    from taskpgm_ray.finetune.job import Recipe, make_job
+    from taskpgm_ray.models import resolve
+    from taskpgm_ray.storage import Storage
+    from taskpgm_ray.tasks.prepare import Task, prepare_one, task_units
+
+    root = Storage(str(tmp_path_factory.mktemp("jobs")))
+    config = load_config(
+        {
+            "study": "jobs",
+            "model": {"path": str(tiny_llama), "dtype": "float32", "max_length": 64},
+            "pool": {"tasks": [f"jsonl:{tiny_pool}"], "probes_per_task": 4},
+            "finetune": {"steps": 10, "batch_size": 4, "learning_rate": 0.02, "lora": {"r": 4, "alpha": 8}},
+        }
+    )
+    model = resolve(config.model, root)
+    tasks = []
+    for source, unit in task_units(config, model, root / "shared"):
+        prepare_one(source, unit, config, model)
+        tasks.append(Task(source.name, unit))
+
+    def job(study, task="sum", weights=None, **recipe):
+        made = replace(Recipe.of(config.finetune, seed=0, init_seed=0, steps=10, tokens=None), **recipe)
+        return make_job(task, "adapters", weights or {task: 1.0}, tasks, made, model, root / study)
+
+    return model, job

@@ -84,6 +84,7 @@ def test_the_search_may_be_off_when_there_is_a_balance():
     [
         ({"pol": {}}, r"unknown key 'pol'; did you mean 'pool'\?"),
         ({"finetune": {"steps": 1, "batchsize": 2}}, r"unknown key 'finetune.batchsize'; did you mean 'batch_size'\?"),
+        ({"finetune": {"steps": 1, "lanes": {"min": 3, "max": 2}}}, r"finetune.lanes: min \(3\) must not exceed max"),
         ({"finetune": {"steps": 1, "lanes": {"cpu": 2}}}, r"'finetune.lanes.cpu'; did you mean 'cpus'\?"),
         ({"pool": {"tasks": [{"source": "jsonl:a", "prompts": ""}]}}, r"'pool.tasks.0.prompts'; did you mean 'prompt'"),
         ({"mixture": {"zzz": 1}}, r"unknown key 'mixture.zzz'; known here: .*beta.*lambda, tau"),

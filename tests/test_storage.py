@@ -10,6 +10,33 @@ from taskpgm_ray.errors import StorageError
 from taskpgm_ray.storage import MANIFEST, Storage, Unit, fingerprint, missing
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr("taskpgm_ray.storage.RETRY_SECONDS", (0.0, 0.0, 0.0))
+
+
+class Failing:
+    """A filesystem whose operations of the given names fail a number of times, and then work."""
+
+    type_name = "local"
+
+    def __init__(self, real, names, times, error):
+        self.real, self.names, self.left, self.error = real, names, times, error
+
+    def __getattr__(self, name):
+        if name in self.names and self.left > 0:
+            self.left -= 1
+            raise self.error
+        return getattr(self.real, name)
+
+
+def failing(storage, names, times, error=None):
+    filesystem, base = storage._filesystem
+    broken = Failing(filesystem, names, times, error or OSError("connection reset"))
+    storage._cache["fs"] = (broken, base)
+    return broken
+
+
 @pytest.fixture(params=["path", "uri"])
 def storage(request, tmp_path):
     return Storage(str(tmp_path / "root") if request.param == "path" else f"file://{tmp_path}/root")
@@ -54,25 +81,49 @@ def test_a_file_is_replaced_whole(storage):
 def test_a_write_that_fails_leaves_the_old_content(storage, monkeypatch):
     storage.write_bytes("f", b"old")
 
-    def no_move(self, source, target):
-        raise OSError("disk is gone")
-
-    class Broken:
-        type_name = "local"
-
-        def __init__(self, real):
-            self.real = real
-
-        def __getattr__(self, name):
-            return getattr(self.real, name)
-
-        move = no_move
-
-    filesystem, base = storage._filesystem
-    storage._cache["fs"] = (Broken(filesystem), base)
+    failing(storage, {"move"}, 99, OSError("disk is gone"))
     with pytest.raises(StorageError, match=r"f cannot be written: disk is gone"):
         storage.write_bytes("f", b"new")
     assert storage.read_bytes("f") == b"old"
+
+
+@pytest.mark.parametrize(
+    "operation", ["get_file_info", "open_input_stream", "create_dir", "open_output_stream", "move"]
+)
+def test_faults_that_pass_are_waited_for(storage, operation):
+    storage.write_bytes("f", b"old")
+    broken = failing(storage, {operation}, 3)
+    storage.write_bytes("f", b"new")
+    assert storage.read_bytes("f") == b"new"
+    assert storage.names() == ["f"]
+    assert broken.left == 0
+
+
+def test_faults_that_do_not_pass_end_the_attempts(storage):
+    broken = failing(storage, {"open_output_stream"}, 99)
+    with pytest.raises(StorageError, match=r"f cannot be written: connection reset"):
+        storage.write_bytes("f", b"new")
+    assert broken.left == 99 - 4
+
+
+def test_refused_access_is_not_tried_again(storage):
+    broken = failing(storage, {"open_output_stream"}, 99, PermissionError("not yours"))
+    with pytest.raises(StorageError, match=r"f cannot be written: not yours"):
+        storage.write_bytes("f", b"new")
+    assert broken.left == 98
+
+
+def test_appending(storage):
+    storage.append_bytes("a/log", b"1\n")
+    storage.append_bytes("a/log", b"2\n")
+    assert storage.read_bytes("a/log") == b"1\n2\n"
+
+
+def test_appending_where_files_can_only_be_replaced(storage, monkeypatch):
+    monkeypatch.setattr(Storage, "is_local", False)
+    storage.append_bytes("a/log", b"1\n")
+    storage.append_bytes("a/log", b"2\n")
+    assert storage.read_bytes("a/log") == b"1\n2\n"
 
 
 def test_what_is_missing_or_damaged_is_named(storage):

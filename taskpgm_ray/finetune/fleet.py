@@ -1,7 +1,8 @@
 """The fleet: a queue of jobs and as many lanes as there is work and room for.
 
-The fleet actor holds no tensor and reserves no resources. Lanes come when jobs wait and end when none does, so whoever
-else needs the machine (the scoring engines) gets it, and a cluster's autoscaler sees exactly the demand there is.
+The fleet actor holds no tensor and reserves no resources. It stays on the driver's node, which is not one that comes
+and goes. Lanes come when jobs wait and end when none does, so whoever else needs the machine (the scoring engines) gets
+it, and a cluster's autoscaler sees exactly the demand there is.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ class Fleet:
     def __init__(self, spec: LaneSpec) -> None:
         import ray
 
-        self._actor: Any = ray.remote(FleetActor).options(num_cpus=0, max_concurrency=10_000).remote(spec)
+        options = {"num_cpus": 0, "max_concurrency": 10_000, "scheduling_strategy": _here()}
+        self._actor: Any = ray.remote(FleetActor).options(**options).remote(spec)
 
     def submit(self, job: Job) -> Any:
         """Queue a job. The returned object reference becomes its manifest, or raises its error."""
         return self._actor.train.remote(job)
 
     def status(self) -> dict[str, Any]:
-        """Waiting jobs, and each lane's current job and last metrics row."""
+        """``waiting`` and ``running`` jobs (name -> last metrics row), and ``lanes`` that work and are ``pending``."""
         import ray
 
         return ray.get(self._actor.status.remote())
@@ -51,6 +53,9 @@ class _Entry:
     job: Job
     future: asyncio.Future[dict[str, Any]]
     attempts: int = 0
+    """Lanes that died over it, one after the other, without getting it further than the one before."""
+    reached: int = 0
+    """Highest step that any lane reported."""
 
 
 @dataclass
@@ -58,9 +63,14 @@ class _Lane:
     """A lane that was started and has not ended."""
 
     running: Any
+    started: bool = False
+    """Whether it has asked for a job; until then it waits for its resources, or loads the model."""
     held: _Entry | None = None
+    next: _Entry | None = None
+    """The waiting job whose data the lane loads already; it keeps a claim on it."""
     leaving: bool = False
     row: dict[str, Any] | None = None
+    """Metrics of the held job's last step."""
 
 
 class FleetActor:
@@ -70,10 +80,11 @@ class FleetActor:
         self.spec = spec
         self.waiting: list[_Entry] = []
         self.lanes: dict[int, _Lane] = {}
-        self.started = 0
+        self.created = 0
         self.stillborn = 0
         self.changed = asyncio.Condition()
         self.watchers: set[asyncio.Task[None]] = set()
+        self.closing = False
 
     async def train(self, job: Job) -> dict[str, Any]:
         """Train a job on some lane and return its manifest."""
@@ -81,72 +92,116 @@ class FleetActor:
         await self._queue(entry)
         return await entry.future
 
-    async def take(self, lane: int) -> Job | None:
-        """The next job for a lane, or ``None`` when it shall end."""
-        mine = self.lanes[lane]
-        if mine.held is not None:
-            # The lane's worker died in mid-job and Ray Train restarted it.
-            await self._return(mine, TrainingError("the training worker died"))
-        async with self.changed:
-            try:
-                await asyncio.wait_for(self.changed.wait_for(lambda: self.waiting), self.spec.config.idle_seconds)
-            except TimeoutError:
-                mine.leaving = True
-                return None
-            mine.held = self.waiting.pop(0)
+    async def take(self, number: int) -> tuple[Job, Job | None] | None:
+        """A job for a lane and the one it is likely to get after that, or ``None`` when the lane shall end."""
+        lane = self.lanes[number]
+        lane.started = True
+        if lane.leaving or not await self._wait_for_work():
+            lane.leaving = True
+            return None
+        lane.held, lane.row = self._claim(lane), None
+        lane.next = next(iter(self._unclaimed()), None)
         self.stillborn = 0
-        mine.row = None
-        return mine.held.job
+        self._trim_later()
+        return lane.held.job, None if lane.next is None else lane.next.job
 
-    async def progress(self, lane: int, row: dict[str, Any]) -> None:
+    async def progress(self, number: int, row: dict[str, Any]) -> None:
         """A lane's latest metrics row."""
-        if lane in self.lanes:
-            self.lanes[lane].row = row
+        if number in self.lanes:
+            self.lanes[number].row = row
 
-    async def finished(self, lane: int, manifest: dict[str, Any]) -> None:
+    async def finished(self, number: int, manifest: dict[str, Any]) -> None:
         """A lane stored its job's adapter."""
-        self._release(lane).future.set_result(manifest)
+        self._release(number).future.set_result(manifest)
 
-    async def failed(self, lane: int, error: TaskPGMError) -> None:
+    async def failed(self, number: int, error: TaskPGMError) -> None:
         """A lane's job failed through its own fault."""
-        entry = self._release(lane)
+        entry = self._release(number)
         entry.future.set_exception(type(error)(f"job {entry.job.name!r}: {error}"))
 
     async def status(self) -> dict[str, Any]:
         """See `Fleet.status`."""
-        running = {lane.held.job.name: lane.row for lane in self.lanes.values() if lane.held is not None}
-        return {"waiting": len(self.waiting), "running": running, "lanes": len(self.lanes)}
+        working = [lane for lane in self.lanes.values() if lane.held is not None]
+        return {
+            "waiting": len(self.waiting),
+            "running": {lane.held.job.name: lane.row for lane in working if lane.held is not None},
+            "lanes": sum(lane.started for lane in self.lanes.values()),
+            "pending": sum(not lane.started for lane in self.lanes.values()),
+        }
 
     async def close(self) -> None:
-        """Cancel every lane."""
-        import ray
-
+        """Cancel every lane and wait until they have given their resources back."""
+        self.closing = True
         self.waiting.clear()
         for lane in self.lanes.values():
-            ray.cancel(lane.running, force=False)
+            self._cancel(lane)
 
     async def _queue(self, entry: _Entry) -> None:
         async with self.changed:
             self.waiting.append(entry)
             # Longest first, so that the end is not one straggler; the sort is stable.
             self.waiting.sort(key=lambda e: -e.job.examples)
-            self.changed.notify()
+            self.changed.notify_all()
         self._staff()
+
+    async def _wait_for_work(self) -> bool:
+        """Whether a job came before the lane had been idle for too long; lanes of the minimum wait on."""
+        async with self.changed:
+            while not self.waiting:
+                try:
+                    await asyncio.wait_for(self.changed.wait(), self.spec.config.idle_seconds)
+                except TimeoutError:
+                    if not self.waiting and self._staying() > self.spec.config.min:
+                        return False
+        return True
+
+    def _claim(self, lane: _Lane) -> _Entry:
+        """Take the job that the lane has prepared for, else the longest that no other lane prepares for."""
+        mine = lane.next if lane.next in self.waiting else None
+        entry = mine or next(iter(self._unclaimed()), self.waiting[0])
+        self.waiting.remove(entry)
+        return entry
+
+    def _unclaimed(self) -> list[_Entry]:
+        claimed = [id(lane.next) for lane in self.lanes.values() if lane.next is not None]
+        return [entry for entry in self.waiting if id(entry) not in claimed]
+
+    def _staying(self) -> int:
+        return sum(not lane.leaving for lane in self.lanes.values())
 
     def _staff(self) -> None:
         """Start lanes while more jobs wait than lanes could take them, up to the configured number."""
         import ray
 
-        free = sum(1 for lane in self.lanes.values() if lane.held is None and not lane.leaving)
-        staying = sum(1 for lane in self.lanes.values() if not lane.leaving)
+        if self.closing:
+            return
+        free = sum(lane.held is None and not lane.leaving for lane in self.lanes.values())
         me = ray.get_runtime_context().current_actor
-        for _ in range(min(self.spec.config.max - staying, len(self.waiting) - free)):
-            number, self.started = self.started, self.started + 1
-            running = ray.remote(run_lane).options(num_cpus=0, max_retries=0).remote(me, number, self.spec)
-            self.lanes[number] = _Lane(running)
+        for _ in range(min(self.spec.config.max - self._staying(), len(self.waiting) - free)):
+            number, self.created = self.created, self.created + 1
+            options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": _here()}
+            self.lanes[number] = _Lane(ray.remote(run_lane).options(**options).remote(me, number, self.spec))
             watcher = asyncio.get_running_loop().create_task(self._watch(number))
             self.watchers.add(watcher)
             watcher.add_done_callback(self.watchers.discard)
+
+    def _trim_later(self) -> None:
+        if not self.waiting:
+            asyncio.get_running_loop().call_later(self.spec.config.idle_seconds, self._trim)
+
+    def _trim(self) -> None:
+        """Cancel lanes that still wait for their resources when no job is left for them."""
+        pending = [lane for lane in self.lanes.values() if not lane.started and not lane.leaving]
+        surplus = min(len(pending) - len(self.waiting), self._staying() - self.spec.config.min)
+        for lane in pending[: max(0, surplus)]:
+            self._cancel(lane)
+
+    @staticmethod
+    def _cancel(lane: _Lane) -> None:
+        import ray
+
+        lane.leaving = True
+        ray.cancel(lane.running, force=False)
 
     async def _watch(self, number: int) -> None:
         """Wait for a lane's end; give back what it held, and replace it if there is work."""
@@ -156,7 +211,7 @@ class FleetActor:
         except Exception as caught:  # whatever ended the lane, its job must go on
             error = root_cause(caught)
         lane = self.lanes.pop(number)
-        if error is not None:
+        if error is not None and not lane.leaving:
             self.stillborn += lane.held is None
             await self._return(lane, error)
             if self.stillborn > self.spec.config.max_failures:
@@ -164,11 +219,13 @@ class FleetActor:
         self._staff()
 
     async def _return(self, lane: _Lane, error: BaseException) -> None:
-        """Put a dead lane's job back, or give it up when it has cost too many lanes already."""
+        """Put a dead lane's job back, or give it up when it has cost too many lanes without getting further."""
         entry, lane.held = lane.held, None
         if entry is None:
             return
-        entry.attempts += 1
+        step = 0 if lane.row is None else lane.row["step"]
+        entry.attempts = 1 if step > entry.reached else entry.attempts + 1
+        entry.reached = max(entry.reached, step)
         if entry.attempts > self.spec.config.max_failures:
             entry.future.set_exception(
                 TrainingError(f"job {entry.job.name!r} ended {entry.attempts} lanes; the last one by: {error}")
@@ -183,9 +240,17 @@ class FleetActor:
             entry.future.set_exception(kind(f"no training lane could start: {error}"))
         self.waiting.clear()
 
-    def _release(self, lane: int) -> _Entry:
-        entry = self.lanes[lane].held
-        self.lanes[lane].held = None
+    def _release(self, number: int) -> _Entry:
+        entry = self.lanes[number].held
+        self.lanes[number].held = None
         if entry is None:
-            raise RuntimeError(f"lane {lane} reported on a job that it does not hold")
+            raise RuntimeError(f"lane {number} reported on a job that it does not hold")
         return entry
+
+
+def _here() -> Any:
+    """Scheduling on the node of the calling process, and on no other."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

@@ -20,6 +20,7 @@ class Recipe:
     steps: int | None
     tokens: int | None
     batch_size: int
+    sort_window: int
     learning_rate: float
     warmup_fraction: float
     weight_decay: float
@@ -37,6 +38,7 @@ class Recipe:
             steps=steps,
             tokens=tokens,
             batch_size=config.batch_size,
+            sort_window=config.sort_window,
             learning_rate=config.learning_rate,
             warmup_fraction=config.warmup_fraction,
             weight_decay=config.weight_decay,

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from taskpgm_ray.cluster import thread_environment, threads_of
 from taskpgm_ray.config import LaneConfig, LoraSection
 from taskpgm_ray.errors import TaskPGMError
-from taskpgm_ray.finetune.job import Job, adapter_manifest
+from taskpgm_ray.finetune.data import Loader
 from taskpgm_ray.finetune.lora import LoraTrainer
-from taskpgm_ray.finetune.stream import stream
+from taskpgm_ray.finetune.training import Lane, train_job
+from taskpgm_ray.finetune.workers import Workers
 from taskpgm_ray.models import BaseModelRef
 from taskpgm_ray.storage import Storage
-from taskpgm_ray.tasks.batches import Pair
 
-PROGRESS_SECONDS = 1.0
+PROGRESS_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -44,70 +41,65 @@ def run_lane(fleet: Any, lane: int, spec: LaneSpec) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    threads = threads_of(spec.config.cpus, spec.config.threads)
+    config = spec.config
+    threads = threads_of(config.cpus, config.threads)
+    # ray.train's V2 classes have all of these arguments; the type stubs still show their predecessors.
     TorchTrainer(
         lane_loop,
         train_loop_config={"fleet": fleet, "lane": lane, "spec": spec, "threads": threads},
-        scaling_config=ScalingConfig(
-            num_workers=1,
-            use_gpu=spec.config.gpus > 0,
-            resources_per_worker={"CPU": spec.config.cpus, "GPU": spec.config.gpus},
-            accelerator_type=spec.config.accelerator_type,
+        scaling_config=ScalingConfig(  # type: ignore[call-arg]
+            num_workers=config.workers,
+            use_gpu=config.gpus > 0,
+            resources_per_worker={"CPU": config.cpus, "GPU": config.gpus},
+            accelerator_type=config.accelerator_type,
+            label_selector=config.labels or None,
         ),
-        run_config=RunConfig(
+        run_config=RunConfig(  # type: ignore[call-arg]
             name=f"lane-{lane}-{int(time.time() * 1000):x}",
             storage_path=spec.storage.uri if "://" in spec.storage.uri else spec.storage.path(),
-            failure_config=FailureConfig(max_failures=spec.config.max_failures),
-            # ray.train's V2 class has this argument; the type stubs still show its predecessor.
-            worker_runtime_env={"env_vars": thread_environment(threads)},  # type: ignore[call-arg]
+            # Lanes are not restarted: a restart would sit on its job until it finds resources, while other lanes idle.
+            # The fleet gives the job to whichever lane is free, and starts another lane if that is worth it.
+            failure_config=FailureConfig(max_failures=0, max_preemption_failures=0),  # type: ignore[call-arg]
+            worker_runtime_env={"env_vars": thread_environment(threads)},
         ),
     ).fit()
 
 
 def lane_loop(config: dict[str, Any]) -> None:
-    """What a lane's Ray Train worker does: load the base model, then train job after job."""
+    """What each of a lane's Ray Train workers does: load the base model, then train job after job.
+
+    It ends when there is no work, or when its node is about to be taken away.
+    """
     import ray
     import torch
+    from ray.train import get_preemption_info
     from ray.train.torch import get_device
 
-    fleet, lane, spec = config["fleet"], config["lane"], config["spec"]
+    fleet, number, spec = config["fleet"], config["lane"], config["spec"]
     torch.set_num_threads(config["threads"])
-    trainer = LoraTrainer(spec.model.load(), spec.lora, str(get_device()))
-    pad_id = pad_token(spec.model.tokenizer())
-    while (job := ray.get(fleet.take.remote(lane))) is not None:
-        reporter = _Reporter(fleet, lane)
+    workers = Workers.of_this_lane(spec.config.parallel)
+    lane = Lane(
+        LoraTrainer(spec.model.load(), spec.lora, str(get_device()), workers, spec.config.gradient_checkpointing),
+        workers,
+        spec.config,
+        pad_token(spec.model.tokenizer()),
+        _Reporter(fleet, number),
+        lambda: get_preemption_info() is not None,
+    )
+    loader = Loader()
+    while not lane.preempted() and (taken := workers.from_first(lambda: ray.get(fleet.take.remote(number)))):
+        job, upcoming = taken
         try:
-            outcome = train_job(trainer, job, pad_id, reporter)
+            data = workers.agree(lambda job=job: loader.get(job))  # type: ignore[misc]
+            loader.prefetch(upcoming)
+            manifest = train_job(lane, job, data)
         except TaskPGMError as error:
             # The job's own fault, the same in every lane: recorded, and this lane goes on with the next job.
-            ray.get(fleet.failed.remote(lane, error))
+            report = fleet.failed.remote(number, error) if workers.first else None
         else:
-            ray.get(fleet.finished.remote(lane, outcome))
-
-
-def train_job(trainer: LoraTrainer, job: Job, pad_id: int, on_step: Any = lambda row: None) -> dict[str, Any]:
-    """Train one job, store its adapter, and return its manifest; a finished job is not repeated.
-
-    Raises:
-        TaskPGMError: The job itself is at fault (data, non-finite loss); see the subclasses.
-    """
-    if job.unit.done():
-        return job.unit.manifest()
-    started = time.perf_counter()
-    heldout = [pair for task in job.tasks for pair in task.examples("probe")] if len(job.tasks) == 1 else []
-    with tempfile.TemporaryDirectory() as folder:
-        outcome = trainer.run(job_examples(job), job.recipe, Path(folder), pad_id, heldout, on_step)
-        job.unit.storage.upload(folder, job.unit.path)
-    manifest = adapter_manifest(job, outcome | {"wall_seconds": round(time.perf_counter() - started, 3)})
-    job.unit.finish(manifest)
-    return manifest
-
-
-def job_examples(job: Job) -> Iterator[Pair]:
-    """The job's endless training examples, in the order that its seed decides."""
-    pools = [task.examples("train") for task in job.tasks]
-    for task, example in stream(job.weights, [len(pool) for pool in pools], job.recipe.seed):
-        yield pools[task][example]
+            report = fleet.finished.remote(number, manifest) if workers.first else None
+        if report is not None:
+            ray.get(report)
 
 
 def pad_token(tokenizer: Any) -> int:
@@ -116,7 +108,7 @@ def pad_token(tokenizer: Any) -> int:
 
 
 class _Reporter:
-    """Sends a job's step metrics to the fleet, at most once a second."""
+    """Sends a job's step metrics to the fleet, at most twice a second."""
 
     def __init__(self, fleet: Any, lane: int) -> None:
         self.fleet, self.lane, self.last = fleet, lane, 0.0

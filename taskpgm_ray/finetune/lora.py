@@ -1,30 +1,48 @@
 """LoRA fine-tuning as a plain loop: no Ray, no trainer class, one function per step of the recipe.
 
 >>> trainer = LoraTrainer(base_model, recipe.lora)                     # doctest: +SKIP
->>> outcome = trainer.run(batches, recipe, folder, pad_id=0)           # doctest: +SKIP
+>>> outcome = trainer.run(batches, recipe, pad_id=0)                   # doctest: +SKIP
+>>> trainer.save(folder)                                               # doctest: +SKIP
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from taskpgm_ray.config import LoraSection
-from taskpgm_ray.errors import ModelError, TrainingError
+from taskpgm_ray.errors import MemoryLimitError, ModelError, TrainingError
+from taskpgm_ray.finetune.batching import micro_batches, tokens_of
+from taskpgm_ray.finetune.checkpoint import TrainState
 from taskpgm_ray.finetune.job import Recipe
+from taskpgm_ray.finetune.workers import Workers, full, like
 from taskpgm_ray.tasks.batches import Pair, collate
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+MICRO_BATCH_TOKENS = 2048
+
+OnStep = Callable[[dict[str, Any], Callable[[], TrainState]], None]
 
 
 class LoraTrainer:
     """A base model with one LoRA adapter that is re-initialised for every run, so the base is loaded only once."""
 
-    def __init__(self, model: Any, lora: LoraSection, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        model: Any,
+        lora: LoraSection,
+        device: str = "cpu",
+        workers: Workers | None = None,
+        gradient_checkpointing: bool = False,
+    ) -> None:
         from peft import LoraConfig, get_peft_model
 
         modules = lora.target_modules
@@ -41,118 +59,213 @@ class LoraTrainer:
             ).to(device)
         except ValueError as error:
             raise ModelError(f"finetune.lora.target_modules={modules!r} does not fit this model: {error}") from error
+        if gradient_checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.device = device
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.workers = workers or Workers()
+        self.module = self.workers.wrap(self.model)
+        self.parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def run(
         self,
-        examples: Iterator[Pair],
+        batches: Iterator[Sequence[Pair]],
         recipe: Recipe,
-        folder: Path,
         pad_id: int,
         heldout: Sequence[Pair] = (),
-        on_step: Callable[[dict[str, Any]], None] = lambda row: None,
+        micro_batch_tokens: int = MICRO_BATCH_TOKENS,
+        resume: TrainState | None = None,
+        on_step: OnStep = lambda row, snapshot: None,
     ) -> dict[str, Any]:
-        """Train one adapter from the common initialisation and write it, with ``metrics.jsonl``, into ``folder``.
+        """Train one adapter from the common initialisation, or go on with it from a checkpoint.
 
         Args:
-            examples: Endless (prompt_ids, response_ids) in training order.
+            batches: Endless batches of (prompt_ids, response_ids), from the first step on, also when resuming.
             recipe: Budget, optimiser and seeds.
-            folder: An existing empty folder; gets a standard PEFT adapter.
             pad_id: Token id that fills short rows.
             heldout: Examples whose loss is measured before and after.
-            on_step: Called with each step's metrics row.
+            micro_batch_tokens: Most tokens of one forward pass of a worker, padding included.
+            resume: The state to go on from.
+            on_step: Called after each step with its metrics row and a function that makes a checkpoint of this moment.
 
         Returns:
-            ``steps``, ``tokens`` (trained, without padding), ``seconds``, ``loss_first``, ``loss_last`` and, with
-            held-out examples, ``heldout_loss_before`` and ``heldout_loss_after``; losses in nats per response token.
+            ``steps``, ``tokens`` (trained, without padding), ``padding`` (part of the computed tokens), ``seconds``,
+            ``loss_first``, ``loss_last`` and, with held-out examples, ``heldout_loss_before`` and
+            ``heldout_loss_after``; losses in nats per response token.
 
         Raises:
             TrainingError: The loss is not finite.
+            MemoryLimitError: A forward or backward pass did not fit into memory.
         """
         import torch
 
-        self._initialise(recipe.init_seed)
-        torch.manual_seed(recipe.seed)
-        before = self.mean_loss(heldout, pad_id)
-        optimizer = torch.optim.AdamW(self.parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        torch.manual_seed(recipe.init_seed)
+        self._initialise()
+        optimizer = torch.optim.AdamW(
+            self.parameters.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        if resume is None:
+            state = TrainState(heldout_loss_before=self.mean_loss(heldout, pad_id, micro_batch_tokens))
+        else:
+            self._restore(optimizer, resume.tensors)
+            state = replace(resume, tensors={})
         self.model.train()
-        started, tokens = time.perf_counter(), 0
-        losses: list[float] = []
-        with (folder / "metrics.jsonl").open("w", encoding="utf-8") as metrics:
-            while (progress := budget_used(recipe, len(losses), tokens)) < 1:
-                batch = collate([next(examples) for _ in range(recipe.batch_size)], pad_id, self.device)
-                rate = learning_rate(recipe, progress)
-                loss = self._step(batch, optimizer, rate, recipe.max_grad_norm)
-                tokens += batch.tokens
-                losses.append(loss)
-                row = {
-                    "step": len(losses),
-                    "loss": loss,
-                    "learning_rate": rate,
-                    "tokens": tokens,
-                    "seconds": round(time.perf_counter() - started, 3),
-                }
-                metrics.write(json.dumps(row) + "\n")
-                on_step(row)
-        seconds = time.perf_counter() - started
-        self.model.save_pretrained(str(folder), safe_serialization=True)
+        started = time.perf_counter() - state.seconds
+        upcoming = islice(batches, state.step, None)
+        while (progress := budget_used(recipe, state.step, state.tokens)) < 1:
+            # Seeded at every step, so that resuming needs no generator state.
+            torch.manual_seed(step_seed(recipe.seed, state.step, self.workers.rank))
+            rate = learning_rate(recipe, progress)
+            passes = micro_batches(next(upcoming), micro_batch_tokens, self.workers.size)
+            with memory_errors():
+                loss, tokens, computed = self._step(passes, optimizer, rate, recipe.max_grad_norm, pad_id)
+            # The first worker's clock is everyone's, so that all decide alike what follows from it.
+            (seconds,) = self.workers.sum((time.perf_counter() - started) * self.workers.first)
+            state = TrainState(
+                step=state.step + 1,
+                tokens=state.tokens + tokens,
+                computed=state.computed + computed,
+                seconds=seconds,
+                loss_first=loss if state.step == 0 else state.loss_first,
+                loss_last=loss,
+                heldout_loss_before=state.heldout_loss_before,
+            )
+            row = {
+                "step": state.step,
+                "loss": loss,
+                "learning_rate": rate,
+                "tokens": state.tokens,
+                "seconds": round(seconds, 3),
+                "progress": round(budget_used(recipe, state.step, state.tokens), 6),
+            }
+            on_step(row, lambda: replace(state, tensors=self._tensors(optimizer)))  # noqa: B023
         outcome = {
-            "steps": len(losses),
-            "tokens": tokens,
-            "seconds": round(seconds, 3),
-            "loss_first": losses[0],
-            "loss_last": losses[-1],
+            "steps": state.step,
+            "tokens": state.tokens,
+            "padding": round(1 - state.tokens / state.computed, 4),
+            "seconds": round(state.seconds, 3),
+            "loss_first": state.loss_first,
+            "loss_last": state.loss_last,
         }
         if heldout:
-            outcome |= {"heldout_loss_before": before, "heldout_loss_after": self.mean_loss(heldout, pad_id)}
+            after = self.mean_loss(heldout, pad_id, micro_batch_tokens)
+            outcome |= {"heldout_loss_before": state.heldout_loss_before, "heldout_loss_after": after}
         return outcome
 
-    def mean_loss(self, examples: Sequence[Pair], pad_id: int, rows: int = 16) -> float:
+    def save(self, folder: Path) -> None:
+        """Write the adapter as a standard PEFT folder; all workers call it, the first one writes."""
+        weights = {name: full(parameter) for name, parameter in self.parameters.items()}
+        if self.workers.first:
+            self.model.save_pretrained(str(folder), safe_serialization=True, state_dict=weights)
+
+    def mean_loss(self, examples: Sequence[Pair], pad_id: int, micro_batch_tokens: int = MICRO_BATCH_TOKENS) -> float:
         """Mean negative log-likelihood per response token, in nats, over all response tokens of ``examples``."""
         import torch
-        from torch.nn.functional import cross_entropy
 
         self.model.eval()
         total, count = 0.0, 0
-        with torch.inference_mode():
-            for start in range(0, len(examples), rows):
-                batch = collate(examples[start : start + rows], pad_id, self.device)
-                logits = batch.logits(self.model).float().flatten(0, 1)
-                total += float(cross_entropy(logits, batch.targets.flatten(), ignore_index=-100, reduction="sum"))
-                count += int((batch.targets != -100).sum())
-        return total / max(count, 1)
+        with torch.no_grad(), memory_errors():
+            for shares in micro_batches(examples, micro_batch_tokens, self.workers.size):
+                total += self._loss(shares, pad_id)[0].item()
+                count += sum(len(response) for share in shares for _, response in share)
+        return self.workers.sum(total)[0] / max(count, 1)
 
-    def _initialise(self, seed: int) -> None:
-        """Draw the adapter's initial weights anew; the same seed gives the same weights in every lane."""
+    def _initialise(self) -> None:
+        """Draw the adapter's initial weights as PEFT does; the same seed gives the same weights in every lane."""
         import torch
-        from peft.tuners.lora import LoraLayer
 
-        torch.manual_seed(seed)
-        for module in self.model.modules():
-            if isinstance(module, LoraLayer):
-                module.reset_lora_parameters("default", init_lora_weights=True)
-        for parameter in self.parameters:
+        for name, parameter in self.parameters.items():
+            weight = torch.zeros(parameter.shape)
+            if ".lora_A." in name:
+                torch.nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+            self._assign(parameter, weight)
             parameter.grad = None
 
-    def _step(self, batch: Any, optimizer: Any, rate: float, max_grad_norm: float) -> float:
+    def _restore(self, optimizer: Any, tensors: dict[str, Any]) -> None:
+        """Put a checkpoint's adapter and optimizer state in place."""
+        states: dict[int, dict[str, Any]] = {}
+        for index, (name, parameter) in enumerate(self.parameters.items()):
+            self._assign(parameter, tensors[f"adapter.{name}"])
+            mean, square = (like(tensors[f"{moment}.{name}"], parameter) for moment in ("exp_avg", "exp_avg_sq"))
+            states[index] = {"step": tensors["optimizer_step"].clone(), "exp_avg": mean, "exp_avg_sq": square}
+        optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+
+    def _tensors(self, optimizer: Any) -> dict[str, Any]:
+        """A checkpoint's tensors, see `_restore`."""
+        tensors = {}
+        for name, parameter in self.parameters.items():
+            state = optimizer.state[parameter]
+            tensors[f"adapter.{name}"] = full(parameter)
+            tensors[f"exp_avg.{name}"] = full(state["exp_avg"])
+            tensors[f"exp_avg_sq.{name}"] = full(state["exp_avg_sq"])
+            tensors["optimizer_step"] = full(state["step"])
+        return tensors
+
+    @staticmethod
+    def _assign(parameter: Any, value: Any) -> None:
         import torch
-        from torch.nn.functional import cross_entropy
+
+        with torch.no_grad():
+            parameter.copy_(like(value.to(parameter.dtype), parameter))
+
+    def _step(
+        self, passes: list[list[list[Pair]]], optimizer: Any, rate: float, max_grad_norm: float, pad_id: int
+    ) -> tuple[float, int, int]:
+        """One optimizer step over all forward passes: mean loss, tokens, tokens with padding; over all workers."""
+        import torch
 
         for group in optimizer.param_groups:
             group["lr"] = rate
-        logits = batch.logits(self.model).float().flatten(0, 1)
-        loss = cross_entropy(logits, batch.targets.flatten(), ignore_index=-100)
-        value = loss.item()
+        responses = sum(len(response) for shares in passes for share in shares for _, response in share)
+        tokens = sum(tokens_of(pair) for shares in passes for share in shares for pair in share)
+        total, computed = 0.0, 0
+        for number, shares in enumerate(passes, start=1):
+            with self.workers.accumulating(self.module, number == len(passes)):
+                loss, size = self._loss(shares, pad_id)
+                total += loss.item()
+                computed += size
+                # The workers' gradients are averaged, so each one's share counts as often as there are workers.
+                (loss * (self.workers.size / responses)).backward()
+        total, everyones = self.workers.sum(total, computed)
+        value = total / responses
         if not math.isfinite(value):
             raise TrainingError(
                 f"the loss became {value}; lower finetune.learning_rate, or look for broken examples in this task"
             )
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(self.parameters.values(), max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return value
+        return value, tokens, int(everyones)
+
+    def _loss(self, shares: list[list[Pair]], pad_id: int) -> tuple[Any, int]:
+        """Summed loss of this worker's share of one forward pass, and the tokens computed, padding included."""
+        from torch.nn.functional import cross_entropy
+
+        mine = shares[self.workers.rank]
+        # A worker without examples computes another's, and learns nothing: all must take part in the exchange.
+        batch = collate(mine or shares[0][:1], pad_id, self.device)
+        scored = (batch.targets != -100) if mine else (batch.targets != batch.targets)
+        # Only scored positions are copied to float32: the vocabulary is the largest dimension of all.
+        logits = batch.logits(self.module)[scored].float()
+        return cross_entropy(logits, batch.targets[scored], reduction="sum"), batch.input_ids.numel()
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn torch's out-of-memory errors, on GPU and CPU, into `MemoryLimitError`."""
+    import torch
+
+    try:
+        yield
+    except RuntimeError as error:
+        # The CPU's allocator has no exception class of its own.
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise MemoryLimitError(str(error).splitlines()[0]) from None
+        raise
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of the random generator of one worker in one step."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def budget_used(recipe: Recipe, steps: int, tokens: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ def assemble(
     chosen: str | None,
     comparisons: Sequence[Comparison],
     stages: Sequence[dict[str, Any]],
+    skipped: Mapping[str, str],
 ) -> ReportData:
     """Everything that the report shows, read from finished units."""
     return ReportData(
@@ -72,6 +73,7 @@ def assemble(
             for c in comparisons
         ],
         stages=list(stages),
+        skipped=dict(skipped),
         versions=library_versions() | {"base model": f"{model.source} ({model.fingerprint})"},
         verdict=sentence(comparisons, config),
     )
@@ -116,7 +118,8 @@ def _task_row(task: Task, job: Job) -> dict[str, Any]:
         "heldout_loss_before": trained["heldout_loss_before"],
         "heldout_loss_after": trained["heldout_loss_after"],
         "tokens": trained["tokens"],
-        "seconds": trained["seconds"],
+        "seconds": trained["wall_seconds"],
+        "gpu_seconds": trained["gpu_seconds"],
     }
 
 

@@ -26,8 +26,8 @@ class ReportData:
     """Name of the study."""
     tasks: list[dict[str, Any]]
     """One per task: name, source, train, probes, cut (over-long prompts that were cut), heldout_loss_before and
-    heldout_loss_after (nats per token on the task's own probes: base model, its own adapter), tokens, seconds. Every
-    value but the name may be missing or None."""
+    heldout_loss_after (nats per token on the task's own probes: base model, its own adapter), tokens, seconds,
+    gpu_seconds. Every value but the name may be missing or None."""
     divergence: np.ndarray
     """Mean Jensen-Shannon divergence in nats, float [n, n]."""
     affinity: np.ndarray
@@ -67,6 +67,8 @@ class ReportData:
     verdict, minimum_detectable, items."""
     stages: list[dict[str, Any]] = field(default_factory=list)
     """One per stage: stage, seconds, tokens, done, reused (units of work)."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Tasks that were left out of the pool because their fine-tune failed for good: name -> reason."""
     versions: dict[str, str] = field(default_factory=dict)
     """Version of each library, and of the base model."""
 

@@ -111,9 +111,22 @@ def tasks(data: ReportData) -> Section:
                 Cell(number(drop), drop, bar=bar, mark=None if learned else "bad"),
                 Cell(amount(task.get("tokens")), task.get("tokens")),
                 Cell(duration(task.get("seconds")), task.get("seconds")),
+                Cell(duration(task.get("gpu_seconds")), task.get("gpu_seconds")),
             ]
         )
-    header = ["task", "source", "train", "probes", "cut", "loss before", "loss after", "drop", "tokens", "time"]
+    header = [
+        "task",
+        "source",
+        "train",
+        "probes",
+        "cut",
+        "loss before",
+        "loss after",
+        "drop",
+        "tokens",
+        "time",
+        "GPU time",
+    ]
     lost = (
         f"The adapter did not lower the held-out loss of its own task for: {_listed(unlearned)}. What these adapters "
         "predict says little about their tasks."
@@ -127,6 +140,7 @@ def tasks(data: ReportData) -> Section:
             "beginning."
         )
         + (warning(lost) if unlearned else "")
+        + "".join(warning(f"{name} was left out of the pool: {why}") for name, why in data.skipped.items())
         + table(header, rows, "Data, held-out loss and cost of each task's adapter"),
     )
 

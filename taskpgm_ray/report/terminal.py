@@ -33,6 +33,7 @@ def summary(data: ReportData, files: dict[str, str] | None = None) -> Renderable
         parts.append(_trials(data))
     if data.verdict:
         parts.append(Text.assemble("\n", (data.verdict, "bold")))
+    parts += [Text(f"{name} was left out of the pool: {why}", style="yellow") for name, why in data.skipped.items()]
     seconds = [s["seconds"] for s in data.stages if s.get("seconds") is not None]
     if seconds:
         slowest = max((s for s in data.stages if s.get("seconds") is not None), key=lambda s: s["seconds"])

@@ -12,7 +12,7 @@ from ray.tune import Callback, CheckpointConfig, RunConfig, TuneConfig, Tuner
 from taskpgm_ray.cluster import root_cause
 from taskpgm_ray.config import SearchConfig
 from taskpgm_ray.errors import EvaluationError, TaskPGMError
-from taskpgm_ray.finetune.stage import describe
+from taskpgm_ray.finetune.view import describe
 from taskpgm_ray.progress import QUIET_SECONDS, Stage
 from taskpgm_ray.search.plan import TrialPlan
 from taskpgm_ray.search.trial import MixtureTrial

@@ -1,6 +1,5 @@
 """The training loop: it learns, it is reproducible to the bit, and its adapters are standard PEFT folders."""
 
-import json
 import math
 from dataclasses import replace
 from itertools import cycle
@@ -8,9 +7,11 @@ from itertools import cycle
 import pytest
 
 from taskpgm_ray.config import LoraSection
-from taskpgm_ray.errors import ModelError, TrainingError
+from taskpgm_ray.errors import MemoryLimitError, ModelError, TrainingError
+from taskpgm_ray.finetune.checkpoint import load_checkpoint, save_checkpoint
 from taskpgm_ray.finetune.job import Recipe
-from taskpgm_ray.finetune.lora import ADAPTER_FILES, LoraTrainer, budget_used, learning_rate
+from taskpgm_ray.finetune.lora import ADAPTER_FILES, LoraTrainer, budget_used, learning_rate, memory_errors
+from taskpgm_ray.storage import Storage, Unit
 
 LORA = LoraSection(r=4, alpha=8)
 RECIPE = Recipe(
@@ -18,6 +19,7 @@ RECIPE = Recipe(
     steps=5,
     tokens=None,
     batch_size=4,
+    sort_window=1,
     learning_rate=0.02,
     warmup_fraction=0.2,
     weight_decay=0.0,
@@ -57,9 +59,18 @@ def run(trainer, tmp_path):
     def train(recipe=RECIPE, pairs=None, **options):
         folder = next(folders)
         folder.mkdir()
-        return trainer.run(cycle(pairs or parity()), recipe, folder, 0, **options), folder
+        outcome = trainer.run(fours(pairs or parity()), recipe, 0, **options)
+        trainer.save(folder)
+        return outcome, folder
 
     return train
+
+
+def fours(pairs):
+    """Endless batches of four."""
+    examples = cycle(pairs)
+    while True:
+        yield [next(examples) for _ in range(4)]
 
 
 def weights(folder):
@@ -84,7 +95,9 @@ def test_the_same_seed_gives_the_same_bytes_whatever_ran_in_between(run):
 
 def test_a_fresh_trainer_gives_the_same_bytes(run, tiny_llama, tmp_path):
     _, first = run()
-    LoraTrainer(load(tiny_llama), LORA).run(cycle(parity()), RECIPE, tmp_path, 0)
+    fresh = LoraTrainer(load(tiny_llama), LORA)
+    fresh.run(fours(parity()), RECIPE, 0)
+    fresh.save(tmp_path)
     assert weights(tmp_path) == weights(first)
 
 
@@ -94,7 +107,8 @@ def test_dropout_is_seeded_as_well(tiny_llama, tmp_path):
     made = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         (tmp_path / name).mkdir()
-        trainer.run(cycle(parity()), replace(RECIPE, lora=lora, seed=seed), tmp_path / name, 0)
+        trainer.run(fours(parity()), replace(RECIPE, lora=lora, seed=seed), 0)
+        trainer.save(tmp_path / name)
         made.append(weights(tmp_path / name))
     assert made[0] == made[1] != made[2]
 
@@ -123,7 +137,7 @@ def test_peft_loads_the_folder_and_predicts_the_same(trainer, run, tiny_llama):
     from peft import PeftModel
 
     _, folder = run()
-    assert {*ADAPTER_FILES, "metrics.jsonl"} <= {file.name for file in folder.iterdir()}
+    assert set(ADAPTER_FILES) <= {file.name for file in folder.iterdir()}
     ids = torch.arange(100, 130)[None]
     base = load(tiny_llama)
     with torch.no_grad():
@@ -145,14 +159,13 @@ def test_the_folder_holds_the_lora_matrices_only(run):
     assert all(".lora_A." in name or ".lora_B." in name for name in names)
 
 
-def test_metrics_are_one_line_a_step(run):
+def test_every_step_is_reported(run):
     seen = []
-    outcome, folder = run(on_step=seen.append)
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert rows == seen
-    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
-    assert (rows[0]["loss"], rows[-1]["loss"]) == (outcome["loss_first"], outcome["loss_last"])
-    assert rows[-1]["tokens"] == outcome["tokens"] == 5 * 4 * 4
+    outcome, _ = run(on_step=lambda row, snapshot: seen.append(row))
+    assert [row["step"] for row in seen] == [1, 2, 3, 4, 5]
+    assert [row["progress"] for row in seen] == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert (seen[0]["loss"], seen[-1]["loss"]) == (outcome["loss_first"], outcome["loss_last"])
+    assert seen[-1]["tokens"] == outcome["tokens"] == 5 * 4 * 4
     assert "heldout_loss_before" not in outcome
 
 
@@ -162,16 +175,96 @@ def test_the_token_budget_is_met_by_the_last_batch(run):
     assert (outcome["steps"], outcome["tokens"]) == (7, 112)
 
 
-def test_examples_are_taken_in_the_given_order_and_no_more_than_needed(trainer, tmp_path):
+def test_no_more_batches_are_taken_than_needed(trainer):
     taken = []
 
     def watched():
-        for number, pair in enumerate(parity()):
+        for number, batch in enumerate(fours(parity())):
             taken.append(number)
-            yield pair
+            yield batch
 
-    trainer.run(watched(), replace(RECIPE, steps=3), tmp_path, 0)
-    assert taken == list(range(12))
+    trainer.run(watched(), replace(RECIPE, steps=3), 0)
+    assert taken == [0, 1, 2]
+
+
+def uneven(count=40):
+    """Pairs of different lengths, prompt and response."""
+    return [([100 + n] * (2 + n % 7), [300 + n % 5] * (1 + n % 3)) for n in range(count)]
+
+
+def test_padding_is_counted(run):
+    tens, nines = ([5] * 9, [6]), ([5] * 8, [6])
+    outcome, _ = run(replace(RECIPE, steps=1), [tens, nines, tens, nines])
+    assert outcome["padding"] == pytest.approx(1 - 38 / 40)
+
+
+@pytest.mark.parametrize("tokens", [1, 16, 24])
+def test_accumulating_small_forward_passes_is_one_large_one(run, trainer, tokens):
+    """Accumulation changes no more than the order in which gradients are added up."""
+    import torch
+
+    def trained(budget):
+        outcome, _ = run(pairs=uneven(), micro_batch_tokens=budget)
+        return outcome, [p.detach().clone() for p in trainer.parameters.values()]
+
+    whole, expected = trained(10_000)
+    parts, got = trained(tokens)
+    assert parts["loss_last"] == pytest.approx(whole["loss_last"], rel=1e-4)
+    assert parts["padding"] < whole["padding"]
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-3, rtol=1e-3)
+
+
+def test_gradient_checkpointing_changes_no_bit(run, tiny_llama, tmp_path):
+    _, plain = run(pairs=uneven())
+    trainer = LoraTrainer(load(tiny_llama), LORA, gradient_checkpointing=True)
+    trainer.run(fours(uneven()), RECIPE, 0)
+    trainer.save(tmp_path)
+    assert trainer.model.is_gradient_checkpointing
+    assert weights(tmp_path) == weights(plain)
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4])
+def test_resuming_changes_no_bit(tiny_llama, tmp_path, stop):
+    """With dropout, weight decay and uneven examples: everything that could depend on what came before."""
+    lora = LoraSection(r=4, alpha=8, dropout=0.3)
+    recipe = replace(RECIPE, lora=lora, weight_decay=0.1)
+    kept, rows = {}, {"whole": [], "resumed": []}
+
+    def keep(row, snapshot):
+        rows["whole"].append(row["loss"])
+        kept[row["step"]] = snapshot()
+
+    heldout = parity(40, 6)
+    trainer = LoraTrainer(load(tiny_llama), lora)
+    whole = trainer.run(fours(uneven()), recipe, 0, heldout, 24, on_step=keep)
+    fresh = LoraTrainer(load(tiny_llama), lora)
+    fresh.run(fours(copying()), replace(recipe, seed=7), 0)
+    unit = Unit(Storage(str(tmp_path)), "unit")
+    save_checkpoint(unit, kept[stop])
+    resumed = fresh.run(
+        fours(uneven()), recipe, 0, heldout, 24, resume=load_checkpoint(unit),
+        on_step=lambda row, snapshot: rows["resumed"].append(row["loss"]),
+    )  # fmt: skip
+    assert rows["resumed"] == rows["whole"][stop:]
+    for name, made in (("a", trainer), ("b", fresh)):
+        (tmp_path / name).mkdir()
+        made.save(tmp_path / name)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    assert {k: v for k, v in resumed.items() if k != "seconds"} == {k: v for k, v in whole.items() if k != "seconds"}
+
+
+def test_memory_that_does_not_suffice_has_an_error_of_its_own(run, trainer, monkeypatch):
+    import torch
+
+    def no_room(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(trainer.module, "forward", no_room)
+    with pytest.raises(MemoryLimitError, match="Tried to allocate"):
+        run()
+    with pytest.raises(MemoryLimitError, match="can't allocate memory"), memory_errors():
+        torch.empty(2**60, dtype=torch.int8)
 
 
 def test_only_the_response_is_learned(trainer):
@@ -186,7 +279,7 @@ def test_only_the_response_is_learned(trainer):
             total -= sum(float(rows[len(prompt) - 1 + i, token]) for i, token in enumerate(response))
             count += len(response)
     assert trainer.mean_loss(pairs, 0) == pytest.approx(total / count, rel=1e-5)
-    assert trainer.mean_loss(pairs, 0, rows=1) == pytest.approx(total / count, rel=1e-5)
+    assert trainer.mean_loss(pairs, 0, 1) == pytest.approx(total / count, rel=1e-5)
 
 
 def test_a_loss_that_is_not_finite_ends_the_job_and_not_the_trainer(run):

@@ -191,6 +191,33 @@ def test_only_what_is_missing_is_done_again(finished, tmp_path):
     assert (copy / "mixture.json").read_bytes() == mixture
 
 
+def test_a_task_that_failed_for_good_is_left_out_of_everything(finished, tmp_path):
+    import shutil
+
+    folder, config_file, _ = finished
+    copy = tmp_path / "runs" / "tiny"
+    shutil.copytree(folder, copy)
+    lost = sorted((copy / "adapters").iterdir())[0]
+    (lost / "manifest.json").unlink()
+    (lost / "failure.json").write_text('{"error": "TrainingError", "message": "the loss became nan"}')
+    done = optimize(
+        config_file,
+        f"storage={tmp_path / 'runs'}",
+        "finetune.on_task_failure=skip",
+        "search.balances=0",
+        "mixture.tau=1",
+    )
+    name = lost.name.rpartition("-")[0]
+    mixture = json.loads((copy / "mixture.json").read_text())
+    assert len(mixture["tasks"]) == 3
+    assert name not in [task["name"] for task in mixture["tasks"]]
+    assert sum(task["count"] for task in mixture["tasks"]) == 10_000
+    assert not (lost / "manifest.json").exists(), "it was trained again"
+    said = f"{name} was left out of the pool: the loss became nan"
+    assert said in done.stdout
+    assert said in (copy / "report.html").read_text()
+
+
 def test_the_same_study_as_a_ray_job_on_a_token_protected_cluster(finished, tmp_path):
     """`ray start --head`, `ray job submit -- python jobs/optimize.py`: the job finds the finished units."""
     folder, config_file, _ = finished

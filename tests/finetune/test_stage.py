@@ -1,0 +1,92 @@
+"""The stage around the fleet: which jobs are submitted, and what becomes of those that fail for good."""
+
+import pytest
+from rich.console import Console
+
+from taskpgm_ray.config import load_config
+from taskpgm_ray.errors import TrainingError
+from taskpgm_ray.finetune import stage as module
+from taskpgm_ray.finetune.stage import FAILURE, finetune_pool, skipped
+from taskpgm_ray.progress import Progress
+from taskpgm_ray.storage import Storage
+
+MANIFEST = {"heldout_loss_before": 2.0, "heldout_loss_after": 1.0, "tokens": 10, "seconds": 1.0}
+
+
+class Session:
+    """Stands for a session whose fleet notes what it is given."""
+
+    def __init__(self):
+        self.fleet = self
+        self.submitted = []
+
+    def submit(self, job):
+        self.submitted.append(job.name)
+        return job
+
+
+@pytest.fixture
+def pool(tiny_jobs, tmp_path, monkeypatch):
+    """run(study, bad, mode) -> (kept names, submitted names, session's log); tasks named in ``bad`` fail."""
+
+    def run(study, bad=(), mode="skip"):
+        jobs = [tiny_jobs[1](study, task) for task in ("copy", "parity", "sum")]
+        session, console = Session(), Console(record=True, width=200)
+
+        def collect(references, on_done, status, stage, on_error, live):
+            for job, name in references.items():
+                if name in bad:
+                    on_error(name, TrainingError("the loss became nan"))
+                else:
+                    job.unit.finish(MANIFEST)
+                    on_done(name, MANIFEST)
+
+        monkeypatch.setattr(module, "collect", collect)
+        config = load_config(
+            {
+                "study": "s",
+                "pool": {"tasks": ["jsonl:x"]},
+                "finetune": {"steps": 1, "on_task_failure": mode},
+            }
+        )
+        try:
+            kept = finetune_pool(jobs, config, session, Progress(Storage(str(tmp_path / study)), console))
+        finally:
+            run.jobs, run.submitted, run.printed = jobs, session.submitted, console.export_text()
+        run.skipped = skipped(jobs, kept)
+        return [job.name for job in kept]
+
+    return run
+
+
+def test_only_what_is_missing_is_submitted(pool):
+    assert pool("plain") == ["copy", "parity", "sum"]
+    assert pool.submitted == ["copy", "parity", "sum"]
+    assert pool("plain") == ["copy", "parity", "sum"]
+    assert pool.submitted == []
+
+
+def test_a_failed_task_is_recorded_and_left_out_from_then_on(pool):
+    assert pool("skipping", bad=["parity"]) == ["copy", "sum"]
+    assert pool.skipped == {"parity": "the loss became nan"}
+    assert "parity: FAILED, left out of the pool: the loss became nan" in pool.printed
+    assert pool("skipping") == ["copy", "sum"]
+    assert pool.submitted == []
+    assert "parity failed in an earlier run and stays left out (the loss became nan); to try again" in pool.printed
+    assert pool.skipped == {"parity": "the loss became nan"}
+    pool.jobs[1].unit.files.delete_file(FAILURE)
+    assert pool("skipping") == ["copy", "parity", "sum"]
+    assert pool.skipped == {}
+
+
+def test_a_failed_task_stops_the_study_and_is_tried_again(pool):
+    with pytest.raises(TrainingError, match="the loss became nan"):
+        pool("stopping", bad=["copy"], mode="stop")
+    assert pool.jobs[0].unit.files.read_json(FAILURE) == {"error": "TrainingError", "message": "the loss became nan"}
+    assert pool("stopping", mode="stop") == ["copy", "parity", "sum"]
+    assert pool.submitted == ["copy", "parity", "sum"]
+
+
+def test_a_pool_of_one_is_no_pool(pool):
+    with pytest.raises(TrainingError, match=r"only 1 of 3 tasks could be trained: \{'copy': .*'parity': "):
+        pool("alone", bad=["copy", "parity"])

@@ -1,0 +1,181 @@
+"""One job from data to adapter, without Ray: resumed, saved on the way, retried with less memory, never repeated."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from taskpgm_ray.config import LaneConfig
+from taskpgm_ray.errors import MemoryLimitError, StorageError, TrainingError
+from taskpgm_ray.finetune.checkpoint import FILE, TrainState, load_checkpoint, save_checkpoint
+from taskpgm_ray.finetune.data import Loader, load
+from taskpgm_ray.finetune.lora import LoraTrainer
+from taskpgm_ray.finetune.training import Lane, train_job
+from taskpgm_ray.finetune.workers import Workers
+from taskpgm_ray.storage import Storage, Unit
+from taskpgm_ray.tasks.prepare import Task
+
+
+class Killed(BaseException):
+    """What a lane's end is to the code that runs in it."""
+
+
+@pytest.fixture(scope="module")
+def made(tiny_jobs):
+    """(trainer, function that makes a job of ten steps on the task `sum` in a study of the given name)."""
+    model, job = tiny_jobs
+    return LoraTrainer(model.load(), job("any").recipe.lora), job
+
+
+@pytest.fixture
+def lane(made):
+    def build(report=lambda row: None, preempted=lambda: False, **config):
+        return Lane(made[0], Workers(), LaneConfig(**config), 0, report, preempted)
+
+    return build
+
+
+def adapter(job):
+    return job.unit.files.read_bytes("adapter_model.safetensors")
+
+
+def steps(job):
+    return [json.loads(line)["step"] for line in job.unit.files.read_bytes("metrics.jsonl").splitlines()]
+
+
+def kill_at(step):
+    def report(row):
+        if row["step"] == step:
+            raise Killed
+
+    return report
+
+
+@pytest.fixture(scope="module")
+def undisturbed(made):
+    job = made[1]("undisturbed")
+    manifest = train_job(Lane(made[0], Workers(), LaneConfig(), 0), job, load(job))
+    return job, manifest
+
+
+def test_the_manifest_says_what_it_cost(undisturbed):
+    job, manifest = undisturbed
+    assert manifest == job.unit.manifest()
+    assert manifest["weights"] == {"sum": 1.0}
+    assert manifest["steps"] == 10
+    assert manifest["gpu_seconds"] == 0.0
+    assert manifest["wall_seconds"] >= manifest["seconds"] > 0
+    assert manifest["heldout_loss_after"] < manifest["heldout_loss_before"]
+    assert steps(job) == list(range(1, 11))
+    assert FILE not in job.unit.files.names()
+
+
+def test_a_finished_job_is_not_trained_again(undisturbed, lane):
+    job, manifest = undisturbed
+    assert train_job(lane(kill_at(1)), job, load(job)) == manifest
+
+
+def test_a_killed_job_goes_on_from_its_last_checkpoint(made, lane, undisturbed):
+    job = made[1]("killed")
+    for step in (5, 8):
+        with pytest.raises(Killed):
+            train_job(lane(kill_at(step), checkpoint_steps=3), job, load(job))
+        assert not job.unit.done()
+    train_job(lane(checkpoint_steps=3), job, load(job))
+    assert adapter(job) == adapter(undisturbed[0])
+    # Saved at 3, killed at 5; saved at 6, killed at 8: less than an interval is computed twice each time.
+    assert steps(job) == [1, 2, 3, 4, 5, 4, 5, 6, 7, 8, 7, 8, 9, 10]
+    assert FILE not in job.unit.files.names()
+
+
+def test_seconds_make_checkpoints_as_well(made, lane):
+    job = made[1]("seconds")
+    with pytest.raises(Killed):
+        train_job(lane(kill_at(4), checkpoint_seconds=1e-6), job, load(job))
+    assert load_checkpoint(job.unit).step == 3
+
+
+def test_a_notice_that_the_node_goes_makes_one_checkpoint(made, lane, monkeypatch):
+    monkeypatch.setattr("taskpgm_ray.finetune.training.LOOK_SECONDS", 0.0)
+    job = made[1]("noticed")
+    asked = []
+
+    def preempted():
+        asked.append(1)
+        return len(asked) >= 3
+
+    with pytest.raises(Killed):
+        train_job(lane(kill_at(7), preempted), job, load(job))
+    assert load_checkpoint(job.unit).step == 3
+    assert len(asked) == 3
+
+
+def test_too_little_memory_halves_the_forward_passes(made, lane, undisturbed, monkeypatch):
+    job, trainer = made[1]("halved"), made[0]
+    forward, longest = trainer.module.forward, 0
+
+    def little_memory(input_ids, **options):
+        nonlocal longest
+        longest = max(longest, input_ids.numel())
+        if input_ids.numel() > 20:
+            import torch
+
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(input_ids=input_ids, **options)
+
+    monkeypatch.setattr(trainer.module, "forward", little_memory)
+    manifest = train_job(lane(micro_batch_tokens=64), job, load(job))
+    assert longest > 20
+    assert manifest["micro_batch_tokens"] == 16
+    assert manifest["loss_last"] == pytest.approx(undisturbed[1]["loss_last"], rel=0.05)
+
+
+def test_memory_that_is_too_little_for_one_example_ends_the_job(made, lane, monkeypatch):
+    def no_memory(**options):
+        raise MemoryLimitError("nothing left")
+
+    monkeypatch.setattr(made[0].module, "forward", no_memory)
+    job = made[1]("hopeless")
+    with pytest.raises(TrainingError, match=r"out of memory even with one example of \d+ tokens.*lower"):
+        train_job(lane(), job, load(job))
+    assert not job.unit.done()
+
+
+def test_a_damaged_checkpoint_is_named(made, lane):
+    job = made[1]("damaged")
+    job.unit.files.write_bytes(FILE, b"nonsense")
+    with pytest.raises(StorageError, match=rf"{FILE} is damaged: .*; remove it"):
+        train_job(lane(), job, load(job))
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path):
+    import torch
+
+    unit = Unit(Storage(str(tmp_path)), "unit")
+    assert load_checkpoint(unit) is None
+    state = TrainState(3, 50, 60, 0.1, 2.5, float("1e-300"), 1 / 3, {"a": torch.randn(3, 2)})
+    save_checkpoint(unit, state)
+    again = load_checkpoint(unit)
+    assert again.scalars() == state.scalars()
+    assert torch.equal(again.tensors["a"], state.tensors["a"])
+
+
+def test_unreadable_data_are_the_jobs_fault(made):
+    job = made[1]("unreadable")
+    task = job.tasks[0]
+    broken = Unit(job.unit.storage, "tasks/broken")
+    broken.files.write_bytes("examples.parquet", b"nonsense")
+    loader = Loader()
+    bad = replace(job, tasks=(Task(task.name, broken),))
+    with pytest.raises(StorageError, match=r"tasks/broken/examples\.parquet is damaged"):
+        loader.get(bad)
+    loader.prefetch(bad)
+    with pytest.raises(StorageError, match=r"tasks/broken/examples\.parquet is damaged"):
+        loader.get(bad)
+
+
+def test_the_next_jobs_data_are_the_same_loaded_ahead(made):
+    job = made[1]("ahead", "both", {"sum": 0.5, "copy": 0.5})
+    loader = Loader()
+    loader.prefetch(job)
+    assert loader.get(job) == loader.get(job) == load(job)
