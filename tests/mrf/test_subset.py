@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from families import FAMILIES, KINDS, options
 
-from taskpgm_ray.mrf import solve
+from taskpgm_ray.mrf import select, solve
 from taskpgm_ray.mrf.problem import build
 from taskpgm_ray.mrf.subset import evaluate
 
@@ -21,7 +21,7 @@ def problem(family, n, kind, seed=0):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_tasks_have_the_energy_of_solve(family, kind):
-    for n in (2, 3, 8, 25):
+    for n in (2, 3, 8, 36):
         S, kw, whole = problem(family, n, kind)
         for tau in TAUS:
             found = evaluate(whole, tau, list(range(n)))
@@ -29,6 +29,38 @@ def test_all_tasks_have_the_energy_of_solve(family, kind):
             assert found.weights.sum() == pytest.approx(1, abs=1e-12)
             assert (found.weights >= whole.lower).all()
             assert (found.weights <= whole.upper).all()
+
+
+@pytest.mark.parametrize(
+    ("family", "n", "k", "kind", "tau", "seed"),
+    [
+        ("nearly_singular", 29, 28, "plain", 1.0, 920333007),
+        ("near_duplicates", 26, 25, "target", 1.0, 846562239),
+        ("negative_distance", 39, 39, "plain", 1.0, 1380340906),
+        ("duplicates", 14, 5, "utility", 50.0, 1117097211),
+        ("duplicates", 3, 3, "utility", 1.2, 1565129437),
+    ],
+)
+def test_selection_from_singular_matrices(family, n, k, kind, tau, seed):
+    """Where a double-precision inverse of the chosen tasks is of no use, the gap says so and ``optimum`` takes over."""
+    rng = np.random.default_rng(seed)
+    S = FAMILIES[family](n, rng)
+    kw = options(kind, n, rng)
+    found, full = select(S, k, tau, **kw), solve(S, tau, **kw)
+    rounding = 1e-12 * max(1.0, np.abs(S).max(), np.abs(kw.get("utility", 0)).max()) * max(1.0, tau)
+    assert found.energy >= full.energy - rounding
+    assert found.energy - found.gap <= full.energy + rounding
+    if k == n:
+        assert found.energy <= full.energy + 1e-9
+
+
+def test_mixtures_that_leave_no_choice():
+    S = FAMILIES["gram"](4, np.random.default_rng(0))
+    lower = np.array([0.0, 0.4, 0.6, 0.0])
+    state = evaluate(build(S, lower=lower), 2.0, [0, 1, 2])
+    assert state.weights.tolist() == lower.tolist()
+    assert set(state.free) <= set(state.members)
+    assert select(S, 2, 2.0, lower=lower).tasks.tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
