@@ -36,7 +36,7 @@ class Mixture:
     redundancy: float
     """p'Sp. Never decreases in tau."""
     method: str
-    """The solver that found it: "closed form", "block pivoting" or "homotopy"."""
+    """The solver that found it: "closed form", "block pivoting", "homotopy" or "bordered update"."""
     repair: Repair | None = None
     """What was done to S when it was indefinite within its noise; None: S was used as given."""
     utility: FloatArray | None = field(default=None, repr=False)
