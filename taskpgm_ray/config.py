@@ -216,8 +216,11 @@ class EngineConfig(Section):
     threads: Positive | None = None
     """CPU threads of an engine; default: the CPUs it reserves, rounded up."""
     tensor_parallel: Positive = 1
+    """GPUs that share one model; reserve as many with ``gpus``."""
     max_loras: Positive = 4
-    """Adapters resident in an engine at one time."""
+    """Adapters resident in an engine, and in one batch, at one time."""
+    cached_adapters: Positive = 32
+    """Adapters kept on an engine's local disk when the storage is remote; the next ones are fetched ahead."""
     kv_cache_gib: Positive = 2
     """CPU build of vLLM: memory for the key-value cache."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.85
@@ -227,20 +230,39 @@ class EngineConfig(Section):
     """Tokens per cache block: prompts shorter than a block are never served from the prefix cache."""
     max_batched_tokens: Positive = 2048
     max_sequences: Positive = 64
+    batch_positions: Positive = 1024
+    """Units of several adapters share one call of the engine until they have so many positions together."""
     start_timeout: Annotated[float, Field(gt=0)] = 900
     """Seconds that an engine may take to load, counted from when it got its resources."""
     idle_seconds: Annotated[float, Field(gt=0)] = 30.0
     """An engine without work for so long ends and gives its resources back."""
     max_failures: Annotated[int, Field(ge=0)] = 2
-    """How often work whose engine died is handed out again."""
+    """How often work whose engine died is handed out again, and an engine that did not come up is tried again."""
+
+    @model_validator(mode="after")
+    def _a_gpu_for_each_part(self) -> EngineConfig:
+        if self.gpus and self.gpus < self.tensor_parallel:
+            raise ValueError(f"tensor_parallel is {self.tensor_parallel}, but only {self.gpus:g} GPUs are reserved")
+        return self
+
+    @model_validator(mode="after")
+    def _room_for_the_resident(self) -> EngineConfig:
+        if self.cached_adapters < 2 * self.max_loras:
+            raise ValueError(
+                f"cached_adapters ({self.cached_adapters}) must be at least twice max_loras ({self.max_loras}): "
+                "those in use and the next ones"
+            )
+        return self
 
 
 class ScoringConfig(Section):
     """How adapters are compared on the probe set."""
 
-    scorer: Literal["vllm", "hf"] = "vllm"
-    """``vllm``, or ``hf`` (Hugging Face + PEFT, the reference)."""
-    top_k: Annotated[int, Field(ge=1, le=124)] = 64
+    scorer: Literal["vllm", "hf", "auto"] = "vllm"
+    """``vllm``; ``hf`` (Hugging Face + PEFT, the reference); ``auto``: whichever is faster on a sample, for good."""
+    precision: Literal["float32", "float16"] = "float32"
+    """Of the stored log-probabilities; float16 halves the files, at an error of about 1e-3 of each."""
+    top_k: Annotated[int, Field(ge=1, le=124)] = 94
     """The base model's most likely tokens that enter the support of each position."""
     answer_tokens: Annotated[int, Field(ge=0, le=64)] = 32
     """The task's most frequent answer tokens that enter the support as well."""
@@ -250,11 +272,16 @@ class ScoringConfig(Section):
     """A segment is closed once it holds at least so many positions."""
     engines: EngineConfig = EngineConfig()
 
+    @property
+    def support(self) -> int:
+        """Tokens of each position that are compared one by one."""
+        return self.top_k + self.answer_tokens + 1
+
     @model_validator(mode="after")
     def _support_fits(self) -> ScoringConfig:
-        if self.top_k + self.answer_tokens + 1 > 127:
+        if self.support > 127:
             raise ValueError(
-                f"top_k + answer_tokens + the gold token = {self.top_k + self.answer_tokens + 1}; "
+                f"top_k + answer_tokens + the gold token = {self.support}; "
                 "the engine takes at most 127 tokens per position"
             )
         return self
@@ -267,6 +294,8 @@ class AffinityConfig(Section):
     """``jsd``: exp(-gamma JSD). ``pmi``: correlation of centred PMI profiles."""
     gamma: Annotated[float, Field(gt=0)] | None = None
     """Bandwidth of the JSD kernel per nat; default ln 2 / median divergence."""
+    memory_gib: Annotated[float, Field(gt=0)] = 2.0
+    """Memory of one Ray task of the affinity job; there are as many at a time as the cluster has CPUs."""
 
 
 class MixtureConfig(Section):

@@ -38,6 +38,15 @@ class StudyBusyError(StorageError):
     """Another driver works on the same study, or has taken it over."""
 
 
+class DamagedScoresError(StorageError):
+    """Stored scores cannot be used. Raised and caught in the driver, which has them scored again."""
+
+    def __init__(self, message: str, units: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.units = units
+        """Paths of the damaged units in the study."""
+
+
 class ResourceError(TaskPGMError):
     """The cluster does not have, and did not get in time, what the config asks for."""
 

@@ -100,14 +100,32 @@ class BaseModelRef:
 
     def linear_modules(self) -> list[str]:
         """Names of the model's linear layers but the output head: what ``all-linear`` adapters attach to."""
+        return sorted({path.rpartition(".")[2] for path in self.linear_shapes()})
+
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        """(inputs, outputs) of each linear layer but the output head, by its path in the model."""
         import torch
         from transformers import AutoModelForCausalLM
 
         with torch.device("meta"):
             skeleton = AutoModelForCausalLM.from_config(self.config(), trust_remote_code=self.trust_remote_code)
         head = skeleton.get_output_embeddings()
-        layers = ((name, m) for name, m in skeleton.named_modules() if isinstance(m, torch.nn.Linear))
-        return sorted({name.rpartition(".")[2] for name, module in layers if module is not head})
+        layers = ((path, m) for path, m in skeleton.named_modules() if isinstance(m, torch.nn.Linear))
+        return {path: (module.in_features, module.out_features) for path, module in layers if module is not head}
+
+    def check_files(self) -> None:
+        """Raise `ModelError` when this node's files are not those that the study was planned with.
+
+        Of a hub model the commit is pinned, and a packaged model is converted once: only a local folder can differ.
+        """
+        if self.shared is not None or self.revision is not None:
+            return
+        if _local_fingerprint(Path(self.source), self.dtype) != self.fingerprint:
+            raise ModelError(
+                f"the weights, configuration or tokenizer in {self.source!r} are not those that this study started "
+                "with (changed since, or another node's copy differs); put them back, or start the command again, "
+                "which then takes the model as it is for another one"
+            )
 
 
 def resolve(config: ModelConfig, storage: Storage) -> BaseModelRef:
@@ -127,7 +145,7 @@ def resolve(config: ModelConfig, storage: Storage) -> BaseModelRef:
         return BaseModelRef(
             source=str(folder.resolve()),
             revision=None,
-            fingerprint=fingerprint("local", _content(folder), config.dtype),
+            fingerprint=_local_fingerprint(folder, config.dtype),
             dtype=config.dtype,
             trust_remote_code=config.trust_remote_code,
         )
@@ -215,6 +233,10 @@ def _convert_gguf(weights: Path, unit: Unit) -> None:
         tokenizer.save_pretrained(folder)
         unit.storage.upload(folder, unit.path)
     unit.finish({"model": "SmolLM2-135M-Instruct", "from": weights.name, "license": "Apache-2.0"})
+
+
+def _local_fingerprint(folder: Path, dtype: str) -> str:
+    return fingerprint("local", _content(folder), dtype)
 
 
 def _content(folder: Path) -> list[tuple[str, int, str]]:

@@ -18,6 +18,8 @@ class Session:
     def __init__(self, config: StudyConfig, model: BaseModelRef, storage: Storage) -> None:
         self.config, self.model, self.storage = config, model, storage
         self._connected = self._owns_ray = False
+        self.scorer: str = config.scoring.scorer
+        """Kind of the engines; the scoring stage puts its choice in the place of ``auto``."""
 
     def connect(self) -> None:
         """Connect to Ray, and make sure that the base model's files are there; once."""
@@ -39,12 +41,15 @@ class Session:
     @cached_property
     def pool(self) -> Any:
         """The scoring engines (`taskpgm_ray.scoring.pool.EnginePool`)."""
+        return self.pool_of(self.scorer)
+
+    def pool_of(self, kind: Any) -> Any:
+        """A pool of ``vllm`` or ``hf`` engines; whoever asks for it closes it."""
         from taskpgm_ray.scoring.engine import EngineSpec
         from taskpgm_ray.scoring.pool import EnginePool
 
         self.connect()
-        scoring = self.config.scoring
-        return EnginePool(EngineSpec(scoring.scorer, self.model, self.config.finetune.lora, scoring.engines))
+        return EnginePool(EngineSpec(kind, self.model, self.config.finetune.lora, self.config.scoring.engines))
 
     @cached_property
     def evaluator(self) -> Any:

@@ -166,13 +166,30 @@ class Storage:
         except pa.ArrowInvalid as error:
             raise StorageError(f"{self.uri}/{relative} is damaged: {error}; remove its folder to redo it") from error
 
-    def write_table(self, relative: str, table: pa.Table) -> None:
-        """Write one Parquet file atomically (zstd)."""
+    def write_table(self, relative: str, table: pa.Table, **options: Any) -> None:
+        """Write one Parquet file atomically (zstd); options as of ``pyarrow.parquet.write_table``."""
         import pyarrow.parquet as pq
 
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
+        pq.write_table(table, sink, compression="zstd", **options)
         self.write_bytes(relative, sink.getvalue().to_pybytes())
+
+    def read_rows(self, relative: str, rows: slice) -> pa.Table:
+        """Some rows of one Parquet file: only the row groups that hold them are read. Fewer where the file ends."""
+        import pyarrow.parquet as pq
+
+        try:
+            with self._filesystem[0].open_input_file(self.path(relative)) as source:
+                file = pq.ParquetFile(source)
+                sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+                starts = [sum(sizes[:i]) for i in range(len(sizes))]
+                held = [i for i, at in enumerate(starts) if at < rows.stop and at + sizes[i] > rows.start]
+                table = file.read_row_groups(held)
+        except FileNotFoundError:
+            raise StorageError(f"{self.uri}/{relative} is missing") from None
+        except (pa.ArrowInvalid, OSError) as error:
+            raise StorageError(f"{self.uri}/{relative} is damaged: {error}; remove its folder to redo it") from error
+        return table.slice(rows.start - starts[held[0]], rows.stop - rows.start) if held else table
 
     def names(self, relative: str = "") -> list[str]:
         """Sorted names of the entries of a folder; empty when there is no such folder."""

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 
 from taskpgm_ray import __version__, models
 from taskpgm_ray.affinity.stage import Affinity, compute_affinity
 from taskpgm_ray.config import StudyConfig
+from taskpgm_ray.errors import DamagedScoresError
 from taskpgm_ray.evaluation import prepare as prepare_evaluation
 from taskpgm_ray.export import mixture_document
 from taskpgm_ray.finetune.job import Job
@@ -24,7 +26,7 @@ from taskpgm_ray.mrf import MixturePath, path, solve
 from taskpgm_ray.progress import Progress
 from taskpgm_ray.report import ReportData, render, summary
 from taskpgm_ray.report.assemble import assemble
-from taskpgm_ray.scoring.stage import ScoredSegment, score_pool
+from taskpgm_ray.scoring.stage import ScoredSegment, discard, score_pool
 from taskpgm_ray.search import stage as searching
 from taskpgm_ray.search.candidates import candidates
 from taskpgm_ray.search.plan import TrialPlan
@@ -123,10 +125,19 @@ class Study:
         return score_pool(jobs, tasks, self.config, self.model, self.storage, self.session, self.progress)
 
     def affinity(self, jobs: Sequence[Job], tasks: Sequence[Task]) -> Affinity:
-        """How alike the tasks' adapters behave."""
-        segments = self.score(jobs, tasks)
-        names = [task.name for task in tasks]
-        return compute_affinity(segments, names, self.config.affinity, self.storage, self.session, self.progress)
+        """How alike the tasks' adapters behave; scores that turn out to be damaged are made again, once."""
+
+        def compute() -> Affinity:
+            segments = self.score(jobs, tasks)
+            names = [task.name for task in tasks]
+            return compute_affinity(segments, names, self.config.affinity, self.storage, self.session, self.progress)
+
+        try:
+            return compute()
+        except DamagedScoresError as error:
+            self.console.print(f"[yellow]damaged scores are made again:[/] {escape(str(error))}", soft_wrap=True)
+            discard(error.units, self.storage)
+            return compute()
 
     def conclude(self, jobs: Sequence[Job], tasks: Sequence[Task], affinity: Affinity) -> StudyResult:
         """The path of mixtures, the search over it, the mixture, and the report."""

@@ -14,6 +14,9 @@ from taskpgm_ray.mrf._types import FloatArray
 OVERFULL = 1e-5
 """A position whose support sums to more than 1 + OVERFULL is not a distribution; less than that is rounding."""
 
+LEAST_COVERAGE = 0.95
+"""Mean mass on the support below which a divergence leaves out too much to be trusted silently."""
+
 
 def check_logprobs(logprobs: npt.ArrayLike, models: int | None = None) -> npt.NDArray[np.floating]:
     """Log-probabilities [n, P, K], nats, <= 0, NaN-free; -inf (probability 0) is allowed.

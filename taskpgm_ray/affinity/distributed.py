@@ -1,104 +1,167 @@
-"""The affinity job: stored distributions -> divergences and PMI, one Ray task a segment, one small reduce.
+"""The affinity job: stored distributions -> `PoolSums`, on Ray.
 
-The weights make every task count the same, every probe of a task the same, and every position of a probe the same,
-for all pairs of adapters alike: with a common probe set and common weights the kernel is positive semidefinite.
+Each Ray task reads one part of a segment (a range of rows of every adapter's Parquet file) and adds it to the sums that
+it was given. The sums go from task to task in as many chains as the cluster has CPUs, and the chains are merged at the
+end. What a task holds is bounded by the config; what the object store holds is one set of sums [n, n] a chain, never
+distributions; the driver gets a few matrices [n, n].
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
-from taskpgm_ray.affinity import JSDSums
-from taskpgm_ray.errors import InertAdapterError
+from taskpgm_ray.affinity.pool_sums import Part, PoolSums
+from taskpgm_ray.config import AffinityConfig
+from taskpgm_ray.errors import ResourceError, StorageError
 from taskpgm_ray.scoring.score import read_positions, read_scores
 from taskpgm_ray.scoring.stage import ScoredSegment
+from taskpgm_ray.storage import fingerprint
 
-INERT = 1e-6
-"""Largest difference in log-probability (nats) at which an adapter counts as predicting what the base predicts."""
+CELL_BYTES = 24
+"""Memory of one log-probability while a part is read: its float32 in the file's table, in the column, and stacked,
+and the smaller copies in higher precision."""
+LEAST_POSITIONS = 16
+"""A part of fewer positions would open every adapter's file for next to nothing."""
 
 
 @dataclass(frozen=True)
-class Sums:
-    """What one segment contributes; sums over segments are what the whole probe set gives."""
+class PartOf:
+    """The probes of a segment that begin in these rows."""
 
-    divergence: JSDSums
-    """Fixed-point sums of JSD, per group of probes: equal bit for bit whatever the order of segments."""
-    gold: NDArray[np.float64]
-    """[1 + n, probes] per-token mean log-probability of the right answer: the base model first."""
-    owner: NDArray[np.int64]
-    """[probes] index of each probe's task."""
-    coverage: NDArray[np.float64]
-    """[1 + n, n] sums over probes of the mean mass on the support, by the probe's task: the base model first."""
-    probes: NDArray[np.float64]
-    """[n] number of probes of each task."""
-    change: NDArray[np.float64]
-    """[n] largest difference of any log-probability from the base model's, nats."""
+    segment: ScoredSegment
+    start: int
+    stop: int
 
 
-def segment_sums(segment: ScoredSegment, tasks: Sequence[str]) -> Sums:
-    """The contribution of one segment. Blocks of tasks that are no longer in the pool are passed over."""
+def probe_counts(segments: Sequence[ScoredSegment], tasks: Sequence[str]) -> list[int]:
+    """Number of probes of each task, from the segments' manifests."""
+    counts: dict[str, int] = {}
+    for segment in segments:
+        manifest = segment.unit.manifest()
+        counts |= dict(zip(manifest["tasks"], manifest["probes"], strict=True))
+    return [counts[task] for task in tasks]
+
+
+def parts_of(segments: Sequence[ScoredSegment], n: int, config: AffinityConfig) -> list[PartOf]:
+    """Cut the segments into parts that a task can hold in the configured memory.
+
+    Raises:
+        ResourceError: The sums alone do not fit.
+    """
+    parts = []
+    for segment in segments:
+        manifest = segment.unit.manifest()
+        # A task holds the sums that it was given, and its own.
+        room = int(config.memory_gib * 2**30) - 2 * PoolSums.nbytes(n)
+        size = room // ((n + 1) * manifest["support"] * CELL_BYTES)
+        if size < LEAST_POSITIONS:
+            needed = 2 * PoolSums.nbytes(n) + LEAST_POSITIONS * (n + 1) * manifest["support"] * CELL_BYTES
+            raise ResourceError(
+                f"the affinities of {n} tasks need {needed / 2**30:.1f} GiB in each Ray task; affinity.memory_gib is "
+                f"{config.memory_gib:g}"
+            )
+        parts += [PartOf(segment, start, start + size) for start in range(0, manifest["positions"], size)]
+    return parts
+
+
+def add_part(part: PartOf, sums: PoolSums) -> tuple[PoolSums, int]:
+    """The sums with one part added, and its positions. Blocks of tasks that left the pool are passed over."""
+    found = read_part(part, sums.tasks)
+    return (sums, 0) if found is None else (sums.copy().add(found), len(found.probe))
+
+
+def read_part(part: PartOf, tasks: Sequence[str]) -> Part | None:
+    """The scores of one part; ``None`` when none of its probes is of the pool.
+
+    Raises:
+        StorageError: A file is missing or damaged.
+    """
     index = {name: i for i, name in enumerate(tasks)}
-    table = read_positions(segment.unit, ["task", "probe"])
-    inside = np.array([task in index for task in table["task"].to_pylist()])
-    task = np.array([index.get(name, -1) for name in table["task"].to_pylist()])[inside]
-    names, probe = np.unique(np.array(table["probe"].to_pylist())[inside], return_inverse=True)
-    base = read_scores(segment.base)[inside]
-    scores = np.stack([read_scores(segment.adapters[name])[inside] for name in tasks])
-
-    owner = np.zeros(len(names), dtype=np.int64)
-    owner[probe] = task
-    per_probe = np.bincount(probe, minlength=len(names)).astype(np.float64)
-    per_task = np.bincount(owner, minlength=len(tasks)).astype(np.float64)
-    weights = 1.0 / (per_probe[probe] * per_task[task])
-
-    divergence = JSDSums(tuple(tasks)).add(scores, names[probe].tolist(), weights)
-    everyone = np.concatenate([base[None], scores]).astype(np.float64)
-    # The gold token is the first of every support.
-    gold = np.stack([np.bincount(probe, row, len(names)) for row in everyone[:, :, 0]]) / per_probe
-    mass = np.exp(everyone).sum(axis=2) / per_probe[probe]
-    coverage = np.stack([np.bincount(task, row, len(tasks)) for row in mass]).astype(np.float64)
-    change = np.abs(scores - base).max(axis=(1, 2)).astype(np.float64)
-    return Sums(divergence, gold, owner, coverage, per_task, change)
+    table = read_positions(part.segment.unit, ["task", "probe", "step"])
+    first = np.flatnonzero(table["step"].to_numpy() == 0)
+    bounds = np.append(first, len(table))
+    # A probe belongs to the part in which it begins, so that every probe is whole.
+    begins = first[(first >= part.start) & (first < part.stop)]
+    if not len(begins):
+        return None
+    rows = slice(int(begins[0]), int(bounds[np.searchsorted(first, begins[-1]) + 1]))
+    owner = np.array([index.get(name, -1) for name in table["task"][rows.start : rows.stop].to_pylist()])
+    inside = owner >= 0
+    if not inside.any():
+        return None
+    scores = np.empty((len(tasks), int(inside.sum()), part.segment.unit.manifest()["support"]), dtype=np.float32)
+    for i, name in enumerate(tasks):
+        scores[i] = read_scores(part.segment.adapters[name], rows)[inside]
+    probes = np.array(table["probe"][rows.start : rows.stop].to_pylist())[inside]
+    # Two tasks may share an example; their probes are two all the same.
+    names = [f"{tasks[t]}/{probe}" for t, probe in zip(owner[inside], probes, strict=True)]
+    return Part(read_scores(part.segment.base, rows)[inside], scores, names, owner[inside])
 
 
-def affinity_sums(segments: Sequence[ScoredSegment], tasks: Sequence[str]) -> Sums:
-    """The contributions of all segments, computed in parallel and added up in the segments' order."""
+def pool_sums(
+    segments: Sequence[ScoredSegment],
+    tasks: Sequence[str],
+    config: AffinityConfig,
+    on_part: Callable[[int, int], None] = lambda done, total: None,
+) -> Any:
+    """Compute the sums of the whole pool on Ray.
+
+    Args:
+        segments: All segments of the probe set with the scores of all adapters.
+        tasks: The pool.
+        config: Memory of a Ray task.
+        on_part: Called after each part with the number of finished ones and of all.
+
+    Returns:
+        Object reference of the `PoolSums`.
+
+    Raises:
+        StorageError: A file is missing or damaged.
+        ResourceError: A part does not fit into the configured memory.
+    """
     import ray
 
-    remote = ray.remote(segment_sums).options(num_cpus=0.5)
-    parts: list[Sums] = ray.get([remote.remote(segment, list(tasks)) for segment in segments])
-    return Sums(
-        divergence=reduce(JSDSums.merge, (part.divergence for part in parts)),
-        gold=np.concatenate([part.gold for part in parts], axis=1),
-        owner=np.concatenate([part.owner for part in parts]),
-        coverage=np.sum([part.coverage for part in parts], axis=0),
-        probes=np.sum([part.probes for part in parts], axis=0),
-        change=np.max([part.change for part in parts], axis=0),
-    )
+    parts = parts_of(segments, len(tasks), config)
+    identity = fingerprint([[s.base.path, *(s.adapters[t].path for t in tasks)] for s in segments])
+    cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    empty = ray.put(PoolSums.empty(tasks, probe_counts(segments, tasks), identity))
+    # Two results, so that the driver hears of an error without fetching the sums.
+    step: Any = ray.remote(add_part).options(num_cpus=1, num_returns=2)
+    chains = max(1, min(len(parts), int(cluster.get("CPU", 1))))
+    waiting = list(reversed(parts))
+    running: dict[Any, Any] = {}
+    ended: list[Any] = []
+
+    def go_on(sums: Any) -> None:
+        if waiting:
+            sums, positions = step.remote(waiting.pop(), sums)
+            running[positions] = sums
+        else:
+            ended.append(sums)
+
+    for _ in range(chains):
+        go_on(empty)
+    while running:
+        (ready,), _ = ray.wait(list(running), num_returns=1)
+        ray.get(ready)
+        go_on(running.pop(ready))
+        on_part(len(parts) - len(waiting) - len(running), len(parts))
+    merge: Any = ray.remote(PoolSums.merge).options(num_cpus=1)
+    while len(ended) > 1:
+        ended.append(merge.remote(ended.pop(0), ended.pop(0)))
+    return ended[0]
 
 
-def check_adapters(sums: Sums, tasks: Sequence[str]) -> None:
-    """Raise `InertAdapterError` when an adapter predicts what the base model predicts, at every position."""
-    inert = [name for name, change in zip(tasks, sums.change, strict=True) if change <= INERT]
-    if inert:
-        raise InertAdapterError(
-            f"the adapters of {', '.join(inert)} predict exactly what the base model predicts: either the engine does "
-            "not apply them, or they learned nothing (learning rate, number of steps)"
-        )
-
-
-def matrix_table(tasks: Sequence[str], **matrices: NDArray[np.float64]) -> pa.Table:
-    """Square matrices over the tasks as one Parquet table: a row per pair."""
-    n = len(tasks)
-    columns: dict[str, Any] = {
-        "row": np.repeat(np.array(tasks, dtype=object), n).tolist(),
-        "column": list(tasks) * n,
-    }
-    return pa.table(columns | {name: matrix.ravel() for name, matrix in matrices.items()})
+def damaged(segment: ScoredSegment) -> dict[str, str]:
+    """The score files of a segment that cannot be used: path of the unit -> what is wrong. Reads every file."""
+    found = {}
+    for unit in (segment.base, *segment.adapters.values()):
+        try:
+            read_scores(unit)
+        except StorageError as error:
+            found[unit.path] = str(error)
+    return found

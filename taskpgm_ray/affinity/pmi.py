@@ -74,20 +74,37 @@ def pmi_profile(gold: npt.ArrayLike, owner: npt.ArrayLike) -> FloatArray:
     """
     values = pmi(gold)
     task = _owner(owner, values)
-    n = len(values)
-    w = 1.0 / (n * np.bincount(task, minlength=n)[task])
-    centred = values - values.mean(axis=0)
-    profile = centred * np.sqrt(w)
-    norm = np.linalg.norm(profile, axis=1)
-    floor = 1e-12 * max(1.0, float(np.abs(values).max()))
-    if (norm <= floor).any():
+    weights = 1.0 / (len(values) * np.bincount(task, minlength=len(values))[task])
+    return profile_affinity(profile_gram(gold, weights))
+
+
+def profile_gram(gold: npt.ArrayLike, weights: npt.ArrayLike) -> FloatArray:
+    """Inner products of the centred PMI profiles [n, n]; those of disjoint sets of examples add up.
+
+    Args:
+        gold: [n, E], mean log-probability per token of the right answer.
+        weights: [E], weight of each example.
+    """
+    values = pmi(gold)
+    profile = (values - values.mean(axis=0)) * np.sqrt(np.asarray(weights, dtype=np.float64))
+    return np.asarray(profile @ profile.T)
+
+
+def profile_affinity(gram: npt.ArrayLike) -> FloatArray:
+    """Correlations from inner products of profiles -> S [n, n], PSD with unit diagonal.
+
+    Raises:
+        InputError: a model whose profile is constantly zero (it predicts as the average of all models).
+    """
+    products = np.asarray(gram, dtype=np.float64)
+    norm = np.sqrt(np.maximum(np.diag(products), 0.0))
+    if (norm <= 1e-6 * max(float(norm.max()), 1e-6)).any():
         i = int(norm.argmin())
         raise InputError(
             f"model {i} has no profile of its own: its answers are as likely as under the average of all models on "
             "every probe, so that no correlation exists. Was its adapter applied?"
         )
-    unit = profile / norm[:, None]
-    S = unit @ unit.T
+    S = products / np.outer(norm, norm)
     S = (S + S.T) / 2
     np.fill_diagonal(S, 1.0)
     return np.asarray(S)

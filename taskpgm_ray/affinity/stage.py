@@ -1,4 +1,4 @@
-"""The affinity stage: divergences, PMI and the affinity matrix S of the whole pool, stored as one small unit."""
+"""The affinity stage: divergences, PMI and the affinity matrix S of the whole pool, stored as one unit."""
 
 from __future__ import annotations
 
@@ -10,18 +10,26 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from taskpgm_ray.affinity import distributed
+from taskpgm_ray.affinity import JSDSums, distributed, kernel, median_gamma
+from taskpgm_ray.affinity.coarse import LEAST_COVERAGE
+from taskpgm_ray.affinity.pmi import profile_affinity
 from taskpgm_ray.config import AffinityConfig
+from taskpgm_ray.errors import DamagedScoresError, InertAdapterError, StorageError
 from taskpgm_ray.progress import Progress
 from taskpgm_ray.storage import Storage, Unit, fingerprint
 
 if TYPE_CHECKING:
+    from taskpgm_ray.affinity.pool_sums import PoolSums
     from taskpgm_ray.scoring.stage import ScoredSegment
     from taskpgm_ray.session import Session
 
 MATRICES = "matrices.parquet"
 COVERAGE = "coverage.parquet"
-VERSION = 1
+GROUPS = "groups.parquet"
+VERSION = 2
+
+INERT = 1e-6
+"""Largest difference in log-probability (nats) at which an adapter counts as predicting what the base predicts."""
 
 Matrix = NDArray[np.float64]
 
@@ -32,9 +40,11 @@ class Affinity:
 
     tasks: tuple[str, ...]
     divergence: Matrix
-    """[n, n] mean Jensen-Shannon divergence, nats."""
+    """[n, n] mean Jensen-Shannon divergence on support and tail, nats: a lower bound of that of the full vocabulary."""
+    divergence_upper: Matrix
+    """[n, n] the upper bound, nats."""
     divergence_se: Matrix
-    """[n, n] its standard error."""
+    """[n, n] standard error of ``divergence``."""
     pmi: Matrix
     """[n, n] pointwise mutual information, nats: row model, column task's probes."""
     S: Matrix
@@ -59,62 +69,151 @@ def compute_affinity(
 
     Raises:
         InertAdapterError: An adapter predicts exactly what the base model predicts.
+        DamagedScoresError: Scores are missing or damaged; ``units`` names them.
+        ResourceError: The job does not fit into the configured memory.
     """
     identity = fingerprint(
         "affinity",
         VERSION,
         list(tasks),
         [[s.base.path, *(s.adapters[t].path for t in tasks)] for s in segments],
-        config,
+        [config.kind, config.gamma],
     )
-    unit = Unit(storage, f"affinity/{identity}")
+    unit = affinity_unit(storage, identity)
     with progress.stage("affinity", 1, int(unit.done())) as stage:
         if not unit.done():
+            import ray
+
             session.connect()
-            sums = distributed.affinity_sums(segments, tasks)
-            distributed.check_adapters(sums, tasks)
-            _store(unit, sums, tasks, config)
-            stage.finished(f"JSD and PMI of {len(tasks)} adapters on {sums.gold.shape[1]} probes")
-    return _read(unit, tuple(tasks), identity)
+            try:
+                sums = distributed.pool_sums(
+                    segments,
+                    tasks,
+                    config,
+                    lambda done, total: stage.note(f"{done} of {total} parts of the probe set compared"),
+                )
+                facts = ray.get(ray.remote(store).options(num_cpus=1).remote(unit, sums, config))
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, StorageError):
+                    raise _damage(segments, error.cause) from error
+                raise error.cause from error
+            stage.finished(f"JSD and PMI of {len(tasks)} adapters on {facts['probes']} probes")
+    affinity = _read(unit, tuple(tasks), identity)
+    if low := coverage_warning(affinity):
+        progress.console.print(f"  [yellow]{low}[/]", soft_wrap=True, highlight=False)
+    return affinity
 
 
-def _store(unit: Unit, sums: distributed.Sums, tasks: Sequence[str], config: AffinityConfig) -> None:
-    from taskpgm_ray.affinity import kernel, median_gamma, pmi_matrix, pmi_profile
+def affinity_unit(storage: Storage, identity: str) -> Unit:
+    """Where an affinity lies, by its fingerprint."""
+    return Unit(storage, f"affinity/{identity}")
 
+
+def store(unit: Unit, sums: PoolSums, config: AffinityConfig) -> dict[str, object]:
+    """Turn the sums of the pool into its matrices and write them; returns the unit's manifest.
+
+    Raises:
+        InertAdapterError: An adapter predicts exactly what the base model predicts.
+    """
+    tasks = sums.tasks
+    inert = [name for name, change in zip(tasks, sums.change, strict=True) if change <= INERT]
+    if inert:
+        raise InertAdapterError(
+            f"the adapters of {', '.join(inert)} predict exactly what the base model predicts: either the engine does "
+            "not apply them, or they learned nothing (learning rate, number of steps)"
+        )
     divergence = sums.divergence.matrix()
-    gold, base = sums.gold[1:], sums.gold[0]
-    if config.kind == "jsd":
-        gamma = config.gamma or median_gamma(divergence)
-        affinity = kernel(divergence, gamma)
-    else:
-        gamma, affinity = None, pmi_profile(gold, sums.owner)
-    unit.files.write_table(
-        MATRICES,
-        distributed.matrix_table(
-            tasks,
-            divergence=divergence,
-            divergence_se=sums.divergence.standard_errors(),
-            pmi=pmi_matrix(gold, sums.owner),
-            lift=pmi_matrix(gold, sums.owner, base),
-            affinity=affinity,
-        ),
-    )
-    coverage = sums.coverage / sums.probes
+    gamma = (config.gamma or median_gamma(divergence)) if config.kind == "jsd" else None
+    S = profile_affinity(sums.profiles()) if gamma is None else kernel(divergence, gamma)
+    n = len(tasks)
+    square = {
+        "divergence": divergence,
+        "divergence_upper": sums.upper_divergence(),
+        "divergence_se": sums.divergence.standard_errors(),
+        "pmi": sums.mean("pmi"),
+        "lift": sums.mean("lift"),
+        "affinity": S,
+    }
+    pairs = _pairs(tasks, *(grid.ravel() for grid in np.indices((n, n))))
+    unit.files.write_table(MATRICES, pa.table(pairs | {name: matrix.ravel() for name, matrix in square.items()}))
+    lower = np.tril_indices(n, -1)
+    groups = {f"group_{g}": group[lower] for g, group in enumerate(sums.divergence.sums)}
+    unit.files.write_table(GROUPS, pa.table(_pairs(tasks, *lower) | groups))
+    coverage = sums.mean("coverage")
     unit.files.write_table(COVERAGE, pa.table({name: coverage[:, i] for i, name in enumerate(tasks)}))
-    unit.finish({"tasks": list(tasks), "kind": config.kind, "gamma": gamma, "probes": int(sums.probes.sum())})
+    manifest: dict[str, object] = {
+        "schema": f"affinity/{VERSION}",
+        "tasks": list(tasks),
+        "kind": config.kind,
+        "gamma": gamma,
+        "probes": sum(sums.probes),
+        "positions": sums.divergence.positions,
+        "group_weights": sums.divergence.weight.tolist(),
+    }
+    unit.finish(manifest)
+    return manifest
+
+
+def divergence_groups(unit: Unit) -> JSDSums:
+    """The sums of divergences per group of probes: what a bootstrap or jackknife over probes draws from."""
+    manifest = unit.manifest()
+    tasks, weight = manifest["tasks"], np.array(manifest["group_weights"], dtype=np.int64)
+    table = unit.files.read_table(GROUPS)
+    sums = np.zeros((len(weight), len(tasks), len(tasks)), dtype=np.int64)
+    lower = np.tril_indices(len(tasks), -1)
+    for g in range(len(weight)):
+        sums[g][lower] = table[f"group_{g}"].to_numpy()
+    return JSDSums(tuple(tasks), "", len(weight), sums, weight, manifest["positions"])
+
+
+def coverage_warning(affinity: Affinity) -> str:
+    """A sentence when a mean coverage is below `LEAST_COVERAGE`, else nothing."""
+    low = affinity.coverage < LEAST_COVERAGE
+    if not low.any():
+        return ""
+    row, column = np.unravel_index(int(affinity.coverage.argmin()), affinity.coverage.shape)
+    worst = "the base model" if row == 0 else f"the adapter of {affinity.tasks[int(row) - 1]}"
+    return (
+        f"coverage is below {LEAST_COVERAGE:.0%} for {int(low.sum())} of {low.size} pairs of model and task, least "
+        f"{affinity.coverage.min():.1%} ({worst} on {affinity.tasks[int(column)]}); the report gives bounds of each "
+        "divergence"
+    )
+
+
+def _damage(segments: Sequence[ScoredSegment], error: StorageError) -> StorageError:
+    """Name every damaged unit; the error itself when the scores are whole."""
+    import ray
+
+    find = ray.remote(distributed.damaged).options(num_cpus=1)
+    found: dict[str, str] = {}
+    for part in ray.get([find.remote(segment) for segment in segments]):
+        found |= part
+    return DamagedScoresError("; ".join(found.values()), tuple(found)) if found else error
+
+
+def _pairs(tasks: Sequence[str], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> dict[str, pa.Array]:
+    """Columns ``row`` and ``column`` with the names of the tasks."""
+    return {
+        name: pa.DictionaryArray.from_arrays(pa.array(index.astype(np.int32)), pa.array(list(tasks)))
+        for name, index in (("row", rows), ("column", columns))
+    }
 
 
 def _read(unit: Unit, tasks: tuple[str, ...], identity: str) -> Affinity:
     manifest, n = unit.manifest(), len(tasks)
     table = unit.files.read_table(MATRICES)
-    square = {name: table[name].to_numpy().reshape(n, n) for name in ("divergence", "divergence_se", "pmi", "affinity")}
     coverage = unit.files.read_table(COVERAGE)
+
+    def square(name: str) -> Matrix:
+        return np.asarray(table[name].to_numpy().reshape(n, n))
+
     return Affinity(
         tasks=tasks,
-        divergence=square["divergence"],
-        divergence_se=square["divergence_se"],
-        pmi=square["pmi"],
-        S=square["affinity"],
+        divergence=square("divergence"),
+        divergence_upper=square("divergence_upper"),
+        divergence_se=square("divergence_se"),
+        pmi=square("pmi"),
+        S=square("affinity"),
         gamma=manifest["gamma"],
         coverage=np.stack([coverage[name].to_numpy() for name in tasks], axis=1),
         kind=manifest["kind"],

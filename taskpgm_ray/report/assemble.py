@@ -46,6 +46,7 @@ def assemble(
         config_yaml=config.to_yaml(),
         tasks=[_task_row(task, job) for task, job in zip(tasks, jobs, strict=True)],
         divergence=affinity.divergence,
+        divergence_upper=affinity.divergence_upper,
         divergence_se=affinity.divergence_se,
         pmi=affinity.pmi,
         affinity=affinity.S,

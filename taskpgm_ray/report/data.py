@@ -38,6 +38,8 @@ class ReportData:
     """The outcome in one plain sentence."""
     config_yaml: str = ""
     """The resolved config."""
+    divergence_upper: np.ndarray | None = None
+    """Upper bounds of the divergence over the whole vocabulary in nats, float [n, n]; ``divergence`` is the lower."""
     divergence_se: np.ndarray | None = None
     """Standard errors of ``divergence`` in nats, float [n, n]."""
     pmi: np.ndarray | None = None
@@ -76,7 +78,7 @@ class ReportData:
         n = len(self.tasks)
         if not n:
             raise InputError("a report needs at least one task")
-        for name in ("divergence", "affinity", "divergence_se", "pmi"):
+        for name in ("divergence", "affinity", "divergence_upper", "divergence_se", "pmi"):
             _check_matrix(name, getattr(self, name), (n, n))
         if self.coverage is not None:
             if not self.coverage_names:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from taskpgm_ray.affinity.coarse import LEAST_COVERAGE
 from taskpgm_ray.report import matrices
 from taskpgm_ray.report.data import ReportData
 from taskpgm_ray.report.order import MOST_CELLS, Clustering
@@ -15,8 +16,6 @@ from taskpgm_ray.report.page import Page, Section, note, paragraph, warning
 from taskpgm_ray.report.tables import Cell, table
 from taskpgm_ray.report.text import amount, duration, number, percent
 
-LEAST_COVERAGE = 0.95
-"""Mean mass on the support below which a divergence leaves out too much to be trusted silently."""
 MOST_LOW_CELLS = 50
 MOST_TABLE_COLUMNS = 30
 
@@ -158,12 +157,13 @@ def coverage(data: ReportData, clustering: Clustering, page: Page) -> Section:
         f"On average {percent(mass.mean())} of the predicted probability lies on the tokens that are compared one by "
         f"one; the rest counts as one tail. The least is {percent(mass.min())}: adapter {data.coverage_names[row]} on "
         f"the probes of {data.names[column]}."
-    )
+    ) + _bracket(data)
     alarm = ""
     if len(worst):
         alarm = warning(
             f"{len(worst)} of {mass.size} combinations keep less than {percent(LEAST_COVERAGE, 0)} of the mass on the "
-            "support. The divergences of these adapters may be too small; raise scoring.top_k."
+            "support. The divergences of these adapters may be too small, by at most what the brackets say; a larger "
+            "support (scoring.top_k, scoring.answer_tokens) narrows them."
         ) + table(
             ["adapter", "probes of", "mass on the support"],
             [
@@ -175,6 +175,21 @@ def coverage(data: ReportData, clustering: Clustering, page: Page) -> Section:
     caption = "Mean probability mass on the support for each adapter (rows, the base model on top) and task's probes."
     return Section(
         "coverage", title, lead + alarm + page.figure("coverage", matrices.coverage(data, clustering), caption)
+    )
+
+
+def _bracket(data: ReportData) -> str:
+    """What the tail leaves open about the divergences."""
+    if data.divergence_upper is None or len(data.tasks) < 2:
+        return ""
+    pairs = np.triu_indices(len(data.tasks), 1)
+    lower, upper = np.asarray(data.divergence)[pairs], np.asarray(data.divergence_upper)[pairs]
+    widest = int(np.argmax(upper - lower))
+    i, j = (int(index[widest]) for index in pairs)
+    return paragraph(
+        f"Over the whole vocabulary the mean divergence of a pair lies between {lower.mean():.3f} nats (support and "
+        f"tail, from which S is made) and {upper.mean():.3f} (tails that have nothing in common). The widest bracket "
+        f"is that of {data.names[i]} and {data.names[j]}: {lower[widest]:.3f} to {upper[widest]:.3f}."
     )
 
 

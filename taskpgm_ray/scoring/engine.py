@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -54,14 +55,47 @@ class Engine(Protocol):
     keep adapters by that name for its whole life.
     """
 
+    method: str
+    """How `score` works in this engine; recorded beside the scores."""
+
+    def fetch(self, adapters: Sequence[Unit]) -> None:
+        """Bring adapters that will be asked for soon to this node, in the background."""
+
+    def check(self, adapter: Unit) -> None:
+        """Raise `ModelError` when the adapter is not usable: missing, damaged, of another base model or rank."""
+
+    def score(self, queries: list[Query]) -> list[NDArray[np.float32]]:
+        """Log-probabilities of every query's tokens in nats, in order; what is not finite is the caller's to refuse.
+
+        Queries whose prompt begins the next query's prompt may share a forward pass. Queries of several adapters and of
+        the base model may be mixed, of at most as many adapters as are resident at one time.
+        """
+
     def next_token(self, queries: list[Query]) -> list[Answer]:
-        """Answer every query, in order; queries of several adapters and of the base model may be mixed."""
+        """Answer every query, in order, one prompt at a time: exact whatever the queries have in common."""
 
     def top_tokens(self, prompts: list[list[int]], k: int) -> NDArray[np.int32]:
         """The base model's ``k`` most likely next tokens, most likely first: int32 [len(prompts), k]."""
 
     def generate(self, adapter: Unit | None, prompts: list[list[int]], max_tokens: int, stop: list[str]) -> list[str]:
         """Greedy continuations, ended before the first stop string."""
+
+
+def chains(queries: Sequence[Query]) -> list[list[int]]:
+    """Runs of consecutive queries of one adapter of which each prompt begins the next: [[0, 1, 2], [3], ...]."""
+    found: list[list[int]] = []
+    for index, query in enumerate(queries):
+        before = queries[found[-1][-1]] if found else None
+        if (
+            before is not None
+            and before.adapter == query.adapter
+            and len(before.prompt) < len(query.prompt)
+            and query.prompt[: len(before.prompt)] == before.prompt
+        ):
+            found[-1].append(index)
+        else:
+            found.append([index])
+    return found
 
 
 def before_stop(text: str, stop: list[str]) -> str:

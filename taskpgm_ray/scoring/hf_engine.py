@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskpgm_ray.errors import ScoringError
-from taskpgm_ray.scoring.engine import Answer, EngineSpec, Query, before_stop
+from taskpgm_ray.scoring.adapters import AdapterFolders, name_of
+from taskpgm_ray.scoring.engine import Answer, EngineSpec, Query, before_stop, chains
 from taskpgm_ray.storage import Unit
-
-ROWS = 16
-"""Prompts per forward pass."""
 
 
 class HFEngine:
     """See `taskpgm_ray.scoring.engine.Engine`."""
+
+    method = "hf one-pass"
 
     def __init__(self, spec: EngineSpec) -> None:
         import torch
@@ -27,34 +27,49 @@ class HFEngine:
         self._tokenizer = spec.model.tokenizer()
         self._model: Any = spec.model.load().to(self.device)
         self._resident = spec.config.max_loras
+        self._budget = spec.config.max_batched_tokens
+        self._folders = AdapterFolders(spec.model, spec.lora, spec.config.cached_adapters)
         self._loaded: dict[str, str] = {}
         self._count = 0
 
+    def fetch(self, adapters: Sequence[Unit]) -> None:
+        """See `Engine.fetch`."""
+        self._folders.fetch(adapters)
+
+    def check(self, adapter: Unit) -> None:
+        """See `Engine.check`."""
+        self._folders.folder(adapter)
+
+    def score(self, queries: list[Query]) -> list[NDArray[np.float32]]:
+        """See `Engine.score`."""
+        return [values for values, _ in self._answers(queries)]
+
     def next_token(self, queries: list[Query]) -> list[Answer]:
-        """See `Engine.next_token`. Queries whose prompt begins the next query's prompt share its forward pass."""
-        answers: dict[int, Answer] = {}
-        for adapter in dict.fromkeys(query.adapter for query in queries):
-            batch = [index for index, query in enumerate(queries) if query.adapter == adapter]
-            answers |= zip(batch, self._next_token(adapter, [queries[index] for index in batch]), strict=True)
-        return [answers[index] for index in range(len(queries))]
+        """See `Engine.next_token`."""
+        answers = [Answer(values, greedy) for values, greedy in self._answers(queries)]
+        if not all(np.isfinite(answer.logprobs).all() for answer in answers):
+            raise ScoringError("the model returned non-finite log-probabilities")
+        return answers
 
-    def _next_token(self, adapter: Unit | None, queries: list[Query]) -> list[Answer]:
+    def _answers(self, queries: list[Query]) -> list[tuple[NDArray[np.float32], int]]:
+        """(log-probabilities, most likely token) of every query."""
         import torch
+        from torch.nn.utils.rnn import pad_sequence
 
-        wanted = [torch.tensor(query.tokens, device=self.device) for query in queries]
-        answers: dict[int, Answer] = {}
-        for index, row in self._rows(adapter, [query.prompt for query in queries]):
-            values = row[wanted[index]].cpu().numpy().astype(np.float32)
-            if not np.isfinite(values).all():
-                raise ScoringError("the model returned non-finite log-probabilities")
-            answers[index] = Answer(values, int(row.argmax()))
+        answers: dict[int, tuple[NDArray[np.float32], int]] = {}
+        for indices, logits in self._logits(queries):
+            wanted = [torch.tensor(queries[index].tokens, device=self.device) for index in indices]
+            values = logits.gather(1, pad_sequence(wanted, batch_first=True)) - logits.logsumexp(1, keepdim=True)
+            rows, greedy = values.cpu().numpy(), logits.argmax(1).tolist()
+            for index, row, token in zip(indices, rows, greedy, strict=True):
+                answers[index] = (row[: len(queries[index].tokens)], token)
         return [answers[index] for index in range(len(queries))]
 
     def top_tokens(self, prompts: list[list[int]], k: int) -> NDArray[np.int32]:
         """See `Engine.top_tokens`."""
         top = np.empty((len(prompts), k), dtype=np.int32)
-        for index, row in self._rows(None, prompts):
-            top[index] = row.topk(k).indices.cpu().numpy()
+        for indices, logits in self._logits([Query(prompt, []) for prompt in prompts]):
+            top[indices] = logits.topk(k).indices.cpu().numpy()
         return top
 
     def generate(self, adapter: Unit | None, prompts: list[list[int]], max_tokens: int, stop: list[str]) -> list[str]:
@@ -76,31 +91,43 @@ class HFEngine:
                 texts.append(before_stop(text, stop))
         return texts
 
-    def _rows(self, adapter: Unit | None, prompts: list[list[int]]) -> Iterator[tuple[int, Any]]:
-        """(prompt's index, float32 log-probabilities over the vocabulary after it), one forward pass per chain."""
+    def _logits(self, queries: list[Query]) -> Iterator[tuple[list[int], Any]]:
+        """(indices of queries, float32 logits [len(indices), vocabulary] after their prompts), a pass at a time."""
         import torch
 
-        chains = _chains(prompts)
-        with torch.inference_mode(), self._under(adapter):
-            for start in range(0, len(chains), ROWS):
-                group = chains[start : start + ROWS]
-                longest = [prompts[chain[-1]] for chain in group]
-                width = max(map(len, longest))
-                ids = torch.zeros((len(group), width), dtype=torch.long)
-                mask = torch.zeros_like(ids)
-                for row, prompt in enumerate(longest):
-                    ids[row, : len(prompt)] = torch.tensor(prompt)
-                    mask[row, : len(prompt)] = 1
-                hidden = self._model(
-                    input_ids=ids.to(self.device),
-                    attention_mask=mask.to(self.device),
-                    logits_to_keep=torch.arange(min(len(prompts[chain[0]]) for chain in group) - 1, width),
-                    use_cache=False,
-                ).logits
-                offset = width - hidden.shape[1]
-                for row, chain in enumerate(group):
-                    for index in chain:
-                        yield index, hidden[row, len(prompts[index]) - 1 - offset].float().log_softmax(-1)
+        runs = chains(queries)
+        for adapter in dict.fromkeys(query.adapter for query in queries):
+            own = [run for run in runs if queries[run[0]].adapter == adapter]
+            with torch.inference_mode(), self._under(adapter):
+                for group in _passes(own, [len(query.prompt) for query in queries], self._budget):
+                    yield self._forward(group, queries)
+
+    def _forward(self, group: list[list[int]], queries: list[Query]) -> tuple[list[int], Any]:
+        """One pass over the longest prompt of each run, padded on the left: what is scored lies at the right end."""
+        import torch
+
+        longest = [queries[run[-1]].prompt for run in group]
+        width = max(map(len, longest))
+        ids = torch.zeros((len(group), width), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(longest):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, width - len(prompt) :] = 1
+        keep = max(len(queries[run[-1]].prompt) - len(queries[run[0]].prompt) for run in group) + 1
+        logits = self._model(
+            input_ids=ids.to(self.device),
+            attention_mask=mask.to(self.device),
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0).to(self.device),
+            logits_to_keep=keep,
+            use_cache=False,
+        ).logits
+        places = [
+            (index, row, keep - 1 - (len(longest[row]) - len(queries[index].prompt)))
+            for row, run in enumerate(group)
+            for index in run
+        ]
+        indices, rows, columns = (list(part) for part in zip(*places, strict=True))
+        return indices, logits[rows, columns].float()
 
     def _under(self, adapter: Unit | None) -> AbstractContextManager[Any]:
         """Make the adapter (or, for ``None``, the bare base model) the active one."""
@@ -111,16 +138,16 @@ class HFEngine:
         return nullcontext()
 
     def _load(self, adapter: Unit) -> str:
-        key = f"{adapter.storage.uri}/{adapter.path}"
+        key = name_of(adapter)
         if key not in self._loaded:
             from peft import PeftModel
 
+            folder = str(self._folders.folder(adapter))
             if len(self._loaded) >= self._resident:
                 oldest = next(iter(self._loaded))
                 self._model.delete_adapter(self._loaded.pop(oldest))
             # Names are never used twice, so a stale adapter cannot answer for another.
             name, self._count = f"adapter{self._count}", self._count + 1
-            folder = str(adapter.storage.local_copy(adapter.path))
             if isinstance(self._model, PeftModel):
                 self._model.load_adapter(folder, name)
             else:
@@ -129,13 +156,14 @@ class HFEngine:
         return self._loaded[key]
 
 
-def _chains(prompts: list[list[int]]) -> list[list[int]]:
-    """Runs of consecutive prompts of which each begins the next: [[0, 1, 2], [3], ...] (indices)."""
-    chains: list[list[int]] = []
-    for index, prompt in enumerate(prompts):
-        before = prompts[chains[-1][-1]] if chains else None
-        if before is not None and len(before) < len(prompt) and prompt[: len(before)] == before:
-            chains[-1].append(index)
-        else:
-            chains.append([index])
-    return chains
+def _passes(runs: list[list[int]], lengths: Sequence[int], budget: int) -> Iterator[list[list[int]]]:
+    """Runs of similar length together, as many as fit into ``budget`` tokens with padding; always the same ones."""
+    group: list[list[int]] = []
+    # The longest first: a pass that does not fit into memory fails at once, and padding is counted by the first.
+    for run in sorted(runs, key=lambda run: -lengths[run[-1]]):
+        if group and (len(group) + 1) * lengths[group[0][-1]] > budget:
+            yield group
+            group = []
+        group.append(run)
+    if group:
+        yield group

@@ -7,6 +7,7 @@ handed out again. Results small enough to look at come back; distributions are w
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,12 @@ import numpy as np
 from taskpgm_ray.cluster import root_cause, thread_environment, threads_of
 from taskpgm_ray.errors import ResourceError, ScoringError, TaskPGMError
 from taskpgm_ray.scoring.engine import Answer, Engine, EngineSpec, Query, build_engine
-from taskpgm_ray.scoring.score import ScoreWork, SegmentWork, build_segment, score_unit
+from taskpgm_ray.scoring.score import ScoreWork, SegmentWork, build_segment, score_units
 from taskpgm_ray.scoring.vllm_engine import engine_environment
 from taskpgm_ray.storage import Unit
+
+FIRST_PAUSE = 1.0
+"""Seconds before an engine that did not come up is tried again; doubled each time."""
 
 
 class EnginePool:
@@ -33,19 +37,24 @@ class EnginePool:
 
     def build_segment(self, work: SegmentWork) -> Any:
         """Fix the supports of a new segment by a pass of the base model; becomes its manifest."""
-        return self._actor.call.remote("build_segment", work)
+        return self._actor.call.remote("build_segment", (), work)
 
-    def score(self, work: ScoreWork) -> Any:
-        """Score one adapter (or the base model) on one segment; becomes the unit's manifest."""
-        return self._actor.call.remote("score", work)
+    def score(self, works: Sequence[ScoreWork]) -> Any:
+        """Score units of different adapters in one batch; becomes a manifest or a `TaskPGMError` for each."""
+        return self._actor.call.remote("score", [work.adapter for work in works if work.adapter], list(works))
 
     def next_token(self, queries: list[Query]) -> Any:
         """Becomes (logprobs: list of float32 arrays, greedy: list of int), one entry per query."""
-        return self._actor.call.remote("next_token", queries)
+        return self._actor.call.remote("next_token", _adapters(queries), queries)
+
+    def measure(self, queries: list[Query]) -> Any:
+        """Score the queries twice; becomes (logprobs, seconds of the second time)."""
+        return self._actor.call.remote("measure", _adapters(queries), queries)
 
     def generate(self, adapter: Unit | None, prompts: list[list[int]], max_tokens: int, stop: list[str]) -> Any:
         """Becomes a list of greedy continuations."""
-        return self._actor.call.remote("generate", adapter, prompts, max_tokens, stop)
+        adapters = [adapter] if adapter else []
+        return self._actor.call.remote("generate", adapters, adapter, prompts, max_tokens, stop)
 
     def close(self) -> None:
         """End all engines and the pool."""
@@ -70,20 +79,34 @@ class EngineActor:
         import torch
 
         torch.set_num_threads(threads_of(spec.config.cpus, spec.config.threads))
+        spec.model.check_files()
         self.engine = build_engine(spec)
+
+    def fetch(self, adapters: Sequence[Unit]) -> None:
+        """Bring adapters to this node that will be asked for next."""
+        self.engine.fetch(adapters)
 
     def build_segment(self, work: SegmentWork) -> dict[str, Any]:
         """See `EnginePool.build_segment`."""
         return build_segment(self.engine, work)
 
-    def score(self, work: ScoreWork) -> dict[str, Any]:
+    def score(self, works: Sequence[ScoreWork]) -> list[dict[str, Any] | TaskPGMError]:
         """See `EnginePool.score`."""
-        return score_unit(self.engine, work)
+        return score_units(self.engine, works)
 
     def next_token(self, queries: list[Query]) -> tuple[list[np.ndarray], list[int]]:
         """See `EnginePool.next_token`."""
         answers: list[Answer] = self.engine.next_token(queries)
         return [answer.logprobs for answer in answers], [answer.greedy for answer in answers]
+
+    def measure(self, queries: list[Query]) -> tuple[list[np.ndarray], float]:
+        """See `EnginePool.measure`."""
+        import time
+
+        # Other prompts of the same length, so that nothing of the measured ones is in a cache, but all is warmed up.
+        self.engine.score([Query(q.prompt[::-1], q.tokens, q.adapter) for q in queries])
+        started = time.perf_counter()
+        return self.engine.score(queries), time.perf_counter() - started
 
     def generate(self, adapter: Unit | None, prompts: list[list[int]], max_tokens: int, stop: list[str]) -> list[str]:
         """See `EnginePool.generate`."""
@@ -93,6 +116,8 @@ class EngineActor:
 @dataclass
 class _Work:
     method: str
+    adapters: frozenset[Unit]
+    """Adapters that the work needs."""
     arguments: tuple[Any, ...]
     future: asyncio.Future[Any]
     attempts: int = 0
@@ -106,12 +131,14 @@ class PoolActor:
         self.waiting: list[_Work] = []
         self.changed = asyncio.Condition()
         self.engines: set[asyncio.Task[None]] = set()
+        self.at_work: list[frozenset[Unit]] = []
+        """Adapters of the work that engines do at present."""
         self.idle = 0
         self.stillborn = 0
 
-    async def call(self, method: str, *arguments: Any) -> Any:
+    async def call(self, method: str, adapters: Sequence[Unit], *arguments: Any) -> Any:
         """Run a method of `EngineActor` on some engine."""
-        work = _Work(method, arguments, asyncio.get_running_loop().create_future())
+        work = _Work(method, frozenset(adapters), arguments, asyncio.get_running_loop().create_future())
         await self._queue(work)
         return await work.future
 
@@ -159,26 +186,44 @@ class PoolActor:
         )
         try:
             try:
-                await actor.placed.remote()
+                if not await self._placed(actor):
+                    return
                 await asyncio.wait_for(_settled(actor.load.remote(self.spec)), config.start_timeout)
             finally:
                 self.idle -= 1
             self.stillborn = 0
-            while (work := await self._take()) is not None:
-                if not await self._serve(actor, work):
-                    return
+            resident: frozenset[Unit] = frozenset()
+            while (work := await self._take(resident)) is not None:
+                self.at_work.append(work.adapters)
+                try:
+                    if not await self._serve(actor, work):
+                        return
+                finally:
+                    self.at_work.remove(work.adapters)
+                resident = work.adapters
         except Exception as error:  # whatever kept the engine from starting, the waiting work must hear of it
-            self._stillborn(error)
+            await self._stillborn(error)
         finally:
             ray.kill(actor)
 
-    async def _take(self) -> _Work | None:
-        """The next piece of work, or ``None`` after the idle time."""
+    async def _placed(self, actor: Any) -> bool:
+        """Wait for the engine's resources; no longer, once other engines have done the work that it was meant for."""
+        placed = asyncio.ensure_future(_settled(actor.placed.remote()))
+        while not placed.done():
+            await asyncio.wait({placed}, timeout=self.spec.config.idle_seconds)
+            if not placed.done() and not self.waiting:
+                placed.cancel()
+                return False
+        await placed
+        return True
+
+    async def _take(self, resident: frozenset[Unit]) -> _Work | None:
+        """The next piece of work for an engine with these adapters, or ``None`` after the idle time."""
         self.idle += 1
         try:
             async with self.changed:
                 await asyncio.wait_for(self.changed.wait_for(lambda: self.waiting), self.spec.config.idle_seconds)
-                return self.waiting.pop(0)
+                return self.waiting.pop(preferred(self.waiting, resident, self.at_work))
         except TimeoutError:
             return None
         finally:
@@ -186,23 +231,32 @@ class PoolActor:
 
     async def _serve(self, actor: Any, work: _Work) -> bool:
         """Have the engine do one piece of work; whether the engine can go on."""
-        import ray
-
+        wanted = [work.adapters]
+        if self.waiting:
+            wanted.append(self.waiting[preferred(self.waiting, work.adapters, self.at_work)].adapters)
+        # Returns at once; the engine fetches what follows while it does this work.
+        actor.fetch.remote([unit for units in wanted for unit in sorted(units, key=lambda unit: unit.path)])
         try:
             work.future.set_result(await getattr(actor, work.method).remote(*work.arguments))
-        except ray.exceptions.RayActorError as error:
+        except Exception as error:
+            cause = _told(error)
+            if isinstance(root_cause(error), TaskPGMError):
+                # The work's own fault: its owner hears of it, the engine goes on.
+                work.future.set_exception(cause)
+                return True
+            # The process died, or the engine broke down in the middle of its work and cannot be trusted any more.
             work.attempts += 1
             if work.attempts > self.spec.config.max_failures:
-                work.future.set_exception(ScoringError(f"{work.attempts} engines died of this work; the last: {error}"))
+                work.future.set_exception(
+                    ScoringError(f"{work.attempts} engines failed at this work ({work.method}); the last: {cause}")
+                )
             else:
                 self.waiting.insert(0, work)
             return False
-        except Exception as error:  # the work's own fault: its owner hears of it, the engine goes on
-            work.future.set_exception(_told(error))
         return True
 
-    def _stillborn(self, error: BaseException) -> None:
-        """An engine did not come up. After too many in a row, all waiting work fails with the reason."""
+    async def _stillborn(self, error: BaseException) -> None:
+        """An engine did not come up; after too many in a row, all waiting work fails with the reason."""
         self.stillborn += 1
         cause = _told(error)
         config = self.spec.config
@@ -211,11 +265,30 @@ class PoolActor:
                 f"an engine was not up {config.start_timeout:.0f} s after it got its {config.cpus:g} CPUs and "
                 f"{config.gpus:g} GPUs; raise scoring.engines.start_timeout, or look for a slow model store"
             )
-        elif self.stillborn <= config.max_failures and not isinstance(cause, TaskPGMError):
+        elif self.stillborn <= config.max_failures:
+            # A hub or a disk that fails now may be there again soon.
+            await asyncio.sleep(FIRST_PAUSE * 2 ** (self.stillborn - 1))
             return
         for work in self.waiting:
             work.future.set_exception(cause)
         self.waiting.clear()
+
+
+def preferred(waiting: Sequence[_Work], resident: frozenset[Unit], at_work: Sequence[frozenset[Unit]]) -> int:
+    """Index of the work for an engine that holds ``resident``.
+
+    First what needs adapters that it has, then what needs none of those that other engines are busy with, so that each
+    adapter is loaded by as few engines as possible; else the oldest.
+    """
+    for index, work in enumerate(waiting):
+        if work.adapters and work.adapters <= resident:
+            return index
+    busy = frozenset().union(*at_work) - resident
+    return next((index for index, work in enumerate(waiting) if not work.adapters & busy), 0)
+
+
+def _adapters(queries: Sequence[Query]) -> list[Unit]:
+    return list(dict.fromkeys(query.adapter for query in queries if query.adapter))
 
 
 async def _settled(reference: Any) -> Any:

@@ -39,7 +39,7 @@ SCHEMA = pa.schema(
         ("gold", pa.int32()),
         ("support", pa.list_(pa.int32())),
     ],
-    metadata={"taskpgm.schema": "segment/1"},
+    metadata={"taskpgm.schema": "segment/2"},
 )
 
 
@@ -56,7 +56,7 @@ def plan_segments(
     tasks: Sequence[Task], config: ScoringConfig, model: BaseModelRef, storage: Storage
 ) -> list[SegmentPlan]:
     """Every task's block in exactly one segment: finished segments first, then new ones for the blocks they lack."""
-    design = fingerprint("design", config.top_k, config.answer_tokens, config.positions_per_probe, model.fingerprint)
+    design = fingerprint("design-2", config.top_k, config.answer_tokens, config.positions_per_probe, model.fingerprint)
     folder = f"segments/{design}"
     wanted = {block_id(task): task for task in tasks}
     plans = []

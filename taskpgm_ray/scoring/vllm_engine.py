@@ -7,22 +7,34 @@ Three ways in which vLLM 0.32 returns wrong numbers without a word are guarded h
 * requests for the top k tokens in one batch with requests for given tokens come back as garbage: the two have methods
   of their own, and an answer whose token ids are not the requested ones is refused;
 * a LoRA id used before returns the weights it first stood for: ids are handed out once per adapter in an engine's life.
+
+Where vLLM's V2 model runner is at work (on GPUs), all positions of an example are scored in one pass over its prompt
+(``prompt_logprob_token_ids``), once both ways have been compared on the first queries.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from taskpgm_ray.errors import ScoringError
 from taskpgm_ray.scoring import cpu_lora
-from taskpgm_ray.scoring.engine import MAX_TOKEN_IDS, Answer, EngineSpec, Query, before_stop
+from taskpgm_ray.scoring.adapters import AdapterFolders, name_of
+from taskpgm_ray.scoring.engine import MAX_TOKEN_IDS, Answer, EngineSpec, Query, before_stop, chains
 from taskpgm_ray.storage import Unit
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+_COMPARED = 16
+"""Examples on which the one-pass way has to agree with next-token scoring."""
+_AGREEMENT = {"float32": 1e-4, "bfloat16": 0.02}
+"""Largest total variation distance at which the two ways agree, by the model's precision."""
+
+T = TypeVar("T")
 
 
 def engine_environment(spec: EngineSpec) -> dict[str, str]:
@@ -55,6 +67,8 @@ class VLLMEngine:
             dtype="float32" if spec.model.dtype == "float32" else "bfloat16",
             trust_remote_code=spec.model.trust_remote_code,
             tensor_parallel_size=config.tensor_parallel,
+            # Workers of one engine are its own processes, on its own node and GPUs; Ray placed the engine already.
+            distributed_executor_backend="mp" if config.tensor_parallel > 1 else None,
             max_model_len=spec.model.window(config.max_model_length),
             max_num_batched_tokens=max(config.max_batched_tokens, config.max_sequences),
             max_num_seqs=config.max_sequences,
@@ -73,16 +87,34 @@ class VLLMEngine:
             ),
         )
         self._tokenizer = spec.model.tokenizer()
+        self._folders = AdapterFolders(spec.model, lora, config.cached_adapters)
         self._lora_ids: dict[str, int] = {}
+        self._agreement = _AGREEMENT[spec.model.dtype]
+        self._compared = False
+        self.method = "vllm next-token"
+
+    def fetch(self, adapters: Sequence[Unit]) -> None:
+        """See `Engine.fetch`."""
+        self._folders.fetch(adapters)
+
+    def check(self, adapter: Unit) -> None:
+        """See `Engine.check`."""
+        self._folders.folder(adapter)
+
+    def score(self, queries: list[Query]) -> list[NDArray[np.float32]]:
+        """See `Engine.score`."""
+        if not self._compared:
+            self._compared = True
+            if self._llm.llm_engine.vllm_config.use_v2_model_runner and self._one_pass_agrees(queries):
+                self.method = "vllm one-pass"
+        return _apart(queries, self._one_pass if self.method == "vllm one-pass" else self._by_next_token)
 
     def next_token(self, queries: list[Query]) -> list[Answer]:
         """See `Engine.next_token`."""
-        answers: dict[int, Answer] = {}
-        for base in (True, False):
-            batch = [index for index, query in enumerate(queries) if (query.adapter is None) == base]
-            if batch:
-                answers |= zip(batch, self._next_token([queries[index] for index in batch]), strict=True)
-        return [answers[index] for index in range(len(queries))]
+        answers = _apart(queries, self._next_token)
+        if not all(np.isfinite(answer.logprobs).all() for answer in answers):
+            raise ScoringError("the engine returned non-finite log-probabilities")
+        return answers
 
     def _next_token(self, queries: list[Query]) -> list[Answer]:
         from vllm import SamplingParams
@@ -101,14 +133,61 @@ class VLLMEngine:
             for query in queries
         ]
         outputs = self._run([query.adapter for query in queries], [query.prompt for query in queries], params)
-        return [_answer(query, output) for query, output in zip(queries, outputs, strict=True)]
+        return [_answer(query, output.outputs[0]) for query, output in zip(queries, outputs, strict=True)]
+
+    def _by_next_token(self, queries: list[Query]) -> list[NDArray[np.float32]]:
+        return [answer.logprobs for answer in self._next_token(queries)]
+
+    def _one_pass(self, queries: list[Query]) -> list[NDArray[np.float32]]:
+        """All prompts of a run in one request: row i of a prompt's log-probabilities predicts its token i + 1."""
+        from vllm import SamplingParams
+
+        # One token more than the longest prompt, and the one that is generated, have to fit.
+        window = self._llm.llm_engine.vllm_config.model_config.max_model_len - 2
+        fits = [run for run in chains(queries) if len(queries[run[-1]].prompt) <= window]
+        longest = [queries[run[-1]] for run in fits]
+        firsts = [len(queries[run[0]].prompt) - 1 for run in fits]
+        params = [
+            SamplingParams(
+                max_tokens=1,
+                temperature=0.0,
+                prompt_logprob_start=first,
+                prompt_logprob_token_ids=_rows(run, queries, first),  # type: ignore[arg-type]  # lists are taken too
+                detokenize=False,
+            )
+            for run, first in zip(fits, firsts, strict=True)
+        ]
+        # The last row predicts the token after the prompt: any token may stand there.
+        prompts = [query.prompt + query.tokens[:1] for query in longest]
+        outputs = self._run([query.adapter for query in longest], prompts, params)
+        found: dict[int, NDArray[np.float32]] = {}
+        for run, first, output in zip(fits, firsts, outputs, strict=True):
+            table = np.asarray(output.prompt_token_id_logprobs, dtype=np.float32)
+            for index in run:
+                query = queries[index]
+                found[index] = table[len(query.prompt) - 1 - first, : len(query.tokens)]
+        rest = [index for index in range(len(queries)) if index not in found]
+        found |= zip(rest, self._by_next_token([queries[index] for index in rest]), strict=True)
+        return [found[index] for index in range(len(queries))]
+
+    def _one_pass_agrees(self, queries: list[Query]) -> bool:
+        """Whether both ways predict the same on some examples under every adapter of these queries."""
+        taken: Counter[Unit | None] = Counter()
+        sample: list[Query] = []
+        for run in chains(queries):
+            adapter = queries[run[0]].adapter
+            if taken[adapter] < _COMPARED:
+                taken[adapter] += 1
+                sample += [queries[index] for index in run]
+        pairs = zip(_apart(sample, self._one_pass), _apart(sample, self._by_next_token), strict=True)
+        return all(np.abs(np.exp(a) - np.exp(b)).sum() / 2 <= self._agreement for a, b in pairs)
 
     def top_tokens(self, prompts: list[list[int]], k: int) -> NDArray[np.int32]:
         """See `Engine.top_tokens`."""
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=1, temperature=0.0, logprobs=k, flat_logprobs=True, detokenize=False)
-        outputs = self._run([None] * len(prompts), prompts, [params] * len(prompts))
+        outputs = [output.outputs[0] for output in self._run([None] * len(prompts), prompts, [params] * len(prompts))]
         # The first entry is the sampled token, which the k most likely ones repeat.
         return np.array([output.logprobs.token_ids[1 : k + 1] for output in outputs], dtype=np.int32)
 
@@ -119,28 +198,45 @@ class VLLMEngine:
         params = SamplingParams(max_tokens=max_tokens, temperature=0.0, stop=stop)
         outputs = self._run([adapter] * len(prompts), prompts, [params] * len(prompts))
         # Decoded from the tokens: vLLM's own text repeats parts of the prompt where bytes do not form a character.
-        texts = (self._tokenizer.decode(output.token_ids, skip_special_tokens=True) for output in outputs)
+        texts = (self._tokenizer.decode(o.outputs[0].token_ids, skip_special_tokens=True) for o in outputs)
         return [before_stop(text, stop) for text in texts]
 
     def _run(self, adapters: list[Unit | None], prompts: list[list[int]], params: list[Any]) -> list[Any]:
         """Run one batch to its end."""
-        outputs = self._llm.generate(
+        if not prompts:
+            return []
+        return self._llm.generate(
             [{"prompt_token_ids": prompt} for prompt in prompts],
             params,
             use_tqdm=False,
             lora_request=[self._lora(adapter) for adapter in adapters],
         )
-        return [output.outputs[0] for output in outputs]
 
     def _lora(self, adapter: Unit | None) -> Any:
         if adapter is None:
             return None
         from vllm.lora.request import LoRARequest
 
-        name = f"{adapter.storage.uri}/{adapter.path}"
+        name = name_of(adapter)
         number = self._lora_ids.setdefault(name, len(self._lora_ids) + 1)
-        folder = adapter.storage.local_copy(adapter.path)
-        return LoRARequest(lora_name=name, lora_int_id=number, lora_path=str(folder))
+        return LoRARequest(lora_name=name, lora_int_id=number, lora_path=str(self._folders.folder(adapter)))
+
+
+def _apart(queries: list[Query], ask: Callable[[list[Query]], list[T]]) -> list[T]:
+    """The base model's queries in a batch of their own, apart from those of adapters; the answers in order."""
+    answers: dict[int, T] = {}
+    for base in (True, False):
+        batch = [index for index, query in enumerate(queries) if (query.adapter is None) == base]
+        if batch:
+            answers |= zip(batch, ask([queries[index] for index in batch]), strict=True)
+    return [answers[index] for index in range(len(queries))]
+
+
+def _rows(run: list[int], queries: list[Query], first: int) -> list[list[int]]:
+    """Token ids to score after every token from ``first`` to the end of the run's longest prompt."""
+    wanted = {len(queries[index].prompt) - 1 - first: queries[index].tokens for index in run}
+    # Where a prompt of the run is longer by several tokens, nothing is asked for in between.
+    return [wanted.get(row, [-1]) for row in range(max(wanted) + 1)]
 
 
 def _answer(query: Query, output: Any) -> Answer:
@@ -148,7 +244,4 @@ def _answer(query: Query, output: Any) -> Answer:
     # vLLM puts the sampled token, here the greedy one, in front of the requested ones.
     if list(flat.token_ids[1:]) != list(query.tokens):
         raise ScoringError("the engine returned log-probabilities of other tokens than those asked for")
-    values = np.asarray(flat.logprobs[1:], dtype=np.float32)
-    if not np.isfinite(values).all():
-        raise ScoringError(f"the engine returned {int((~np.isfinite(values)).sum())} non-finite log-probabilities")
-    return Answer(values, int(output.token_ids[0]))
+    return Answer(np.asarray(flat.logprobs[1:], dtype=np.float32), int(output.token_ids[0]))

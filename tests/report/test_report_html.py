@@ -188,3 +188,14 @@ def test_two_hundred_tasks_render_in_seconds(report_data):
 @pytest.mark.parametrize("n", [2, 3, 15, 41])
 def test_other_sizes(report_data, n):
     assert Outline(render(report_data(n))).rows > 2 * n
+
+
+def test_the_bracket_of_the_divergences_is_given(report_data):
+    page = render(report_data())
+    assert "Over the whole vocabulary" not in page
+    data = report_data()
+    upper = data.divergence + 0.01 * (1 - np.eye(len(data.tasks)))
+    upper[1, 2] = upper[2, 1] = data.divergence[1, 2] + 0.123
+    page = render(report_data(divergence_upper=upper))
+    lower, high = data.divergence[1, 2], upper[1, 2]
+    assert f"is that of {data.names[1]} and {data.names[2]}: {lower:.3f} to {high:.3f}" in page

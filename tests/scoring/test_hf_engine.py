@@ -6,8 +6,8 @@ import pytest
 from taskpgm_ray.config import EngineConfig, LoraSection, ModelConfig
 from taskpgm_ray.errors import ScoringError
 from taskpgm_ray.models import resolve
-from taskpgm_ray.scoring.engine import EngineSpec, Query, build_engine
-from taskpgm_ray.scoring.hf_engine import HFEngine, _chains
+from taskpgm_ray.scoring.engine import EngineSpec, Query, build_engine, chains
+from taskpgm_ray.scoring.hf_engine import HFEngine
 from taskpgm_ray.storage import Storage, Unit
 
 TOLERANCE = {"atol": 2e-5, "rtol": 0}
@@ -107,9 +107,13 @@ def test_prompts_of_one_chain_share_a_forward_pass(engine):
 
 
 def test_chains():
-    assert _chains([[1], [1, 2], [1, 2, 3], [1, 3], [4], [4], [4, 5]]) == [[0, 1, 2], [3], [4], [5, 6]]
-    assert _chains([[1, 2], [1]]) == [[0], [1]]
-    assert _chains([]) == []
+    def of(*prompts):
+        return chains([Query(prompt, [1]) for prompt in prompts])
+
+    assert of([1], [1, 2], [1, 2, 3], [1, 3], [4], [4], [4, 5]) == [[0, 1, 2], [3], [4], [5, 6]]
+    assert of([1, 2], [1]) == [[0], [1]]
+    assert of() == []
+    assert chains([Query([1], [1], Unit(Storage("s"), "a")), Query([1, 2], [1])]) == [[0], [1]]
 
 
 def test_every_adapter_predicts_as_its_merged_model(engine, tuned, base):
