@@ -243,7 +243,7 @@ def test_a_support_larger_than_the_vocabulary(good, tiny_llama, tmp_path):
     copy = shutil.copytree(tiny_llama, tmp_path / "model")
     settings = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**settings, "vocab_size": 90}))
-    with pytest.raises(ModelError, match=r"the gold token = 97, but the vocabulary of .* has only 90 tokens"):
+    with pytest.raises(ModelError, match=r"the gold token = 127, but the vocabulary of .* has only 90 tokens"):
         validate(changed(good, [f"model.path={copy}"]))
 
 
