@@ -16,7 +16,6 @@ from taskpgm_ray.errors import TaskPGMError, TrainingError
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.finetune.lane import LaneSpec, run_lane
 
-
 CLOSE_SECONDS = 60.0
 
 
