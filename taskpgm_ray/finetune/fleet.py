@@ -16,6 +16,8 @@ from taskpgm_ray.errors import TaskPGMError, TrainingError
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.finetune.lane import LaneSpec, run_lane
 
+CLOSE_SECONDS = 60.0
+
 
 class Fleet:
     """Handle of a study's fleet; may be passed to any task or actor of the cluster."""
@@ -40,10 +42,9 @@ class Fleet:
         """End all lanes and the fleet."""
         import ray
 
-        try:
-            ray.get(self._actor.close.remote(), timeout=60)
-        finally:
-            ray.kill(self._actor)
+        # Lanes that do not end in time die with the fleet.
+        ray.wait([self._actor.close.remote()], timeout=CLOSE_SECONDS)
+        ray.kill(self._actor)
 
 
 @dataclass
@@ -135,6 +136,8 @@ class FleetActor:
         self.waiting.clear()
         for lane in self.lanes.values():
             self._cancel(lane)
+        # A trainer whose process dies before it has tidied up leaves its placement group behind.
+        await asyncio.gather(*self.watchers)
 
     async def _queue(self, entry: _Entry) -> None:
         async with self.changed:
