@@ -241,7 +241,7 @@ class EngineConfig(Section):
 
     @model_validator(mode="after")
     def _a_gpu_for_each_part(self) -> EngineConfig:
-        if self.gpus and self.gpus < self.tensor_parallel:
+        if self.tensor_parallel > 1 and 0 < self.gpus < self.tensor_parallel:
             raise ValueError(f"tensor_parallel is {self.tensor_parallel}, but only {self.gpus:g} GPUs are reserved")
         return self
 
