@@ -70,6 +70,8 @@ class TaskSpec(Section):
     """Template over the record's columns, for example ``"{question}\\nAnswer:"``; default: the column ``prompt``."""
     response: str | None = None
     """Template over the record's columns; default: the column ``response``."""
+    parts: Annotated[int, Field(ge=2)] | None = None
+    """Make so many tasks of this one, each with its own share of the examples: redundancy that a study can look for."""
 
     @field_validator("source")
     @classmethod
@@ -104,6 +106,8 @@ class PoolConfig(Section):
     """Examples read (or generated) per task, probes included."""
     probes_per_task: Positive = 16
     """Examples of each task kept out of training: they probe all adapters and measure the task's held-out loss."""
+    heldout_per_task: Annotated[int, Field(ge=0)] = 0
+    """Further examples kept out of training and probing, for ``evaluation.own_tasks``."""
 
     @field_validator("tasks", mode="before")
     @classmethod
@@ -328,15 +332,37 @@ class MixtureConfig(Section):
 
 
 class SearchConfig(Section):
-    """Ray Tune's search over the balance, with the baselines as trials like any other."""
+    """Ray Tune's search over the balance and what else a mixture depends on, with the baselines as trials."""
 
     balances: Annotated[int, Field(ge=0)] = 6
-    """Candidates at equal arc length along the path of mixtures; 0 switches the search off."""
+    """Candidates of each family at equal arc length along its path of mixtures; 0 switches the search off."""
     tau: tuple[float, float] = (0.0, 6.0)
     """The range of balances that is searched."""
-    baselines: tuple[Literal["uniform", "proportional"], ...] = ("uniform", "proportional")
+    affinities: tuple[Literal["jsd", "pmi", "text"], ...] = ()
+    """Affinities to search over; default: that of ``affinity.kind`` alone. ``text`` compares the tasks' words."""
+    gammas: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+    """Bandwidths of the JSD kernel, as multiples of the study's gamma."""
+    utilities: tuple[Literal["rows", "targeted"], ...] = ("rows",)
+    """``rows``: the paper's row sums of the affinity. ``targeted``: each adapter's gain on the search split."""
+    baselines: tuple[Literal["uniform", "proportional", "temperature", "capped", "random", "text"], ...] = (
+        "uniform",
+        "proportional",
+    )
+    """Mixtures to compare with: ``text`` is the best balance of the text affinity, the others need no affinity."""
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    """Of the baseline ``temperature``: weights proportional to size^(1/T)."""
+    cap: Positive | None = None
+    """Of the baseline ``capped``: largest size that counts, in examples; default: the median size."""
+    merge_distance: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    """Mixtures that are nearer than this in total variation are one candidate."""
+    algorithm: Literal["grid", "optuna"] = "grid"
+    """``grid``: every candidate. ``optuna``: as many, each chosen after what the earlier ones scored (TPE)."""
+    rungs: Annotated[int, Field(ge=1, le=5)] = 1
+    """ASHA: budgets from the smallest to the full one; after each, the worse candidates stop. 1: all get everything."""
+    reduction: Annotated[int, Field(ge=2)] = 3
+    """ASHA: one candidate in so many goes on to the next rung, which has so many times the budget."""
     seeds: Positive = 1
-    """Repetitions of every trial with different data order."""
+    """Repetitions of every trial with different data order; a trial's score is their mean."""
     steps: Positive | None = None
     """Optimizer steps of a trial's fine-tune: this or ``tokens``, default: as ``finetune``."""
     tokens: Positive | None = None
@@ -344,6 +370,15 @@ class SearchConfig(Section):
     """What decides: mean log-probability of the right answer (proper, less noisy) or accuracy."""
     concurrency: Positive = 4
     """Trials in flight at one time."""
+    loggers: tuple[Literal["wandb", "mlflow"], ...] = ()
+    """Loggers of Ray Tune beside TensorBoard, which is always on; their packages have to be installed."""
+    screen: bool = False
+    """Also score the weighted merge of the single-task adapters for every trial, and report how well its ranks agree
+    with those of training: whether merging could stand in for it."""
+    task_counts: tuple[Positive, ...] = ()
+    """Also compare, for each number of tasks, greedy selection, the heaviest tasks and random ones (report split)."""
+    budget_fractions: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    """Also train the winner and uniform on these parts of the budget (report split)."""
 
     @model_validator(mode="after")
     def _sound(self) -> SearchConfig:
@@ -352,8 +387,12 @@ class SearchConfig(Section):
             raise ValueError(f"the range tau must satisfy 0 <= low < high, not {list(self.tau)}")
         if self.steps is not None and self.tokens is not None:
             raise ValueError("give a trial's budget as steps or as tokens, not both")
-        if len(set(self.baselines)) < len(self.baselines):
-            raise ValueError(f"a baseline is listed twice: {', '.join(self.baselines)}")
+        for name in ("baselines", "affinities", "gammas", "utilities"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} lists a value twice: {', '.join(map(str, values))}")
+        if not self.gammas or not self.utilities:
+            raise ValueError("gammas and utilities each need at least one value")
         return self
 
 
@@ -364,18 +403,30 @@ class EvaluationConfig(Section):
     """``exemplars`` (the few-shot examples in lm-eval's wheel), ``hub`` (lm-eval's own data sets), or a folder."""
     mmlu: bool = True
     bbh: bool = True
+    bbh_answers: Literal["likelihood", "generation"] = "likelihood"
+    """What decides whether a BBH answer is right: greedy decoding of exactly the target's tokens, or the text that is
+    generated. The gold log-probability is the same in both."""
+    lm_eval: tuple[str, ...] = ()
+    """Further lm-eval tasks or groups (``arc_easy``), or YAML files of tasks; each is a benchmark of its own."""
+    own_tasks: bool = False
+    """The pool's tasks on ``pool.heldout_per_task`` examples each; parts of one data set count as one."""
     search_items_per_subject: Positive = 2
     """MMLU questions per subject in the search split (at most; seeded draw)."""
     report_items_per_subject: Positive = 2
     search_items_per_task: Positive = 2
-    """BBH questions per task in the search split (at most; seeded draw)."""
+    """Questions per BBH or lm-eval task in the search split (at most; seeded draw)."""
     report_items_per_task: Positive = 2
+    search_items_per_data_set: Positive = 20
+    """Held-out examples per data set of the pool in the search split (at most; seeded draw)."""
+    report_items_per_data_set: Positive = 20
     max_subjects: Positive | None = None
     """Only so many MMLU subjects (seeded draw)."""
     max_bbh_tasks: Positive | None = None
     """Only so many BBH tasks (seeded draw)."""
     num_fewshot: Annotated[int, Field(ge=0)] = 0
     """MMLU: examples before each question, from the subject's ``dev`` set (not with ``exemplars``)."""
+    report_seeds: Positive = 3
+    """Fine-tunes of the winner and of every baseline that the report split judges; those of the search count."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
 
 
@@ -412,10 +463,19 @@ class StudyConfig(Section):
             raise ValueError(
                 "no balance: set mixture.tau (or beta_over_lambda, or beta and lambda), or search.balances"
             )
-        if self.pool.max_examples <= self.pool.probes_per_task:
+        if self.pool.max_examples <= self.pool.probes_per_task + self.pool.heldout_per_task:
             raise ValueError(
                 f"pool.max_examples ({self.pool.max_examples}) must exceed pool.probes_per_task "
-                f"({self.pool.probes_per_task}): otherwise nothing is left to train on"
+                f"({self.pool.probes_per_task}) and heldout_per_task ({self.pool.heldout_per_task}) together: "
+                "otherwise nothing is left to train on"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _held_out_examples(self) -> StudyConfig:
+        if self.evaluation.own_tasks and self.pool.heldout_per_task < 2:
+            raise ValueError(
+                "evaluation.own_tasks needs pool.heldout_per_task of at least 2: one side searches, the other reports"
             )
         return self
 

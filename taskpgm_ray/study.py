@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from taskpgm_ray import __version__, models
 from taskpgm_ray.affinity.stage import Affinity, compute_affinity
-from taskpgm_ray.config import StudyConfig
+from taskpgm_ray.config import AffinityConfig, StudyConfig
 from taskpgm_ray.errors import DamagedScoresError
 from taskpgm_ray.evaluation import prepare as prepare_evaluation
 from taskpgm_ray.export import mixture_document
@@ -22,16 +22,21 @@ from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.finetune.stage import finetune_pool, single_task_jobs, skipped
 from taskpgm_ray.lease import sole_driver
 from taskpgm_ray.mixture import counts, proportional, uniform
-from taskpgm_ray.mrf import MixturePath, path, solve
+from taskpgm_ray.mrf import MixturePath, solve
 from taskpgm_ray.progress import Progress
 from taskpgm_ray.report import ReportData, render, summary
-from taskpgm_ray.report.assemble import assemble
+from taskpgm_ray.report.assemble import assemble, sentence
 from taskpgm_ray.scoring.stage import ScoredSegment, discard, score_pool
-from taskpgm_ray.search import stage as searching
-from taskpgm_ray.search.candidates import candidates
-from taskpgm_ray.search.plan import TrialPlan
+from taskpgm_ray.search.families import Family, families
+from taskpgm_ray.search.final import hand_over
+from taskpgm_ray.search.judge import Judgement, judge_all
+from taskpgm_ray.search.lift import measure_lift
+from taskpgm_ray.search.plan import Planner
+from taskpgm_ray.search.screen import measure_screen
+from taskpgm_ray.search.stage import Outcome, search, winner
 from taskpgm_ray.session import Session
 from taskpgm_ray.storage import Storage, fingerprint
+from taskpgm_ray.tasks.contamination import NOTHING, EvaluationTexts
 from taskpgm_ray.tasks.prepare import Task, prepare_tasks
 
 CONFIG, MIXTURE, REPORT, STATE = "config.yaml", "mixture.json", "report.html", "finished.json"
@@ -108,10 +113,13 @@ class Study:
 
     def prepare(self) -> list[Task]:
         """Read, tokenise and split every task; where a search will follow, write its split and the report split."""
-        if self.config.search.balances:
+        evaluation, evaluated = self.config.evaluation, NOTHING
+        only_own = evaluation.own_tasks and not (evaluation.mmlu or evaluation.bbh or evaluation.lm_eval)
+        if self.config.search.balances and not only_own:
             # Early, although it is used late: unusable evaluation data shall not cost a fine-tune.
-            prepare_evaluation(self.config.evaluation, self.config.seed, self.storage)
-        return prepare_tasks(self.config, self.model, self.storage, self.session, self.progress)
+            sets = prepare_evaluation(evaluation, self.config.seed, self.storage)
+            evaluated = EvaluationTexts.of(i.question for split in (sets.search, sets.report) for i in split.items())
+        return prepare_tasks(self.config, self.model, self.storage, self.session, self.progress, evaluated)
 
     def finetune(self, tasks: Sequence[Task]) -> tuple[list[Job], list[Task]]:
         """One adapter for each task; tasks whose job failed for good are left out if the config says so."""
@@ -124,13 +132,17 @@ class Study:
         """Every adapter's distributions on the common probe set."""
         return score_pool(jobs, tasks, self.config, self.model, self.storage, self.session, self.progress)
 
-    def affinity(self, jobs: Sequence[Job], tasks: Sequence[Task]) -> Affinity:
-        """How alike the tasks' adapters behave; scores that turn out to be damaged are made again, once."""
+    def affinity(self, jobs: Sequence[Job], tasks: Sequence[Task], kind: Any = None) -> Affinity:
+        """How alike the tasks' adapters behave: by the study's kind of affinity, or another.
+
+        Scores that turn out to be damaged are made again, once.
+        """
+        config = self.config.affinity if kind is None else AffinityConfig(kind=kind)
 
         def compute() -> Affinity:
             segments = self.score(jobs, tasks)
             names = [task.name for task in tasks]
-            return compute_affinity(segments, names, self.config.affinity, self.storage, self.session, self.progress)
+            return compute_affinity(segments, names, config, self.storage, self.session, self.progress)
 
         try:
             return compute()
@@ -140,43 +152,64 @@ class Study:
             return compute()
 
     def conclude(self, jobs: Sequence[Job], tasks: Sequence[Task], affinity: Affinity) -> StudyResult:
-        """The path of mixtures, the search over it, the mixture, and the report."""
-        sizes = [task.facts["train"] for task in tasks]
-        mixtures = path(affinity.S)
-        fixed = self.config.mixture.fixed_tau(len(tasks))
-        plans: list[TrialPlan] = []
-        comparisons: list[searching.Comparison] = []
-        chosen = None
+        """The paths of mixtures, the search over them, the mixture, and the report."""
+        family = Family(affinity.kind, affinity.kind, affinity.S, affinity.gamma, None, contender=True)
+        tau = self.config.mixture.fixed_tau(len(tasks))
+        outcome: Outcome | None = None
+        judgement: Judgement | None = None
         if self.config.search.balances:
-            sets = prepare_evaluation(self.config.evaluation, self.config.seed, self.storage)
-            made = candidates(mixtures, sizes, self.config.search, fixed)
-            plans = searching.plan_trials(made, tasks, sets.search, self.config, self.model, self.storage)
-            searching.search(plans, self.config, self.storage, self.session, self.progress)
-            winner = searching.winner(plans, self.config.search.metric)
-            chosen, fixed = winner.name, winner.tau
-            comparisons = searching.compare(winner, plans, sets, self.config, self.storage, self.session, self.progress)
-        assert fixed is not None, "the config guarantees a balance or a search"
-        document = self._mixture(tasks, affinity, fixed, sizes)
+            family, tau, outcome, judgement = self._search(jobs, tasks, affinity)
+        assert tau is not None, "the config guarantees a balance or a search"
+        sizes = [task.facts["train"] for task in tasks]
+        document = self._mixture(tasks, affinity, family, tau, sizes)
         data = assemble(
             self.config,
             self.model,
             tasks,
             jobs,
             affinity,
-            mixtures,
+            family,
             document,
             {"uniform": uniform(len(tasks)), "proportional": proportional(sizes)},
-            plans,
-            chosen,
-            comparisons,
+            outcome,
+            judgement,
             self.progress.stages(),
             self.skipped,
         )
         self._publish(document, data)
-        return StudyResult(document, affinity, mixtures, data, self.storage)
+        return StudyResult(document, affinity, family.path, data, self.storage)
 
-    def _mixture(self, tasks: Sequence[Task], affinity: Affinity, tau: float, sizes: Sequence[int]) -> dict[str, Any]:
-        mixture = solve(affinity.S, tau)
+    def _search(
+        self, jobs: Sequence[Job], tasks: Sequence[Task], affinity: Affinity
+    ) -> tuple[Family, float, Outcome, Judgement]:
+        """The winning family and balance, what was tried, and what the report split says."""
+        config = self.config.search
+        sets = prepare_evaluation(self.config.evaluation, self.config.seed, self.storage, tasks)
+        planner = Planner(tuple(tasks), sets.search, self.config, self.model, self.storage)
+        made = families(
+            affinity,
+            lambda kind: self.affinity(jobs, tasks, kind),
+            tasks,
+            config,
+            lambda: measure_lift(jobs, planner, self.session, self.progress),
+        )
+        outcome = search(made, [task.facts["train"] for task in tasks], planner, self.session, self.progress)
+        if config.screen:
+            measured = measure_screen(outcome.finished, jobs, planner, self.session, self.progress)
+            outcome = replace(outcome, screen=measured)
+        chosen = winner(outcome, config.metric)
+        family = next(one for one in made if one.name == chosen.method)
+        methods = {method: plan.candidate for method, plan in outcome.best(config.metric).items()}
+        judgement = judge_all(chosen, family, methods, planner, sets.report, self.session, self.progress)
+        names = [task.name for task in tasks]
+        hand_over(chosen, sentence(judgement, self.config), planner, self.session, self.progress, names)
+        assert chosen.tau is not None, "only balances win"
+        return family, chosen.tau, outcome, judgement
+
+    def _mixture(
+        self, tasks: Sequence[Task], affinity: Affinity, family: Family, tau: float, sizes: Sequence[int]
+    ) -> dict[str, Any]:
+        mixture = solve(family.S, tau, utility=family.utility)
         return mixture_document(
             study=self.config.study,
             fingerprint=affinity.fingerprint,
@@ -188,8 +221,8 @@ class Study:
             tau=tau,
             energy=float(mixture.energy),
             gap=float(mixture.gap),
-            affinity=affinity.kind,
-            gamma=affinity.gamma,
+            affinity=family.name,
+            gamma=family.gamma,
             beta=self.config.mixture.beta,
             lambda_=self.config.mixture.lambda_,
         )

@@ -18,7 +18,7 @@ from taskpgm_ray.errors import DataError, ModelError, ResourceError
 from taskpgm_ray.evaluation import prepare
 from taskpgm_ray.models import BaseModelRef, resolve
 from taskpgm_ray.storage import Storage, Unit, fingerprint
-from taskpgm_ray.tasks.sources import Example, HubDataset, JsonLines, TaskSource, task_sources
+from taskpgm_ray.tasks.sources import Example, HubDataset, JsonLines, TaskSource, data_set, task_sources
 from taskpgm_ray.tasks.tokens import encode, prompt_text
 
 GENERATED = 8
@@ -91,7 +91,8 @@ def _local_cpus(config: StudyConfig) -> int:
 def _check_cpus(config: StudyConfig) -> None:
     have = float(_local_cpus(config))
     search = config.search
-    trials = min(search.concurrency, (search.balances + len(search.baselines)) * search.seeds)
+    families = max(1, len(search.affinities)) * len(search.gammas) * len(search.utilities)
+    trials = min(search.concurrency, search.balances * families + len(search.baselines))
     held = TRIAL_CPUS * trials if search.balances else 0.0
     whose = f"cluster.num_cpus is {have:g}" if config.cluster.num_cpus else f"this machine has {have:g}"
     for field, wanted in (
@@ -168,16 +169,17 @@ def _check_tasks(config: StudyConfig, tokenizer: Any) -> list[str]:
     sources = task_sources(config.pool)
     read = 0
     for source in sources:
-        if isinstance(source, JsonLines):
-            read += _check_examples(source, config, tokenizer, config.pool.max_examples, config.pool.probes_per_task)
+        kept = config.pool.probes_per_task + config.pool.heldout_per_task
+        if isinstance(data_set(source), JsonLines):
+            read += _check_examples(source, config, tokenizer, config.pool.max_examples, kept)
         else:
             source.identity()
-            if not isinstance(source, HubDataset):
+            if not isinstance(data_set(source), HubDataset):
                 _check_examples(source, config, tokenizer, min(GENERATED, config.pool.max_examples), 0)
     lines = [f"tasks: {len(sources)}, {', '.join(source.name for source in sources)}"]
     if read:
         lines.append(f"examples: {read} of JSON lines read, in each task more than the probes")
-    remote = sum(isinstance(source, HubDataset) for source in sources)
+    remote = sum(isinstance(data_set(source), HubDataset) for source in sources)
     if remote:
         lines.append(f"hub data sets: {remote}, not downloaded and so not checked")
     return lines
@@ -200,8 +202,8 @@ def _check_examples(source: TaskSource, config: StudyConfig, tokenizer: Any, lim
     if len(different) <= probes:
         raise DataError(
             f"task {source.name!r} has {len(different)} usable different examples (repeats and responses longer than "
-            f"model.max_length do not count), which is not more than the {probes} kept as probes; lower "
-            "pool.probes_per_task, raise model.max_length, or drop the task"
+            f"model.max_length do not count), which is not more than the {probes} kept as probes or held out; "
+            "lower pool.probes_per_task or heldout_per_task, raise model.max_length, or drop the task"
         )
     return read
 
@@ -213,6 +215,10 @@ def _fits(example: Example, config: StudyConfig, tokenizer: Any, where: str) -> 
 def _check_evaluation(config: StudyConfig) -> str:
     """Draw the two splits into a folder that is thrown away; of the hub's data sets only the names are known."""
     data = config.evaluation.data
+    if config.evaluation.lm_eval:
+        return "evaluation: lm-eval's tasks by name, not loaded and so not checked"
+    if config.evaluation.own_tasks and not (config.evaluation.mmlu or config.evaluation.bbh):
+        return "evaluation: the pool's own held-out examples"
     if data == "hub":
         return "evaluation: data sets of the hub, not downloaded and so not checked"
     with tempfile.TemporaryDirectory() as folder:

@@ -1,8 +1,9 @@
 """Evaluation items: what a question is, when two are the same, and reading them from a local folder.
 
-Sources are the exemplars in lm-eval's wheel (`exemplars`), the data sets on the hub (`hub`), or a folder with
-``mmlu/<subject>.<dev|val|test>.jsonl`` (``{"question", "choices": [4], "answer": 0-3}``) and ``bbh/<task>.jsonl``
-(``{"input", "target"}``).
+MMLU and BBH come from the exemplars in lm-eval's wheel (`exemplars`), the data sets on the hub (`hub`), or a folder
+with ``mmlu/<subject>.<dev|val|test>.jsonl`` (``{"question", "choices": [4], "answer": 0-3}``) and ``bbh/<task>.jsonl``
+(``{"input", "target"}``). Other items are documents of lm-eval's tasks (`harness`) or held-out examples of the pool
+(`own`).
 """
 
 from __future__ import annotations
@@ -30,14 +31,18 @@ class Item:
     """One question with its answer."""
 
     benchmark: str
-    """``mmlu`` or ``bbh``."""
+    """``mmlu``, ``bbh``, ``pool`` (held-out examples of the pool), or the name of an lm-eval task or group."""
     task: str
-    """MMLU subject or BBH task."""
+    """MMLU subject, BBH task, data set of the pool, or task of an lm-eval group."""
     question: str
     target: str
-    """The right answer: a letter (MMLU), or the text to be given (BBH)."""
+    """The right answer: a letter (MMLU), or the text to be given."""
     choices: tuple[str, ...] = ()
-    """MMLU: the four answers in the order of their letters."""
+    """The possible answers; MMLU: four, in the order of their letters."""
+    doc: dict[str, Any] | None = None
+    """lm-eval tasks by name: the document that the task's own templates read."""
+    tokens: tuple[list[int], list[int]] | None = None
+    """Examples of the pool: the (prompt, response) token ids that a fine-tune would train on."""
 
     @cached_property
     def id(self) -> str:
@@ -54,16 +59,21 @@ class Item:
 
     def to_record(self) -> dict[str, Any]:
         """The item as a JSON object, with its id."""
+        body: dict[str, Any] = {"question": self.question, "target": self.target}
         if self.benchmark == "mmlu":
-            body: dict[str, Any] = {"question": self.question, "choices": list(self.choices), "answer": self.answer}
-        else:
+            body = {"question": self.question, "choices": list(self.choices), "answer": self.answer}
+        elif self.benchmark == "bbh":
             body = {"input": self.question, "target": self.target}
+        elif self.tokens is not None:
+            body |= {"prompt_ids": self.tokens[0], "response_ids": self.tokens[1]}
+        else:
+            body |= {"choices": list(self.choices), "doc": self.doc}
         return {"item": self.id, "task": self.task, **body}
 
 
 @dataclass
 class TaskItems:
-    """All items of one MMLU subject or BBH task, by the use that they may be put to."""
+    """All items of one task of a benchmark, by the use that they may be put to."""
 
     benchmark: str
     task: str
@@ -74,7 +84,7 @@ class TaskItems:
     shared: list[Item] = field(default_factory=list)
     """Items of a task without splits of its own: to be halved."""
     dev: list[Item] = field(default_factory=list)
-    """Items that are shown before a question, never asked (MMLU dev)."""
+    """Items that are shown before a question, never asked (MMLU dev, an lm-eval task's few-shot documents)."""
 
 
 @dataclass
@@ -124,6 +134,21 @@ def load_items(data: str, *, mmlu: bool = True, bbh: bool = True) -> Items:
     if bbh:
         tasks += _bbh_folder(data)
     return Items(tasks)
+
+
+def stored_item(benchmark: str, record: Any, where: str) -> Item:
+    """The item that `Item.to_record` wrote; ``where`` names its place in messages."""
+    task = record_field(record, "task", where)
+    if benchmark == "mmlu":
+        return mmlu_item(task, record, where)
+    if benchmark == "bbh":
+        return bbh_item(task, record, where)
+    question, target = record_field(record, "question", where), record_field(record, "target", where)
+    if "prompt_ids" in record:
+        tokens = (record["prompt_ids"], record_field(record, "response_ids", where))
+        return Item(benchmark, task, question, target, tokens=tokens)
+    choices, doc = record_field(record, "choices", where), record_field(record, "doc", where)
+    return Item(benchmark, task, question, target, tuple(choices), doc)
 
 
 def mmlu_item(subject: str, record: Any, where: str) -> Item:

@@ -1,4 +1,4 @@
-"""Evaluate one system on one split with lm-eval, item by item."""
+"""Evaluate one system on one split, item by item: lm-eval for its tasks, token ids for the pool's own examples."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from taskpgm_ray.config import EvaluationConfig
 from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.evaluation.client import TokenScorer
 from taskpgm_ray.evaluation.scores import ItemScore, summarise
@@ -14,6 +15,8 @@ from taskpgm_ray.evaluation.splits import Split
 
 if TYPE_CHECKING:
     from taskpgm_ray.evaluation.bridge import EngineLM
+    from taskpgm_ray.evaluation.data import Item
+    from taskpgm_ray.evaluation.tasks import SplitTask
 
 __all__ = ["ItemScore", "evaluate", "summarise"]
 
@@ -25,22 +28,23 @@ def evaluate(
     client: TokenScorer,
     tokenizer: Any,
     *,
-    num_fewshot: int = 0,
+    config: EvaluationConfig | None = None,
     apply_chat_template: bool = False,
     max_length: int = 2047,
     seed: int = 0,
 ) -> list[ItemScore]:
-    """Score every item of one split, all of them in one call of the client.
+    """Score every item of one split.
 
-    ``gold_logprob`` is, for MMLU, the log of the right letter's probability renormalised over the four letters; for
-    BBH, the summed log-probability of the target's tokens divided by their number. The items come from the split's
-    unit and are handed to lm-eval in memory: nothing is downloaded and no cache is used.
+    ``gold_logprob`` is, among given choices, the log of the right one's probability renormalised over them; of a text
+    to be given, the summed log-probability of its tokens divided by their number, whether or not the accuracy comes
+    from generated text. The items come from the split's unit and are handed to lm-eval in memory: nothing else is
+    asked.
 
     Args:
         split: The items; the only ones that this evaluation can read.
         client: The engine under the adapter to be evaluated.
         tokenizer: The Hugging Face tokenizer of its base model.
-        num_fewshot: MMLU: solved examples before each question.
+        config: Few-shot examples, how BBH is answered, which lm-eval tasks there are; by default, the defaults.
         apply_chat_template: Put the prompts through the tokenizer's chat template.
         max_length: Longest prompt in tokens; longer ones lose tokens on the left, with a warning that counts them. An
             engine whose window includes the predicted token takes one token less than its window.
@@ -53,49 +57,120 @@ def evaluate(
         EvaluationError: The split is damaged, a subject lacks few-shot examples, or the engine's answers are unusable.
     """
     _hush()
-    from lm_eval import evaluator
-
     from taskpgm_ray.evaluation.bridge import EngineLM
     from taskpgm_ray.evaluation.tasks import build_tasks
 
+    config = config or EvaluationConfig()
     model = EngineLM(client, tokenizer, max_length=max_length)
-    tasks = build_tasks(split, num_fewshot=num_fewshot, chat=apply_chat_template)
-    # `simple_evaluate` would also index lm-eval's thousands of tasks, run git and describe the machine.
-    results = evaluator.evaluate(
-        lm=model,
-        task_dict={"tasks": tasks, "groups": {}},
-        bootstrap_iters=0,
-        log_samples=True,
-        apply_chat_template=apply_chat_template,
-        fewshot_as_multiturn=apply_chat_template,
+    items = split.items()
+    tasks = build_tasks(
+        split,
+        num_fewshot=config.num_fewshot,
+        chat=apply_chat_template,
+        bbh_answers=config.bbh_answers,
+        lm_eval=config.lm_eval,
     )
+    scores = _by_lm_eval(tasks, model, apply_chat_template) | _by_tokens([i for i in items if i.tokens], model)
     if model.truncated:
         _log.warning(
             "%d evaluation requests were longer than %d tokens and cut on the left", model.truncated, max_length
         )
-    rows = []
-    for name, samples in results["samples"].items():
-        benchmark = name.partition("_")[0]
-        score = _mmlu_logprob if benchmark == "mmlu" else _bbh_logprob
-        for sample in samples:
-            doc = sample["doc"]
-            logprob = score(sample, model)
-            rows.append(ItemScore(benchmark, doc["task"], doc["item"], float(sample["acc"]), logprob, seed))
-    expected = len(split.manifest()["items"])
-    if len(rows) != expected:
-        raise EvaluationError(f"lm-eval scored {len(rows)} of the {expected} items of {split.path}")
-    return rows
+    unscored = [item.id for item in items if item.id not in scores]
+    if unscored or len(scores) != len(items):
+        raise EvaluationError(f"{len(scores)} of the {len(items)} items of {split.path} were scored")
+    return [ItemScore(item.benchmark, item.task, item.id, *scores[item.id], seed) for item in items]
 
 
-def _mmlu_logprob(sample: dict[str, Any], model: EngineLM) -> float:
-    choices = np.array([response[0] for response in sample["filtered_resps"]], dtype=np.float64)
-    return float(choices[sample["target"]] - np.logaddexp.reduce(choices))
+def _by_lm_eval(tasks: dict[tuple[str, str], SplitTask], model: EngineLM, chat: bool) -> dict[str, tuple[float, float]]:
+    """(accuracy, gold log-probability) of each item of lm-eval's tasks, by its id."""
+    if not tasks:
+        return {}
+    from lm_eval import evaluator
+
+    from taskpgm_ray.evaluation.tasks import ITEM
+
+    named = {f"{benchmark}_{name}": task for (benchmark, name), task in tasks.items()}
+    # `simple_evaluate` would also index lm-eval's thousands of tasks, run git and describe the machine.
+    results = evaluator.evaluate(
+        lm=model,
+        task_dict={"tasks": named, "groups": {}},
+        bootstrap_iters=0,
+        log_samples=True,
+        apply_chat_template=chat,
+        fewshot_as_multiturn=chat,
+    )
+    samples: dict[str, tuple[str, dict[str, Any]]] = {}
+    for name, rows in results["samples"].items():
+        for sample in rows:
+            # A task with several filters gives a row for each; the last one reads the answer most leniently.
+            samples[sample["doc"][ITEM]] = (name, sample)
+    generated = {
+        item: sample for item, (name, sample) in samples.items() if named[name].OUTPUT_TYPE == "generate_until"
+    }
+    gold = _gold_of_generated(generated, {item: named[samples[item][0]] for item in generated}, model)
+    return {
+        item: (_accuracy(named[name], sample), gold[item] if item in gold else _gold(named[name], sample, model))
+        for item, (name, sample) in samples.items()
+    }
 
 
-def _bbh_logprob(sample: dict[str, Any], model: EngineLM) -> float:
-    ((total, _),) = sample["filtered_resps"]
+def _accuracy(task: SplitTask, sample: dict[str, Any]) -> float:
+    """The task's first metric of one item, which must be a share of right answers."""
+    for metric in task.aggregation():
+        value = sample.get(metric)
+        if isinstance(value, (int, float, np.number)) and 0 <= value <= 1:
+            return float(value)
+    raise EvaluationError(
+        f"lm-eval's {task.config.task!r} scores its items by {', '.join(task.aggregation())}, none of which is between "
+        "0 (wrong) and 1 (right)"
+    )
+
+
+def _gold(task: SplitTask, sample: dict[str, Any], model: EngineLM) -> float:
+    responses = [response[0] for response in sample["filtered_resps"]]
+    if task.OUTPUT_TYPE == "multiple_choice":
+        return _gold_choice(task, sample, np.array(responses, dtype=np.float64))
     ((context, target),) = sample["arguments"]
-    return total / len(model._encode_pair(context, target)[1])
+    return responses[0] / len(model._encode_pair(context, target)[1])
+
+
+def _gold_choice(task: SplitTask, sample: dict[str, Any], logprobs: np.ndarray) -> float:
+    """Of the right choices' probability, renormalised over all choices."""
+    choices = task.doc_to_choice(sample["doc"])
+    # Some tasks ask each choice without its question as well; those answers come last.
+    logprobs = logprobs[: len(choices)]
+    gold = task.doc_to_text(sample["doc"]) if task.multiple_input else task.doc_to_target(sample["doc"])
+    right = gold if isinstance(gold, list) else [gold]
+    indices = [choices.index(one) if isinstance(one, str) else int(one) for one in right]
+    return float(np.logaddexp.reduce(logprobs[indices]) - np.logaddexp.reduce(logprobs))
+
+
+def _gold_of_generated(
+    samples: dict[str, dict[str, Any]], tasks: dict[str, SplitTask], model: EngineLM
+) -> dict[str, float]:
+    """Log-probability per token of the right text, after the prompt that the model was to go on from."""
+    pairs = []
+    for item, sample in samples.items():
+        task, doc = tasks[item], sample["doc"]
+        target = task.doc_to_target(doc)
+        if isinstance(target, int) and task.config.doc_to_choice is not None:
+            target = task.doc_to_choice(doc)[target]
+        # Of several right texts the first is taken.
+        text = target[0] if isinstance(target, list) else target
+        pairs.append(model._encode_pair(sample["arguments"][0][0], f"{task.config.target_delimiter}{text}"))
+    scores = model._loglikelihood_tokens([(None, context, target) for context, target in pairs])
+    totals = (total for total, _ in scores)
+    return {item: total / len(pair[1]) for item, total, pair in zip(samples, totals, pairs, strict=True)}
+
+
+def _by_tokens(items: list[Item], model: EngineLM) -> dict[str, tuple[float, float]]:
+    """(accuracy, gold log-probability) of the pool's own examples, on the token ids that a fine-tune trains on."""
+    requests = [(None, *item.tokens) for item in items if item.tokens is not None]
+    scores = model._loglikelihood_tokens(requests)
+    return {
+        item.id: (float(greedy), total / len(response))
+        for item, (_, _, response), (total, greedy) in zip(items, requests, scores, strict=True)
+    }
 
 
 def _hush() -> None:

@@ -2,34 +2,39 @@
 
 MMLU validation searches and MMLU test reports; tasks without splits of their own are halved by content hash. A
 question that occurs on both sides is dropped from the search side; a task that then lacks a side is left out and named
-in the manifests. Each split is a finished unit of the study, and a `Split` reads the items of its own unit only.
+in the manifests. Each split is a finished unit of the study, and a `Split` reads the items of its own unit only. The
+search split's unit also lists every item of the report side, drawn or not, and a file that holds one is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taskpgm_ray.config import EvaluationConfig
 from taskpgm_ray.errors import EvaluationError
+from taskpgm_ray.evaluation import harness, own
 from taskpgm_ray.evaluation.data import (
     Item,
+    Items,
     TaskItems,
-    bbh_item,
     load_items,
-    mmlu_item,
     parse_lines,
-    record_field,
     source_identity,
+    stored_item,
 )
 from taskpgm_ray.storage import Storage, Unit, fingerprint
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from taskpgm_ray.tasks.prepare import Task
+
+FORMAT = 2
 """Raised when items are hashed, halved, drawn or stored in another way: old splits are then not found."""
-BENCHMARKS = ("mmlu", "bbh")
+HELD_OUT = "held_out.json"
+"""Ids of the whole report side, beside the search split."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +55,8 @@ class Split:
             StorageError: The unit is missing or damaged.
         """
         manifest = self.manifest()
-        found = [
-            item for name in BENCHMARKS if name in manifest["counts"] for item in self._read(name, f"{name}.jsonl")
-        ]
+        found = [item for name in manifest["counts"] for item in self._read(name, f"{name}.jsonl")]
+        self._refuse_held_out(found)
         drawn = set(manifest["items"])
         for item in found:
             if item.id not in drawn:
@@ -66,13 +70,12 @@ class Split:
             )
         return found
 
-    def dev(self) -> dict[str, list[Item]]:
-        """MMLU's solved examples by subject, which may be shown before a question; in neither split."""
-        if not self.manifest()["dev"]:
-            return {}
-        examples: dict[str, list[Item]] = {}
-        for item in self._read("mmlu", "mmlu.dev.jsonl"):
-            examples.setdefault(item.task, []).append(item)
+    def dev(self) -> dict[tuple[str, str], list[Item]]:
+        """Solved examples by benchmark and task, which may be shown before a question; in neither split."""
+        examples: dict[tuple[str, str], list[Item]] = {}
+        for benchmark in self.manifest()["dev"]:
+            for item in self._read(benchmark, f"{benchmark}.dev.jsonl"):
+                examples.setdefault((benchmark, item.task), []).append(item)
         return examples
 
     def item(self, item_id: str) -> Item:
@@ -81,6 +84,12 @@ class Split:
             if item.id == item_id:
                 return item
         raise EvaluationError(f"item {item_id} is not in the {self.name} split and cannot be read through it")
+
+    def require(self, name: str) -> None:
+        """Refuse to be used as the other side: an `EvaluationError` unless this is the ``name`` split."""
+        if self.name != name:
+            raise EvaluationError(f"{self.path} is the {self.name} split, where only the {name} split may be read")
+        self.manifest()
 
     def manifest(self) -> dict[str, Any]:
         """What the split holds: ``items`` (ids), ``counts`` by benchmark and task, what was dropped and why."""
@@ -91,12 +100,21 @@ class Split:
             )
         return manifest
 
+    def _refuse_held_out(self, items: Sequence[Item]) -> None:
+        if self.name != "search":
+            return
+        held_out = set(Unit(self.storage, self.path).files.read_json(HELD_OUT))
+        for item in items:
+            if item.id in held_out:
+                raise EvaluationError(
+                    f"{self.path} holds item {item.id} ({item.benchmark}/{item.task}) of the report split: what "
+                    "chooses the mixture must not judge it; remove that folder, and the splits are prepared again"
+                )
+
     def _read(self, benchmark: str, file: str) -> list[Item]:
-        build = mmlu_item if benchmark == "mmlu" else bbh_item
         files = Unit(self.storage, self.path).files
         text = files.read_bytes(file).decode("utf-8")
-        records = parse_lines(text, f"{files.uri}/{file}")
-        return [build(record_field(record, "task", where), record, where) for record, where in records]
+        return [stored_item(benchmark, record, where) for record, where in parse_lines(text, f"{files.uri}/{file}")]
 
 
 @dataclass(frozen=True)
@@ -107,43 +125,62 @@ class EvaluationSets:
     report: Split
 
 
-def prepare(config: EvaluationConfig, seed: int, storage: Storage) -> EvaluationSets:
+def prepare(config: EvaluationConfig, seed: int, storage: Storage, tasks: Sequence[Task] = ()) -> EvaluationSets:
     """Write the search and the report split, unless they are there, and check that they share no item.
 
     Args:
         config: What to evaluate on, and how many items of each task to draw.
         seed: Draws subjects, tasks and items. The halves of a task do not depend on it.
         storage: The study's folder; the units are ``evaluation/search-<fingerprint>`` and ``evaluation/report-...``.
+        tasks: The prepared pool, for ``config.own_tasks``: its held-out examples become the benchmark ``pool``.
 
     Raises:
         EvaluationError: The data are missing, no task has items for both sides, the two sides share an item, or a
             subject has fewer dev examples than ``num_fewshot``.
         DataError: A record is damaged.
     """
-    if not config.mmlu and not config.bbh:
-        raise EvaluationError("nothing to evaluate on: set evaluation.mmlu or evaluation.bbh to true")
-    common = [FORMAT, source_identity(config.data), config.mmlu, config.bbh]
-    common += [config.max_subjects, config.max_bbh_tasks, seed]
-    sizes = {
-        "search": {"mmlu": config.search_items_per_subject, "bbh": config.search_items_per_task},
-        "report": {"mmlu": config.report_items_per_subject, "bbh": config.report_items_per_task},
-    }
+    own_tasks = tasks if config.own_tasks else ()
+    benchmarks = [name for name in ("mmlu", "bbh") if getattr(config, name)]
+    benchmarks += [harness.benchmark(entry) for entry in config.lm_eval] + (["pool"] if own_tasks else [])
+    if len(set(benchmarks)) < len(benchmarks):
+        raise EvaluationError(f"two benchmarks have one name: {', '.join(benchmarks)}; rename or drop one in lm_eval")
+    if not benchmarks:
+        raise EvaluationError("nothing to evaluate on: set evaluation.mmlu, bbh, lm_eval or own_tasks")
+    common: list[Any] = [FORMAT, source_identity(config.data) if config.mmlu or config.bbh else None, benchmarks, seed]
+    common += [config.max_subjects, config.max_bbh_tasks, harness.identity(config.lm_eval), own.identity(own_tasks)]
+    sizes = {side: _sizes(config, side, benchmarks) for side in ("search", "report")}
     splits = {
         name: Split(name, storage, f"evaluation/{name}-{fingerprint(name, common, size)}")
         for name, size in sizes.items()
     }
     missing = [split for split in splits.values() if not Unit(storage, split.path).done()]
     if missing:
-        items = load_items(config.data, mmlu=config.mmlu, bbh=config.bbh)
-        tasks, dropped = _separate(items.tasks)
-        usable, left_out = _usable(tasks, [name for name in BENCHMARKS if getattr(config, name)])
+        items = _load(config, own_tasks)
+        separated, dropped = _separate(items.tasks)
+        usable, left_out = _usable(separated, benchmarks)
         chosen = _choose_tasks(usable, {"mmlu": config.max_subjects, "bbh": config.max_bbh_tasks}, seed)
+        held_out = sorted(item.id for task in separated for item in task.report)
         for split in missing:
             notes = {"dropped": dropped, "left_out": left_out, "skipped": items.skipped}
-            _write(split, chosen, sizes[split.name], seed, notes)
+            _write(split, chosen, sizes[split.name], seed, notes, held_out)
     _check_disjoint(splits["search"], splits["report"])
-    _check_examples(splits["report"], config.num_fewshot)
+    if config.mmlu:
+        _check_examples(splits["report"], config.num_fewshot)
     return EvaluationSets(splits["search"], splits["report"])
+
+
+def _load(config: EvaluationConfig, own_tasks: Sequence[Task]) -> Items:
+    items = load_items(config.data, mmlu=config.mmlu, bbh=config.bbh) if config.mmlu or config.bbh else Items([])
+    for part in (*(harness.load(entry) for entry in config.lm_eval), own.load(own_tasks)):
+        items.tasks += part.tasks
+        items.skipped += part.skipped
+    return items
+
+
+def _sizes(config: EvaluationConfig, side: str, benchmarks: Sequence[str]) -> dict[str, int]:
+    """Most items of each task that are drawn, by benchmark."""
+    fields = {"mmlu": "items_per_subject", "pool": "items_per_data_set"}
+    return {name: getattr(config, f"{side}_{fields.get(name, 'items_per_task')}") for name in benchmarks}
 
 
 def _separate(tasks: list[TaskItems]) -> tuple[list[TaskItems], dict[str, int]]:
@@ -195,21 +232,28 @@ def _usable(tasks: list[TaskItems], benchmarks: list[str]) -> tuple[list[TaskIte
         if not any(task.benchmark == benchmark for task in usable):
             raise EvaluationError(
                 f"no {benchmark} task has items for both splits (questions that occur twice count once; a task without "
-                f"splits of its own needs two); add items or set evaluation.{benchmark}=false"
+                f"splits of its own needs two); add items, or leave {benchmark} out of the evaluation"
             )
     return usable, left_out
 
 
 def _choose_tasks(tasks: list[TaskItems], most: dict[str, int | None], seed: int) -> list[TaskItems]:
     chosen = []
-    for benchmark in BENCHMARKS:
+    for benchmark in dict.fromkeys(task.benchmark for task in tasks):
         of_benchmark = [task for task in tasks if task.benchmark == benchmark]
         ranked = sorted(of_benchmark, key=lambda task: _rank(seed, "task", benchmark, task.task))
-        chosen += sorted(ranked[: most[benchmark]], key=lambda task: task.task)
+        chosen += sorted(ranked[: most.get(benchmark)], key=lambda task: task.task)
     return chosen
 
 
-def _write(split: Split, tasks: list[TaskItems], sizes: dict[str, int], seed: int, notes: dict[str, Any]) -> None:
+def _write(
+    split: Split,
+    tasks: list[TaskItems],
+    sizes: dict[str, int],
+    seed: int,
+    notes: dict[str, Any],
+    held_out: list[str],
+) -> None:
     files = Unit(split.storage, split.path).files
     counts: dict[str, dict[str, int]] = {}
     drawn: dict[str, list[Item]] = {}
@@ -221,16 +265,21 @@ def _write(split: Split, tasks: list[TaskItems], sizes: dict[str, int], seed: in
     # One file a benchmark, not one a task: on an object store each of hundreds of small files costs a round trip.
     for benchmark, items in drawn.items():
         files.write_bytes(f"{benchmark}.jsonl", _lines(items))
-    dev = [item for task in tasks for item in task.dev]
-    if dev:
-        files.write_bytes("mmlu.dev.jsonl", _lines(dev))
+    dev: dict[str, dict[str, int]] = {}
+    for benchmark in drawn:
+        examples = [item for task in tasks if task.benchmark == benchmark for item in task.dev]
+        if examples:
+            files.write_bytes(f"{benchmark}.dev.jsonl", _lines(examples))
+            dev[benchmark] = {t.task: len(t.dev) for t in tasks if t.benchmark == benchmark and t.dev}
+    if split.name == "search":
+        files.write_json(HELD_OUT, held_out)
     manifest = {
         "split": split.name,
         "counts": counts,
         "available": {
             name: {t.task: len(getattr(t, split.name)) for t in tasks if t.benchmark == name} for name in counts
         },
-        "dev": {task.task: len(task.dev) for task in tasks if task.dev},
+        "dev": dev,
         **notes,
         "items": [item.id for items in drawn.values() for item in items],
     }
@@ -250,7 +299,7 @@ def _check_examples(split: Split, num_fewshot: int) -> None:
     """Now rather than after hours of fine-tuning."""
     manifest = split.manifest()
     for subject in manifest["counts"].get("mmlu", {}):
-        available = manifest["dev"].get(subject, 0)
+        available = manifest["dev"].get("mmlu", {}).get(subject, 0)
         if available < num_fewshot:
             raise EvaluationError(too_few_examples(subject, available, num_fewshot))
 

@@ -1,4 +1,4 @@
-"""lm-eval tasks over the items of a split: MMLU as lettered choices, BBH as direct answers.
+"""lm-eval tasks over the items of a split: MMLU as lettered choices, BBH as direct answers, others by their own rules.
 
 Importing this module imports lm-eval; `taskpgm_ray.evaluation.run` does so when something is evaluated.
 """
@@ -8,16 +8,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import lm_eval.api.task
 from lm_eval.api.task import ConfigurableTask
 
 from taskpgm_ray.errors import EvaluationError
+from taskpgm_ray.evaluation import harness
 from taskpgm_ray.evaluation.data import LETTERS, Item
 from taskpgm_ray.evaluation.splits import Split, too_few_examples
 
 _ACCURACY = [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]
+_EXACT_MATCH = [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}]
+_FIRST_LINE = r"\A\s*(\S.*?)[.\s]*(?:\n|\Z)"
+"""The first line that says something, without a final full stop."""
+ITEM = "item"
+"""The column that names a document's item."""
+ANSWER_TOKENS = 32
+"""A direct answer to a BBH question; the longest targets (word lists) need about as many."""
 _quiet = threading.Lock()
 
 
@@ -30,6 +38,10 @@ class Documents(list[dict[str, Any]]):
         """Names of the columns (the values are of no interest)."""
         return dict.fromkeys(self[0])
 
+    def map(self, function: Any) -> Documents:
+        """As ``datasets.Dataset.map``, for tasks that rewrite their documents."""
+        return Documents(function(doc) for doc in self)
+
 
 class SplitTask(ConfigurableTask):
     """An lm-eval task over items in memory: no data set script, no cache that could go stale, no network."""
@@ -40,7 +52,7 @@ class SplitTask(ConfigurableTask):
 
     def download(self, *args: Any, **kwargs: Any) -> None:
         """Build the data sets that lm-eval reads (it calls this while it is constructed)."""
-        self.dataset = {name: Documents(item.to_record() for item in items) for name, items in self._splits.items()}
+        self.dataset = {name: Documents(map(_document, items)) for name, items in self._splits.items()}
 
     def build_all_requests(self, **kwargs: Any) -> None:
         """As lm-eval, without its progress bar for each task."""
@@ -48,30 +60,48 @@ class SplitTask(ConfigurableTask):
             super().build_all_requests(**kwargs)
 
 
-def build_tasks(split: Split, *, num_fewshot: int = 0, chat: bool = False) -> dict[str, SplitTask]:
-    """lm-eval tasks ``mmlu_<subject>`` and ``bbh_<task>`` over the items of one split.
+def build_tasks(
+    split: Split,
+    *,
+    num_fewshot: int = 0,
+    chat: bool = False,
+    bbh_answers: Literal["likelihood", "generation"] = "likelihood",
+    lm_eval: Iterable[str] = (),
+) -> dict[tuple[str, str], SplitTask]:
+    """lm-eval tasks over the items of one split, by benchmark and task; the pool's own examples are no lm-eval tasks.
 
     Args:
         split: Where the items come from.
-        num_fewshot: MMLU: solved examples of the subject's dev set before each question. BBH is always asked directly.
+        num_fewshot: MMLU: solved examples of the subject's dev set before each question. BBH is always asked directly;
+            lm-eval's tasks by name have their own number.
         chat: The prompts will go through a chat template: the answer then follows without a space.
+        bbh_answers: Whether BBH answers are judged by the likelihood of the target or as generated text.
+        lm_eval: The entries of ``evaluation.lm_eval``, whose definitions say how their documents are asked.
 
     Raises:
-        EvaluationError: A subject has fewer than ``num_fewshot`` dev examples.
+        EvaluationError: A subject has fewer than ``num_fewshot`` dev examples, or an lm-eval task is not there.
     """
     by_task: dict[tuple[str, str], list[Item]] = {}
     for item in split.items():
-        by_task.setdefault((item.benchmark, item.task), []).append(item)
-    dev = split.dev() if num_fewshot else {}
+        if item.tokens is None:
+            by_task.setdefault((item.benchmark, item.task), []).append(item)
+    dev = split.dev()
+    named = {harness.benchmark(entry): harness.load_tasks(entry) for entry in lm_eval}
     tasks = {}
     for (benchmark, name), items in by_task.items():
+        examples = dev.get((benchmark, name), [])
         if benchmark == "mmlu":
-            examples = dev.get(name, [])
             if len(examples) < num_fewshot:
                 raise EvaluationError(too_few_examples(name, len(examples), num_fewshot))
-            tasks[f"mmlu_{name}"] = SplitTask(_mmlu(name, num_fewshot), {"test": items, "dev": examples})
+            config = _mmlu(name, num_fewshot)
+        elif benchmark == "bbh":
+            config = (_bbh if bbh_answers == "likelihood" else _bbh_generated)(name, chat)
+        elif name in named.get(benchmark, {}):
+            config = harness.config_on_split(named[benchmark][name], bool(examples))
         else:
-            tasks[f"bbh_{name}"] = SplitTask(_bbh(name, chat), {"test": items})
+            raise EvaluationError(f"{split.path} holds items of lm-eval's {benchmark}/{name}, which is not evaluated")
+        splits = {"test": items, "dev": examples} if examples else {"test": items}
+        tasks[benchmark, name] = SplitTask(config, splits)
     return tasks
 
 
@@ -105,6 +135,33 @@ def _bbh(task: str, chat: bool) -> dict[str, Any]:
         "doc_to_target": _target if chat else _spaced_target,
         "metric_list": _ACCURACY,
     }
+
+
+def _bbh_generated(task: str, chat: bool) -> dict[str, Any]:
+    """The same question; scored as the first line of what the model writes."""
+    return _bbh(task, chat) | {
+        "output_type": "generate_until",
+        "doc_to_target": _target,
+        "target_delimiter": "" if chat else " ",
+        "generation_kwargs": {
+            "until": ["</s>", "Q:", "\n\n"],
+            "do_sample": False,
+            "temperature": 0.0,
+            "max_gen_toks": ANSWER_TOKENS,
+        },
+        "filter_list": [
+            {
+                "name": "first-line",
+                "filter": [{"function": "regex", "regex_pattern": _FIRST_LINE}, {"function": "take_first"}],
+            }
+        ],
+        "metric_list": _EXACT_MATCH,
+    }
+
+
+def _document(item: Item) -> dict[str, Any]:
+    """What lm-eval's templates read, with the item's id."""
+    return item.to_record() if item.doc is None else {**item.doc, ITEM: item.id}
 
 
 def _lettered(doc: dict[str, Any]) -> str:

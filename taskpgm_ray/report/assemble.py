@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from taskpgm_ray.config import StudyConfig
     from taskpgm_ray.finetune.job import Job
     from taskpgm_ray.models import BaseModelRef
-    from taskpgm_ray.mrf import MixturePath
-    from taskpgm_ray.search.plan import TrialPlan
-    from taskpgm_ray.search.stage import Comparison
+    from taskpgm_ray.search.families import Family
+    from taskpgm_ray.search.judge import Comparison, Judgement
+    from taskpgm_ray.search.plan import Run, TrialPlan
+    from taskpgm_ray.search.stage import Outcome
     from taskpgm_ray.tasks.prepare import Task
 
 LIBRARIES = ("taskpgm-ray", "ray", "torch", "transformers", "peft", "lm-eval", "numpy", "scipy", "pyarrow")
@@ -31,12 +32,11 @@ def assemble(
     tasks: Sequence[Task],
     jobs: Sequence[Job],
     affinity: Affinity,
-    path: MixturePath,
+    family: Family,
     mixture: dict[str, Any],
     baselines: dict[str, np.ndarray],
-    plans: Sequence[TrialPlan],
-    chosen: str | None,
-    comparisons: Sequence[Comparison],
+    outcome: Outcome | None,
+    judgement: Judgement | None,
     stages: Sequence[dict[str, Any]],
     skipped: Mapping[str, str],
 ) -> ReportData:
@@ -55,34 +55,27 @@ def assemble(
         effective_tasks=effective_number(affinity.S) if affinity.kind == "jsd" else None,
         coverage=affinity.coverage,
         mixture=mixture,
-        path_tau=path.tau,
-        path_weights=path.weights,
+        path_tau=family.path.tau,
+        path_weights=family.path.weights,
         baselines=baselines,
         metric=config.search.metric,
-        trials=[_trial_row(plan, chosen) for plan in plans],
-        comparisons=[
-            {
-                "baseline": c.baseline,
-                "metric": c.result.metric,
-                "difference": c.result.difference,
-                "low": c.result.low,
-                "high": c.result.high,
-                "verdict": c.verdict,
-                "minimum_detectable": c.result.minimum_detectable,
-                "items": c.result.items,
-            }
-            for c in comparisons
-        ],
+        trials=_trial_rows(outcome, judgement.chosen if judgement else None) if outcome else [],
+        comparisons=[_comparison_row(c) for c in (judgement.comparisons if judgement else [])],
+        against_uniform=[_comparison_row(c) for c in (judgement.against_uniform if judgement else [])],
+        screen=outcome.screen if outcome else None,
+        by_task=judgement.tasks if judgement else [],
+        budgets=judgement.budgets if judgement else [],
         stages=list(stages),
         skipped=dict(skipped),
         versions=library_versions() | {"base model": f"{model.source} ({model.fingerprint})"},
-        verdict=sentence(comparisons, config),
+        verdict=sentence(judgement, config),
     )
 
 
-def sentence(comparisons: Sequence[Comparison], config: StudyConfig) -> str:
-    """The outcome of the study in one plain sentence, decided by the search's metric on the report split."""
-    decisive = [c for c in comparisons if c.result.metric == config.search.metric]
+def sentence(judgement: Judgement | None, config: StudyConfig) -> str:
+    """The outcome of the study in one plain sentence, decided by the search's metric on the whole report split."""
+    comparisons = judgement.comparisons if judgement else []
+    decisive = [c for c in comparisons if c.result.metric == config.search.metric and c.scope == "all"]
     if not decisive:
         return "The mixture was computed at the given balance; it was not compared with any baseline."
     parts = [f"{c.verdict} than {c.baseline}" for c in decisive if c.verdict != "no difference shown"]
@@ -108,11 +101,30 @@ def library_versions() -> dict[str, str]:
     return found
 
 
+def _comparison_row(comparison: Comparison) -> dict[str, Any]:
+    result = comparison.result
+    return {
+        "system": comparison.system,
+        "baseline": comparison.baseline,
+        "scope": comparison.scope,
+        "metric": result.metric,
+        "difference": result.difference,
+        "low": result.low,
+        "high": result.high,
+        "verdict": comparison.verdict,
+        "minimum_detectable": result.minimum_detectable,
+        "items": result.items,
+        "seeds": result.seeds,
+        "p_value": comparison.p_value,
+    }
+
+
 def _task_row(task: Task, job: Job) -> dict[str, Any]:
     facts, trained = task.facts, job.unit.manifest()
     return {
         "name": task.name,
         "source": facts["source"],
+        "group": facts["group"],
         "train": facts["train"],
         "probes": facts["probes"],
         "cut": facts["cut"],
@@ -124,14 +136,33 @@ def _task_row(task: Task, job: Job) -> dict[str, Any]:
     }
 
 
-def _trial_row(plan: TrialPlan, chosen: str | None) -> dict[str, Any]:
-    finished = plan.unit.manifest()
+def _trial_rows(outcome: Outcome, chosen: str | None) -> list[dict[str, Any]]:
+    """One row per trial and seed; trials without a score at the full budget say why."""
+    rows = [_trial_row(plan, run, chosen) for plan in outcome.finished for run in plan.runs]
+    for plan in outcome.plans:
+        if plan.name in outcome.failed or plan.name in outcome.stopped:
+            rows.append(
+                {
+                    "name": plan.name,
+                    "kind": plan.candidate.kind,
+                    "tau": plan.candidate.tau,
+                    "seed": None,
+                    "weights": plan.candidate.weights.tolist(),
+                    "stopped": plan.name in outcome.stopped,
+                    "error": outcome.failed.get(plan.name),
+                }
+            )
+    return rows
+
+
+def _trial_row(plan: TrialPlan, run: Run, chosen: str | None) -> dict[str, Any]:
+    finished = run.unit.manifest()
     summary = finished["summary"]
     row: dict[str, Any] = {
         "name": plan.candidate.name,
         "kind": plan.candidate.kind,
         "tau": plan.candidate.tau,
-        "seed": plan.seed,
+        "seed": run.seed,
         "weights": finished["weights"],
         "accuracy": summary["accuracy"],
         "gold_logprob": summary["gold_logprob"],

@@ -63,10 +63,20 @@ class ReportData:
     trials: list[dict[str, Any]] = field(default_factory=list)
     """One per trial: name, kind ("balance" or "baseline"), tau or None, seed, weights, accuracy, gold_logprob,
     mmlu_accuracy, bbh_accuracy, mmlu_gold_logprob, bbh_gold_logprob, items, tokens, seconds, winner (bool). A trial
-    that failed has metrics None and an ``error``."""
+    that failed has metrics None and an ``error``; one that ASHA stopped has none and ``stopped``."""
+    screen: dict[str, Any] | None = None
+    """How well merges rank the trials: correlation (Spearman), low (end of its interval), mixtures, warranted."""
     comparisons: list[dict[str, Any]] = field(default_factory=list)
     """Report split, one per baseline and metric: baseline, metric, difference (mixture minus baseline), low, high,
-    verdict, minimum_detectable, items."""
+    verdict, minimum_detectable, items; with several benchmarks a ``scope`` each (``all``, or the benchmark's name)."""
+    against_uniform: list[dict[str, Any]] = field(default_factory=list)
+    """The same for every method (``system``) against uniform."""
+    by_task: list[dict[str, Any]] = field(default_factory=list)
+    """Report split, one per benchmark and task: benchmark, task, items, scores {system: {metric: mean}}; the mixture
+    is the first system."""
+    budgets: list[dict[str, Any]] = field(default_factory=list)
+    """Report split: mixtures of fewer tasks and parts of the training budget: name, tasks, share, gold_logprob,
+    accuracy, and the difference in gold_logprob to uniform at the full budget with its interval (low, high)."""
     stages: list[dict[str, Any]] = field(default_factory=list)
     """One per stage: stage, seconds, tokens, done, reused (units of work)."""
     skipped: dict[str, str] = field(default_factory=dict)

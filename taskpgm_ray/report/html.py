@@ -30,6 +30,7 @@ def render(data: ReportData) -> str:
         sections.path(data, page),
         sections.search(data, page),
         sections.comparison(data, page),
+        sections.budgets(data),
         evidence.affinity(data, clustering, page),
         evidence.tasks(data),
         evidence.coverage(data, clustering, page),

@@ -89,6 +89,9 @@ def comparisons(data: ReportData) -> go.Figure:
     """Difference of the mixture to each baseline on the report split, with its interval; a panel for each metric."""
     by_metric: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for comparison in data.comparisons:
+        # The parts are in the table; the figure shows what decides.
+        if comparison.get("scope", "all") != "all":
+            continue
         by_metric[comparison["metric"]].append(comparison)
     known = list(METRICS)
     metrics = sorted(by_metric, key=lambda m: known.index(m) if m in known else len(known))

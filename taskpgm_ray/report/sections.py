@@ -138,7 +138,18 @@ def search(data: ReportData, page: Page) -> Section:
     problem = (
         paragraph(f"{failed} of {len(data.trials)} trials failed; their errors are in the table.") if failed else ""
     )
-    return Section("trials", title, plot + problem + shown)
+    return Section("trials", title, plot + problem + shown + _screen(data))
+
+
+def _screen(data: ReportData) -> str:
+    if data.screen is None:
+        return ""
+    found = data.screen
+    use = "may stand in for training" if found["warranted"] else "cannot stand in for training here"
+    return paragraph(
+        f"Weighted merges of the single-task adapters rank the {found['mixtures']} mixtures with a correlation of "
+        f"{number(found['correlation'])} to training (Spearman; at least {number(found['low'])}): merging {use}."
+    )
 
 
 _METRICS = ("gold_logprob", "accuracy", "mmlu_accuracy", "bbh_accuracy", "mmlu_gold_logprob", "bbh_gold_logprob")
@@ -152,6 +163,7 @@ def comparison(data: ReportData, page: Page) -> Section:
     rows = [
         [
             c["baseline"],
+            c.get("scope", "all"),
             metric_name(c["metric"]),
             Cell(score(c["metric"], c["difference"], signed=True), c["difference"], mark=_direction(c)),
             f"{score(c['metric'], c['low'], signed=True)} to {score(c['metric'], c['high'], signed=True)}",
@@ -165,12 +177,72 @@ def comparison(data: ReportData, page: Page) -> Section:
         "Mixture minus baseline on the report split, which the search never saw, with confidence intervals. Green lies "
         "wholly above zero (the mixture is better), red wholly below, grey is undecided."
     )
-    header = ["baseline", "metric", "difference", "interval", "verdict", "smallest detectable", "items"]
+    header = ["baseline", "on", "metric", "difference", "interval", "verdict", "smallest detectable", "items"]
     return Section(
         "comparison",
         title,
         page.figure("comparison", judgement.comparisons(data), caption)
-        + table(header, rows, "Difference of the mixture to each baseline on the report split"),
+        + table(header, rows, "Difference of the mixture to each baseline on the report split")
+        + _by_task(data),
+    )
+
+
+def _by_task(data: ReportData) -> str:
+    """Scores of every system on every task, behind a fold: many rows, each of few items."""
+    if not data.by_task:
+        return ""
+    systems = list(data.by_task[0]["scores"])
+    rows = [
+        [
+            row["benchmark"],
+            row["task"],
+            _plain(row["items"]),
+            *(Cell(score(data.metric, row["scores"][s][data.metric]), row["scores"][s][data.metric]) for s in systems),
+        ]
+        for row in data.by_task
+    ]
+    header = ["benchmark", "task", "items", *systems]
+    shown = table(header, rows, "Scores of the mixture and of each baseline on every task of the report split")
+    return f"<details><summary>Every task ({metric_name(data.metric)})</summary>{shown}</details>"
+
+
+def budgets(data: ReportData) -> Section:
+    """Fewer tasks, and less training."""
+    title = "Fewer tasks, less training"
+    if not data.budgets:
+        return Section("budgets", title, note("Neither numbers of tasks nor parts of the budget were compared."))
+    rows = [
+        [
+            row["name"],
+            _plain(row["tasks"]),
+            Cell(percent(row["share"], 0), row["share"]),
+            *(Cell(score(m, row[m]), row[m]) for m in ("gold_logprob", "accuracy")),
+            *(
+                [
+                    Cell(score("gold_logprob", row["difference"], signed=True), row["difference"]),
+                    f"{score('gold_logprob', row['low'], signed=True)} to "
+                    f"{score('gold_logprob', row['high'], signed=True)}",
+                ]
+                if row.get("difference") is not None
+                else ["", ""]
+            ),
+        ]
+        for row in data.budgets
+    ]
+    header = [
+        "mixture",
+        "tasks",
+        "training",
+        metric_name("gold_logprob"),
+        metric_name("accuracy"),
+        "against uniform",
+        "interval",
+    ]
+    return Section(
+        "budgets",
+        title,
+        paragraph("Report split; the difference is to uniform mixing of all tasks with the full training budget.")
+        + table(header, rows, "Scores of mixtures of fewer tasks, and of parts of the training budget"),
     )
 
 
@@ -187,6 +259,8 @@ def _plain(value: Any) -> Cell:
 def _outcome(trial: dict[str, Any]) -> Cell:
     if trial.get("error"):
         return Cell(f"failed: {trial['error']}", mark="bad")
+    if trial.get("stopped"):
+        return Cell("stopped early", title="others were better at a smaller budget")
     return Cell("chosen", mark="good") if trial.get("winner") else Cell("")
 
 

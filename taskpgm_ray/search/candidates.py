@@ -1,4 +1,4 @@
-"""Which mixtures are tried: balances at equal arc length along the path of mixtures, and the baselines."""
+"""Which mixtures are tried: balances at equal arc length along the path of each family, and the baselines."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskpgm_ray.config import SearchConfig
-from taskpgm_ray.mixture import proportional, uniform
-from taskpgm_ray.mrf import MixturePath
-
-SAME = 1e-9
-"""Mixtures whose weights differ by less than this everywhere are one candidate."""
+from taskpgm_ray.mixture import capped_proportional, dirichlet, proportional, temperature, uniform
+from taskpgm_ray.search.families import Family
 
 
 @dataclass(frozen=True)
@@ -23,39 +20,78 @@ class Candidate:
 
     name: str
     kind: Literal["balance", "baseline"]
+    """``balance``: TaskPGM's, which may win. ``baseline``: only to be compared with."""
     tau: float | None
     weights: NDArray[np.float64]
     """[n] on the simplex."""
+    method: str
+    """What it stands for: a family's name, or the baseline's own. Each method is judged by its best candidate."""
 
 
 def candidates(
-    path: MixturePath, sizes: Sequence[int], config: SearchConfig, fixed_tau: float | None = None
+    families: Sequence[Family],
+    sizes: Sequence[int],
+    config: SearchConfig,
+    fixed_tau: float | None = None,
+    seed: int = 0,
 ) -> list[Candidate]:
-    """The baselines, and the balances of the configured range (or only ``fixed_tau`` when the user set one).
+    """The baselines, and the balances of every family (or only ``fixed_tau`` when the user set one).
 
-    A balance whose mixture a baseline has already (tau = 1 is uniform) is not tried again under a second name.
+    A mixture that another candidate nearly is (``config.merge_distance``) is not tried again under a second name.
 
     Args:
-        path: The exact path of mixtures over tau, covering the range.
-        sizes: [n] training examples per task, for the proportional baseline.
+        families: The paths of mixtures; their paths cover the configured range.
+        sizes: [n] training examples per task, for the baselines.
         config: Number of balances, range, baselines.
         fixed_tau: The user's own balance.
+        seed: Draws the random mixture.
     """
+    made = baselines(sizes, config, seed)
+    for family in families:
+        balances = [balance(family, tau, families) for tau in _taus(family, config, fixed_tau)]
+        new: list[Candidate] = []
+        for one in balances:
+            if all(distance(one, other) > config.merge_distance for other in (*made, *new)):
+                new.append(one)
+        # Each family is to be judged: where all its mixtures are others', one of them is tried all the same.
+        made += new or balances[:1]
+    return made
+
+
+def baselines(sizes: Sequence[int], config: SearchConfig, seed: int) -> list[Candidate]:
+    """The configured baselines that need no affinity; of those that are one mixture, the first."""
+    n = len(sizes)
+    known = {
+        "uniform": lambda: uniform(n),
+        "proportional": lambda: proportional(sizes),
+        "temperature": lambda: temperature(sizes, config.temperature),
+        "capped": lambda: capped_proportional(sizes, config.cap or float(np.median(sizes))),
+        "random": lambda: dirichlet(n, seed),
+    }
     made: list[Candidate] = []
     for name in config.baselines:
-        weights = uniform(len(sizes)) if name == "uniform" else proportional(sizes)
-        # Tasks of one size make the two baselines the same mixture, which is trained once.
-        if _new(weights, made):
-            made.append(Candidate(name, "baseline", None, weights))
-    if fixed_tau is None:
-        taus = list(path.equal_arc(config.balances, tau_min=config.tau[0], tau_max=config.tau[1]))
-    else:
-        taus = [fixed_tau]
-    balances = [Candidate(f"tau-{tau:.4g}", "balance", float(tau), path.at(float(tau))) for tau in taus]
-    made += [balance for balance in balances if _new(balance.weights, made)]
-    # Someone has to win: where every balance is a baseline's mixture, one of them is a candidate all the same.
-    return made if made[-1].kind == "balance" else [*made, balances[0]]
+        if name in known:
+            one = Candidate(name, "baseline", None, known[name](), name)
+            # Tasks of one size make several of them the same mixture, which is trained once.
+            if all(distance(one, other) > config.merge_distance for other in made):
+                made.append(one)
+    return made
 
 
-def _new(weights: NDArray[np.float64], made: Sequence[Candidate]) -> bool:
-    return all(np.abs(weights - other.weights).max() > SAME for other in made)
+def balance(family: Family, tau: float, families: Sequence[Family]) -> Candidate:
+    """The family's mixture at one balance."""
+    # With one family to choose from, the balance says everything.
+    lone = family.contender and sum(other.contender for other in families) == 1
+    name = f"tau-{tau:.4g}" if lone else f"{family.name}-tau-{tau:.4g}"
+    return Candidate(name, "balance" if family.contender else "baseline", tau, family.path.at(tau), family.name)
+
+
+def distance(a: Candidate, b: Candidate) -> float:
+    """Total variation between two mixtures, 0 to 1."""
+    return float(np.abs(a.weights - b.weights).sum() / 2)
+
+
+def _taus(family: Family, config: SearchConfig, fixed_tau: float | None) -> list[float]:
+    if fixed_tau is not None:
+        return [fixed_tau]
+    return [float(t) for t in family.path.equal_arc(config.balances, tau_min=config.tau[0], tau_max=config.tau[1])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from taskpgm_ray.models import BaseModelRef
 from taskpgm_ray.scoring.engine import Query
 from taskpgm_ray.scoring.pool import EnginePool
 from taskpgm_ray.storage import Unit
+
+Side = Literal["search", "report"]
 
 
 class PoolClient:
@@ -41,18 +43,23 @@ class EvaluatorActor:
     def __init__(self, model: BaseModelRef, pool: EnginePool, config: StudyConfig) -> None:
         self.tokenizer = model.tokenizer()
         self.pool = pool
-        self.num_fewshot = config.evaluation.num_fewshot
+        self.config = config.evaluation
         self.chat = config.model.prompt_format == "chat"
         self.window = model.window(config.scoring.engines.max_model_length)
 
-    def evaluate(self, adapter: Unit | None, split: Split, seed: int) -> list[ItemScore]:
-        """One row per item of the split; ``seed`` of the fine-tune goes into the rows."""
+    def evaluate(self, adapter: Unit | None, split: Split, seed: int, side: Side) -> list[ItemScore]:
+        """One row per item of the split; ``seed`` of the fine-tune goes into the rows.
+
+        Raises:
+            EvaluationError: The split is not the ``side`` that the caller is allowed to read.
+        """
+        split.require(side)
         client = PoolClient(self.pool, adapter)
         return evaluate(
             split,
             client,
             self.tokenizer,
-            num_fewshot=self.num_fewshot,
+            config=self.config,
             apply_chat_template=self.chat,
             # The window has to hold the predicted token as well.
             max_length=self.window - 1,

@@ -1,152 +1,127 @@
-"""The search stage and the report split: plan the trials, run what is missing, compare the winner with baselines."""
+"""The search stage: run the trials that are missing, and name the winner."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from taskpgm_ray.config import StudyConfig
-from taskpgm_ray.evaluation import (
-    EvaluationSets,
-    PairedDifference,
-    Split,
-    holm,
-    paired_difference,
-    summarise,
-    verdict,
-)
-from taskpgm_ray.finetune.job import Recipe, make_job
-from taskpgm_ray.models import BaseModelRef
-from taskpgm_ray.progress import Progress, collect
-from taskpgm_ray.search.candidates import Candidate
-from taskpgm_ray.search.plan import TrialPlan, read_items, write_items
-from taskpgm_ray.storage import Storage, Unit, fingerprint
-from taskpgm_ray.tasks.prepare import Task
+from taskpgm_ray.errors import EvaluationError
+from taskpgm_ray.progress import Progress
+from taskpgm_ray.search.candidates import Candidate, baselines, candidates
+from taskpgm_ray.search.families import Family
+from taskpgm_ray.search.plan import Planner, TrialPlan
+from taskpgm_ray.search.space import PathSpace, points_folder
+from taskpgm_ray.storage import Unit, fingerprint
 
 if TYPE_CHECKING:
     from taskpgm_ray.session import Session
 
-METRICS = ("gold_logprob", "accuracy")
-
 
 @dataclass(frozen=True)
-class Comparison:
-    """The winner against one baseline on the report split, in one metric."""
+class Outcome:
+    """What became of every trial."""
 
-    baseline: str
-    result: PairedDifference
-    verdict: str
+    plans: list[TrialPlan]
+    failed: dict[str, str]
+    """Why, by the trial's name."""
+    stopped: list[str]
+    """Trials that ASHA ended before the full budget."""
+    screen: dict[str, Any] | None = None
+    """How well merged adapters rank the trials, see `taskpgm_ray.search.screen`; ``None``: not measured."""
 
+    @property
+    def finished(self) -> list[TrialPlan]:
+        """The trials with scores at the full budget."""
+        return [plan for plan in self.plans if plan.done()]
 
-def plan_trials(
-    made: Sequence[Candidate],
-    tasks: Sequence[Task],
-    search: Split,
-    config: StudyConfig,
-    model: BaseModelRef,
-    storage: Storage,
-) -> list[TrialPlan]:
-    """Every candidate with every seed; the unit of a trial depends on its adapter and on the search split."""
-    steps, tokens = config.search.steps, config.search.tokens
-    if steps is None and tokens is None:
-        steps, tokens = config.finetune.steps, config.finetune.tokens
-    plans = []
-    for seed in range(config.seed, config.seed + config.search.seeds):
-        recipe = Recipe.of(config.finetune, seed=seed, init_seed=config.seed, steps=steps, tokens=tokens)
-        for candidate in made:
-            mixture = dict(zip((task.name for task in tasks), candidate.weights.tolist(), strict=True))
-            name = f"{candidate.name}-seed{seed}"
-            job = make_job(name, "mixtures", mixture, tasks, recipe, model, storage)
-            identity = fingerprint("trial", job.unit.path, search.path, config.evaluation, config.scoring.scorer)
-            plans.append(TrialPlan(candidate, seed, job, search, Unit(storage, f"trials/{name}-{identity}")))
-    return plans
+    def best(self, metric: str) -> dict[str, TrialPlan]:
+        """The best finished trial of each method on the search split; on equal scores, as in `winner`."""
+        methods: dict[str, list[TrialPlan]] = {}
+        for plan in self.finished:
+            methods.setdefault(plan.candidate.method, []).append(plan)
+        return {name: max(plans, key=lambda plan: _rank(plan, metric)) for name, plans in methods.items()}
 
 
 def search(
-    plans: Sequence[TrialPlan], config: StudyConfig, storage: Storage, session: Session, progress: Progress
-) -> None:
-    """Run the trials that are not finished, on Ray Tune."""
-    done = sum(plan.unit.done() for plan in plans)
-    with progress.stage("search", len(plans), done) as stage:
-        if done < len(plans):
-            from taskpgm_ray.search.tuner import run_search
+    families: Sequence[Family], sizes: Sequence[int], planner: Planner, session: Session, progress: Progress
+) -> Outcome:
+    """Run the trials that are not finished, on Ray Tune.
 
-            session.connect()
-            run_search(plans, config.search, session.fleet, session.evaluator, storage, stage)
+    A trial that failed or was stopped in a search that came to its end stays so; its runs are made again only after
+    its record (``search/outcome-...``) is removed.
+
+    Raises:
+        EvaluationError: No mixture of TaskPGM could be tried; the message has the first reason.
+    """
+    config = planner.config.search
+    fixed = planner.config.mixture.fixed_tau(len(sizes))
+    if config.algorithm == "optuna" and fixed is None:
+        outcome = _optuna(families, sizes, planner, session, progress)
+    else:
+        made = candidates(families, sizes, config, fixed, planner.config.seed)
+        outcome = _grid([planner.plan(candidate) for candidate in made], planner, session, progress)
+    if not any(plan.candidate.kind == "balance" for plan in outcome.finished):
+        reason = next(iter(outcome.failed.values()), "every one was stopped")
+        raise EvaluationError(f"no trial of a TaskPGM mixture came to its end; the first reason: {reason}")
+    return outcome
 
 
-def winner(plans: Sequence[TrialPlan], metric: str) -> Candidate:
-    """The balance whose trials are best on the search split, on the mean over seeds; the baselines compete elsewhere.
+def winner(outcome: Outcome, metric: str) -> Candidate:
+    """The TaskPGM mixture that is best on the search split, on the mean over seeds; baselines compete elsewhere.
 
     On equal scores the balance nearest to uniform wins: the mixture that claims least.
     """
-    scores: dict[str, list[float]] = {}
-    by_name = {plan.candidate.name: plan.candidate for plan in plans}
-    for plan in plans:
-        scores.setdefault(plan.candidate.name, []).append(plan.unit.manifest()["summary"][metric])
-    balances = [c for c in by_name.values() if c.kind == "balance"]
-    return max(balances, key=lambda c: (float(np.mean(scores[c.name])), -abs((c.tau or 0.0) - 1.0)))
+    balances = [plan for plan in outcome.finished if plan.candidate.kind == "balance"]
+    return max(balances, key=lambda plan: _rank(plan, metric)).candidate
 
 
-def compare(
-    chosen: Candidate,
-    plans: Sequence[TrialPlan],
-    sets: EvaluationSets,
-    config: StudyConfig,
-    storage: Storage,
-    session: Session,
-    progress: Progress,
-) -> list[Comparison]:
-    """Score the winner and the baselines on the report split, and compare them item by item."""
-    finalists = [p for p in plans if p.candidate.kind == "baseline" or p.candidate.name == chosen.name]
-    rest = (sets.report.path, config.evaluation, config.scoring.scorer)
-    units = {
-        plan.name: Unit(storage, f"reported/{plan.name}-{fingerprint('reported', plan.job.unit.path, *rest)}")
-        for plan in finalists
-    }
-    _score_finalists(finalists, units, sets.report, session, progress)
-    rows: dict[str, list[Any]] = {}
-    for plan in finalists:
-        rows.setdefault(plan.candidate.name, []).extend(read_items(units[plan.name]))
-    comparisons = []
-    for metric in METRICS:
-        baselines = [name for name in rows if name != chosen.name]
-        results = [
-            paired_difference(rows[chosen.name], rows[name], config.evaluation.confidence, config.seed, metric=metric)
-            for name in baselines
-        ]
-        adjusted = holm([result.p_value for result in results])
-        comparisons += [
-            Comparison(name, result, verdict(result, p))
-            for name, result, p in zip(baselines, results, adjusted, strict=True)
-        ]
-    return comparisons
+def _rank(plan: TrialPlan, metric: str) -> tuple[float, float]:
+    return plan.score(metric), -abs((plan.candidate.tau or 0.0) - 1.0)
 
 
-def _score_finalists(
-    finalists: Sequence[TrialPlan], units: dict[str, Unit], report: Split, session: Session, progress: Progress
-) -> None:
-    todo = {plan.name: plan for plan in finalists if not units[plan.name].done()}
-    with progress.stage("report split", len(finalists), len(finalists) - len(todo)) as stage:
-        if not todo:
-            return
-        started = time.perf_counter()
+def _grid(plans: list[TrialPlan], planner: Planner, session: Session, progress: Progress) -> Outcome:
+    record = Unit(planner.storage, f"search/outcome-{fingerprint([r.unit.path for p in plans for r in p.runs])}")
+    known = record.manifest() if record.done() else {"failed": {}, "stopped": []}
+    failed, stopped = known["failed"], known["stopped"]
+    todo = [p for p in plans if not p.done() and p.name not in failed and p.name not in stopped]
+    with progress.stage("search", len(plans), len(plans) - len(todo)) as stage:
+        if todo:
+            from taskpgm_ray.search.tuner import Search
 
-        def on_done(name: str, rows: list[Any]) -> None:
-            write_items(units[name], rows)
-            summary = summarise(rows)
-            units[name].finish({"summary": summary, "seconds": round(time.perf_counter() - started, 3)})
-            stage.finished(
-                f"{name}: {summary['items']} items, accuracy {summary['accuracy']:.3f}, "
-                f"gold log-probability {summary['gold_logprob']:.3f}"
-            )
+            session.connect()
+            failed |= Search(planner.config.search, session.fleet, session.evaluator, planner.storage, stage).grid(todo)
+            stopped += [plan.name for plan in todo if not plan.done() and plan.name not in failed]
+    if failed or stopped:
+        record.finish({"failed": failed, "stopped": stopped})
+    return Outcome(plans, failed, stopped)
 
-        session.connect()
-        references = {
-            session.evaluator.evaluate.remote(plan.job.unit, report, plan.seed): name for name, plan in todo.items()
-        }
-        collect(references, on_done, lambda: "engines score the report split", stage)
+
+def _optuna(
+    families: Sequence[Family], sizes: Sequence[int], planner: Planner, session: Session, progress: Progress
+) -> Outcome:
+    config = planner.config.search
+    made = [planner.plan(candidate) for candidate in baselines(sizes, config, planner.config.seed)]
+    # A comparator's family is no place to look for a winner; its balances are a grid.
+    made += [
+        planner.plan(c)
+        for c in candidates([f for f in families if not f.contender], (1,) * len(sizes), config)
+        if c.tau is not None
+    ]
+    first = _grid(made, planner, session, progress)
+    contenders = tuple(family for family in families if family.contender)
+    space = PathSpace(contenders, planner, points_folder(planner.storage, contenders, planner))
+    record = Unit(planner.storage, f"search/outcome-{fingerprint(space.storage.uri)}")
+    samples = config.balances * len(contenders)
+    with progress.stage("search with Optuna", samples, samples if record.done() else 0) as stage:
+        if not record.done():
+            from taskpgm_ray.search.tuner import Search
+
+            session.connect()
+            runner = Search(config, session.fleet, session.evaluator, planner.storage, stage)
+            record.finish({"failed": runner.optuna(space, contenders, samples, planner.config.seed)})
+    # Two proposals may be one mixture.
+    plans = {plan.name: plan for plan in map(space.plan, space.points())}
+    failed = first.failed | record.manifest()["failed"]
+    stopped = [name for name, plan in plans.items() if not plan.done() and name not in failed]
+    return Outcome([*first.plans, *plans.values()], failed, [*first.stopped, *stopped])

@@ -1,64 +1,156 @@
-"""The search itself: Ray Tune over the candidates."""
+"""The search itself: Ray Tune over the candidates, with ASHA over budgets and Optuna as another algorithm."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune import Callback, CheckpointConfig, RunConfig, TuneConfig, Tuner
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from taskpgm_ray.cluster import root_cause
 from taskpgm_ray.config import SearchConfig
-from taskpgm_ray.errors import EvaluationError, TaskPGMError
+from taskpgm_ray.errors import ConfigError
 from taskpgm_ray.finetune.view import describe
 from taskpgm_ray.progress import QUIET_SECONDS, Stage
+from taskpgm_ray.search.families import Family
 from taskpgm_ray.search.plan import TrialPlan
+from taskpgm_ray.search.space import PathSpace
 from taskpgm_ray.search.trial import MixtureTrial
 from taskpgm_ray.storage import Storage
 
 
-def run_search(
-    plans: Sequence[TrialPlan], config: SearchConfig, fleet: Any, evaluator: Any, storage: Storage, stage: Stage
-) -> None:
-    """Run every trial that is not finished; finished ones are found by their units and not repeated.
+class Search:
+    """Runs trials on Ray Tune; what a trial finished is kept in its own units, and is not repeated.
 
     Args:
-        plans: All trials of the search.
-        config: Concurrency.
+        config: Concurrency, ASHA's rungs, algorithm, loggers.
         fleet: Where trials train.
         evaluator: Handle of the evaluator actor.
-        storage: The study's folder; Tune keeps its own state in its subfolder ``ray``.
+        storage: The study's folder; Tune keeps its own state, and TensorBoard's files, in its subfolder ``ray``.
         stage: Shows each finished trial.
+    """
+
+    def __init__(self, config: SearchConfig, fleet: Any, evaluator: Any, storage: Storage, stage: Stage) -> None:
+        self.config, self.fleet, self.evaluator, self.storage, self.stage = config, fleet, evaluator, storage, stage
+
+    def grid(self, plans: Sequence[TrialPlan]) -> dict[str, str]:
+        """Run every plan; returns what went wrong, by the trial's name. A failed trial does not stop the others."""
+        if not plans:
+            return {}
+        by_name = {plan.name: plan for plan in plans}
+        return self._fit(by_name.__getitem__, {"trial": tune.grid_search(list(by_name))}, 1, None)
+
+    def optuna(self, space: PathSpace, families: Sequence[Family], samples: int, seed: int) -> dict[str, str]:
+        """Let Optuna propose ``samples`` candidates, those of an interrupted search included."""
+        from ray.tune.search.optuna import OptunaSearch
+
+        tried = [point for point in space.points() if space.plan(point).done()]
+        left = samples - len(tried)
+        if left <= 0:
+            return {}
+        algorithm = OptunaSearch(
+            points_to_evaluate=tried,
+            evaluated_rewards=[space.plan(point).score(self.config.metric) for point in tried],
+            # The sampler's first draws ignore what was tried: with the same seed they would be the same again.
+            seed=seed + len(tried),
+        )
+        names = [family.name for family in families if family.contender]
+        parameters = {"family": tune.choice(names), "position": tune.uniform(0.0, 1.0)}
+        return self._fit(space.propose, parameters, left, algorithm)
+
+    def _fit(
+        self, plan_of: Callable[[Any], TrialPlan], parameters: dict[str, Any], samples: int, algorithm: Any
+    ) -> dict[str, str]:
+        trainable = tune.with_resources(
+            tune.with_parameters(
+                MixtureTrial,
+                plan_of=_Plans(plan_of, single=algorithm is None),
+                fleet=self.fleet,
+                evaluator=self.evaluator,
+            ),
+            {"CPU": 0.01},
+        )
+        folder = self.storage / "ray"
+        results = Tuner(
+            trainable,
+            param_space=parameters,
+            tune_config=TuneConfig(
+                metric=self.config.metric,
+                mode="max",
+                num_samples=samples,
+                search_alg=algorithm,
+                scheduler=scheduler(self.config),
+                max_concurrent_trials=self.config.concurrency,
+                reuse_actors=True,
+            ),
+            run_config=RunConfig(
+                name="search",
+                storage_path=folder.uri if "://" in folder.uri else folder.path(),
+                verbose=0,
+                # A run's unit is its checkpoint: a finished run is found there and not done again.
+                checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
+                callbacks=[_Shown(self.stage, self.fleet), *loggers(self.config, Path(self.storage.uri).name)],
+            ),
+        ).fit()
+        failed = {}
+        for result in (results[index] for index in range(len(results))):
+            if result.error is not None:
+                name = _Plans(plan_of, single=algorithm is None)(result.config or {}).name
+                cause = root_cause(result.error)
+                failed[name] = f"{type(cause).__name__}: {cause}"
+                self.stage.note(f"{name}: FAILED, the others go on: {failed[name]}")
+        return failed
+
+
+class _Plans:
+    """From the parameters that Tune chose to a plan."""
+
+    def __init__(self, plan_of: Callable[[Any], TrialPlan], single: bool) -> None:
+        self.plan_of, self.single = plan_of, single
+
+    def __call__(self, parameters: dict[str, Any]) -> TrialPlan:
+        return self.plan_of(parameters["trial"] if self.single else parameters)
+
+
+def scheduler(config: SearchConfig) -> TrialScheduler:
+    """ASHA over the rungs (Li et al. 2020), or none where every candidate gets the full budget."""
+    if config.rungs == 1:
+        return FIFOScheduler()
+    return ASHAScheduler(
+        time_attr="budget",
+        grace_period=1,
+        reduction_factor=config.reduction,
+        # One above the last rung: at it a trial ends by itself, and ASHA never calls that a stop.
+        max_t=config.reduction ** (config.rungs - 1) + 1,
+    )
+
+
+def loggers(config: SearchConfig, study: str) -> list[Callback]:
+    """W&B's and MLflow's callbacks, where they were asked for; Tune adds TensorBoard, CSV and JSON by itself.
 
     Raises:
-        TaskPGMError: Trials failed; the message names them and the first reason.
+        ConfigError: Its package is not installed.
     """
-    todo = {plan.name: plan for plan in plans if not plan.unit.done()}
-    if not todo:
-        return
-    trainable = tune.with_resources(
-        tune.with_parameters(MixtureTrial, plans=todo, fleet=fleet, evaluator=evaluator), {"CPU": 0.01}
-    )
-    results = Tuner(
-        trainable,
-        param_space={"trial": tune.grid_search(list(todo))},
-        tune_config=TuneConfig(max_concurrent_trials=config.concurrency, reuse_actors=True),
-        run_config=RunConfig(
-            name="search",
-            storage_path=(storage / "ray").uri if "://" in storage.uri else (storage / "ray").path(),
-            verbose=0,
-            # A trial's unit is its checkpoint: a finished trial is found there and not run again.
-            checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[_Shown(stage, fleet)],
-        ),
-    ).fit()
-    failed = [plan.name for plan in todo.values() if not plan.unit.done()]
-    if failed:
-        error = next((root_cause(e) for e in results.errors), None)
-        kind = type(error) if isinstance(error, TaskPGMError) else EvaluationError
-        raise kind(f"{len(failed)} of {len(todo)} trials failed ({', '.join(failed)}); the first reason: {error}")
+    made: list[Callback] = []
+    for name in config.loggers:
+        try:
+            if name == "wandb":
+                import wandb  # noqa: F401  # Ray's callback imports it only in mid-run
+                from ray.air.integrations.wandb import WandbLoggerCallback
+
+                made.append(WandbLoggerCallback(project=f"taskpgm-{study}"))
+            else:
+                import mlflow  # noqa: F401  # as above
+                from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+                made.append(MLflowLoggerCallback(experiment_name=f"taskpgm-{study}"))
+        except ImportError as error:
+            raise ConfigError(f"search.loggers names {name}, which is not installed: pip install {name}") from error
+    return made
 
 
 class _Shown(Callback):
@@ -81,8 +173,11 @@ class _Shown(Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called by Tune in the driver's process."""
         result = trial.last_result
+        if not result:
+            return  # it failed, which the search reports at its end
+        stopped = f", stopped with {result['rungs_left']} budgets to go" if result["rungs_left"] else ""
         self.stage.finished(
             f"{result['name']}: accuracy {result['accuracy']:.3f}, gold log-probability {result['gold_logprob']:.3f} "
-            f"on {result['items']} items, {result['trained_tokens']} tokens trained",
+            f"on {result['items']} items, {result['trained_tokens']} tokens trained{stopped}",
             result["trained_tokens"],
         )

@@ -1,7 +1,7 @@
 """Prepared tasks: examples read, tokenised and split by content, one unit of the study per task.
 
-Columns of ``examples.parquet``: ``id`` (content hash), ``split`` (``train`` or ``probe``), ``prompt`` and ``response``
-(text), ``prompt_ids`` and ``response_ids`` (token ids), ``cut`` (prompt shortened on the left).
+Columns of ``examples.parquet``: ``id`` (content hash), ``split`` (``train``, ``probe`` or ``heldout``), ``prompt`` and
+``response`` (text), ``prompt_ids`` and ``response_ids`` (token ids), ``cut`` (prompt shortened on the left).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import DataError, TaskPGMError
 from taskpgm_ray.models import BaseModelRef
 from taskpgm_ray.storage import Storage, Unit, fingerprint
-from taskpgm_ray.tasks.sources import TaskSource, task_sources
+from taskpgm_ray.tasks.contamination import NOTHING, EvaluationTexts
+from taskpgm_ray.tasks.sources import TaskSource, data_set, task_sources
 from taskpgm_ray.tasks.tokens import encode, prompt_text
 
 if TYPE_CHECKING:
@@ -52,11 +53,15 @@ class Task:
         return table.filter(pc.equal(table["split"], split))
 
 
-def task_units(config: StudyConfig, model: BaseModelRef, storage: Storage) -> list[tuple[TaskSource, Unit]]:
+def task_units(
+    config: StudyConfig, model: BaseModelRef, storage: Storage, evaluated: EvaluationTexts = NOTHING
+) -> list[tuple[TaskSource, Unit]]:
     """Every task of the pool with the unit that holds, or will hold, its prepared examples."""
     relevant = (
         config.pool.max_examples,
         config.pool.probes_per_task,
+        config.pool.heldout_per_task,
+        evaluated.identity,
         config.model.prompt_format,
         config.model.max_length,
         config.seed,
@@ -69,19 +74,32 @@ def task_units(config: StudyConfig, model: BaseModelRef, storage: Storage) -> li
 
 
 def prepare_tasks(
-    config: StudyConfig, model: BaseModelRef, storage: Storage, session: Session, progress: Progress
+    config: StudyConfig,
+    model: BaseModelRef,
+    storage: Storage,
+    session: Session,
+    progress: Progress,
+    evaluated: EvaluationTexts = NOTHING,
 ) -> list[Task]:
     """Prepare every task that is not prepared yet, in parallel on Ray Data.
+
+    Args:
+        config: Pool, model format and seed.
+        model: Whose tokenizer makes the token ids.
+        storage: The study's folder.
+        session: Connects to Ray where something is to be done.
+        progress: Shows each task.
+        evaluated: Texts of the evaluation's items; examples that repeat them are dropped.
 
     Raises:
         DataError: One or more tasks are unusable; the message names them all, each with file and line.
     """
-    units = task_units(config, model, storage)
+    units = task_units(config, model, storage, evaluated)
     todo = [(source, unit) for source, unit in units if not unit.done()]
     with progress.stage("tasks", len(units), len(units) - len(todo)) as stage:
         if todo:
             session.connect()
-            errors = _prepare_on_ray_data(todo, config, model)
+            errors = _prepare_on_ray_data(todo, config, model, evaluated)
             if errors:
                 raise DataError("\n".join(errors))
             for source, unit in todo:
@@ -89,11 +107,14 @@ def prepare_tasks(
                 stage.finished(
                     f"{source.name}: {facts['train']} to train on, {facts['probes']} probes, "
                     f"{facts['repeats']} repeats and {facts['too_long']} over-long dropped, {facts['cut']} prompts cut"
+                    + (f", {facts['evaluated']} dropped that repeat evaluation items" if facts["evaluated"] else "")
                 )
     return [Task(source.name, unit) for source, unit in units]
 
 
-def prepare_one(source: TaskSource, unit: Unit, config: StudyConfig, model: BaseModelRef) -> None:
+def prepare_one(
+    source: TaskSource, unit: Unit, config: StudyConfig, model: BaseModelRef, evaluated: EvaluationTexts = NOTHING
+) -> None:
     """Read, tokenise, split and store one task.
 
     The split is by rank of the content hash: which examples are probes depends on their content alone, not on the
@@ -102,34 +123,39 @@ def prepare_one(source: TaskSource, unit: Unit, config: StudyConfig, model: Base
     Raises:
         DataError: No usable example, or not more than probes are wanted.
     """
-    rows, facts = _encode_all(source, config, model.tokenizer())
-    probes = config.pool.probes_per_task
-    if len(rows) <= probes:
+    rows, facts = _encode_all(source, config, model.tokenizer(), evaluated)
+    probes, kept = config.pool.probes_per_task, config.pool.probes_per_task + config.pool.heldout_per_task
+    if len(rows) <= kept:
         raise DataError(
-            f"task {source.name!r} has {len(rows)} usable different examples ({facts['repeats']} repeats and "
-            f"{facts['too_long']} over-long responses dropped), which is not more than the {probes} kept as probes; "
-            "lower pool.probes_per_task, raise model.max_length, or drop the task"
+            f"task {source.name!r} has {len(rows)} usable different examples ({facts['repeats']} repeats, "
+            f"{facts['too_long']} over-long responses and {facts['evaluated']} that repeat evaluation items dropped), "
+            f"which is not more than the {kept} kept as probes or held out; lower pool.probes_per_task or "
+            "heldout_per_task, raise model.max_length, or drop the task"
         )
     rows.sort(key=lambda row: row["id"])
     for rank, row in enumerate(rows):
-        row["split"] = "probe" if rank < probes else "train"
-    train, probe = rows[probes:], rows[:probes]
+        row["split"] = "probe" if rank < probes else "heldout" if rank < kept else "train"
+    train, probe, heldout = rows[kept:], rows[:probes], rows[probes:kept]
     unit.files.write_table(EXAMPLES, pa.Table.from_pylist(rows))
     unit.finish(
         {
             "name": source.name,
-            "source": type(source).__name__,
+            "source": type(data_set(source)).__name__,
+            "group": data_set(source).name,
             "train": len(train),
             "probes": len(probe),
             "train_tokens": sum(len(r["prompt_ids"]) + len(r["response_ids"]) for r in train),
             "train_content": fingerprint([r["id"] for r in train]),
             "probe_content": fingerprint([r["id"] for r in probe]),
+            "heldout_content": fingerprint([r["id"] for r in heldout]),
             **facts,
         }
     )
 
 
-def _prepare_on_ray_data(todo: list[tuple[TaskSource, Unit]], config: StudyConfig, model: BaseModelRef) -> list[str]:
+def _prepare_on_ray_data(
+    todo: list[tuple[TaskSource, Unit]], config: StudyConfig, model: BaseModelRef, evaluated: EvaluationTexts
+) -> list[str]:
     """Prepare the given tasks; returns what was wrong with those that could not be."""
     import ray
 
@@ -139,7 +165,7 @@ def _prepare_on_ray_data(todo: list[tuple[TaskSource, Unit]], config: StudyConfi
     # Ray Data reports its own execution on the terminal; all of it is in its log files as well.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     # The rows are only numbers: sources and units are objects, which Arrow cannot hold.
-    shared = ray.put((todo, config, model))
+    shared = ray.put((todo, config, model, evaluated))
     # One block a task: a pool of thousands spreads over the cluster, and a slow source holds up only itself.
     rows = ray.data.range(len(todo), override_num_blocks=len(todo))
     outcome = rows.map(partial(_prepare_row, shared)).take_all()
@@ -149,19 +175,21 @@ def _prepare_on_ray_data(todo: list[tuple[TaskSource, Unit]], config: StudyConfi
 def _prepare_row(shared: Any, row: dict[str, Any]) -> dict[str, Any]:
     import ray
 
-    todo, config, model = ray.get(shared)
+    todo, config, model, evaluated = ray.get(shared)
     source, unit = todo[row["id"]]
     try:
-        prepare_one(source, unit, config, model)
+        prepare_one(source, unit, config, model, evaluated)
     except TaskPGMError as error:
         return {"id": row["id"], "error": str(error)}
     return {"id": row["id"], "error": ""}
 
 
-def _encode_all(source: TaskSource, config: StudyConfig, tokenizer: Any) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """The different, fitting examples as rows, and how many were repeats, too long, or cut."""
+def _encode_all(
+    source: TaskSource, config: StudyConfig, tokenizer: Any, evaluated: EvaluationTexts
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """The different, fitting examples as rows, and how many were repeats, too long, evaluation items, or cut."""
     rows: dict[str, dict[str, Any]] = {}
-    facts = {"read": 0, "repeats": 0, "too_long": 0, "cut": 0}
+    facts = {"read": 0, "repeats": 0, "too_long": 0, "evaluated": 0, "cut": 0}
     style, longest = config.model.prompt_format, config.model.max_length
     for number, example in enumerate(source.examples(config.pool.max_examples, config.seed)):
         where = f"task {source.name!r}, example {number}"
@@ -172,6 +200,9 @@ def _encode_all(source: TaskSource, config: StudyConfig, tokenizer: Any) -> tupl
         facts["too_long"] += encoded is None
         facts["repeats"] += key in rows
         if encoded is None or key in rows:
+            continue
+        if evaluated.shares_a_run_with(" ".join(content for _, content in example.turns)):
+            facts["evaluated"] += 1
             continue
         facts["cut"] += encoded.cut
         rows[key] = {

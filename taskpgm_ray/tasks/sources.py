@@ -31,7 +31,9 @@ class Example:
 class TaskSource(Protocol):
     """One task of the pool."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The task's name, unique in the pool."""
 
     def identity(self) -> dict[str, Any]:
         """JSON that changes whenever the examples would change; cheap, no download and no generation."""
@@ -49,8 +51,7 @@ def task_sources(pool: PoolConfig) -> list[TaskSource]:
     """
     found: dict[str, TaskSource] = {}
     for spec in pool.tasks:
-        scheme, _, target = spec.source.partition(":")
-        for source in SCHEMES[scheme].expand(spec, target):
+        for source in _expand(spec):
             if source.name in found:
                 raise DataError(f"two tasks are called {source.name!r}; give one of them another `name` in pool.tasks")
             if not re.fullmatch(NAME_PATTERN, source.name):
@@ -144,7 +145,7 @@ class HubDataset:
 
     def identity(self) -> dict[str, Any]:
         """Name, subset, split, revision and templates. Pin ``revision``: an unpinned set may change unseen."""
-        return self.spec.model_dump(mode="json", exclude={"name"})
+        return self.spec.model_dump(mode="json", exclude={"name", "parts"})
 
     def examples(self, limit: int, seed: int) -> Iterator[Example]:
         """A seeded draw of ``limit`` records."""
@@ -182,7 +183,7 @@ class ReasoningGym:
                 f"the source reasoning_gym:{self.dataset} needs a package that is not installed: "
                 "pip install reasoning-gym"
             ) from None
-        return {"version": release, **self.spec.model_dump(mode="json", exclude={"name"})}
+        return {"version": release, **self.spec.model_dump(mode="json", exclude={"name", "parts"})}
 
     def examples(self, limit: int, seed: int) -> Iterator[Example]:
         """``limit`` problems generated from ``seed``."""
@@ -200,7 +201,47 @@ class ReasoningGym:
             yield _example(record, templated, f"{where}, problem {number}")
 
 
+@dataclass(frozen=True)
+class Part:
+    """A share of another task's examples, by their content: the parts of a task share no example."""
+
+    whole: TaskSource
+    number: int
+    of: int
+
+    @property
+    def name(self) -> str:
+        """The whole's name with the part's number, from 1."""
+        return f"{self.whole.name}.{self.number}"
+
+    def identity(self) -> dict[str, Any]:
+        """The whole's, and which part of it."""
+        return {"whole": self.whole.identity(), "part": [self.number, self.of]}
+
+    def examples(self, limit: int, seed: int) -> Iterator[Example]:
+        """This part of the whole's first ``limit`` examples."""
+        for example in self.whole.examples(limit, seed):
+            digest = hashlib.sha256(repr(example.turns).encode()).digest()
+            if int.from_bytes(digest[:8], "big") % self.of == self.number - 1:
+                yield example
+
+
+def data_set(source: TaskSource) -> TaskSource:
+    """The data set that a task comes from: of a part its whole, else the task itself."""
+    return source.whole if isinstance(source, Part) else source
+
+
 SCHEMES: dict[str, Any] = {"jsonl": JsonLines, "hf": HubDataset, "reasoning_gym": ReasoningGym}
+
+
+def _expand(spec: TaskSpec) -> Iterator[TaskSource]:
+    """The tasks of one entry of the pool."""
+    scheme, _, target = spec.source.partition(":")
+    for source in SCHEMES[scheme].expand(spec, target):
+        if spec.parts is None:
+            yield source
+        else:
+            yield from (Part(source, number, spec.parts) for number in range(1, spec.parts + 1))
 
 
 def _example(record: dict[str, Any], spec: TaskSpec, where: str) -> Example:

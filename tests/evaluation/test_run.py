@@ -33,10 +33,10 @@ def test_item_scores_equal_lm_eval_on_the_hugging_face_model(
     from taskpgm_ray.evaluation.tasks import build_tasks
 
     client = HFClient(model, tokenizer)
-    rows = evaluate(sets.report, client, tokenizer, num_fewshot=num_fewshot, max_length=500)
+    rows = evaluate(sets.report, client, tokenizer, config=EvaluationConfig(num_fewshot=num_fewshot), max_length=500)
     assert len(client.calls) == 1
     theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8, device="cpu", max_length=500)
-    tasks = build_tasks(sets.report, num_fewshot=num_fewshot)
+    tasks = {f"{b}_{name}": task for (b, name), task in build_tasks(sets.report, num_fewshot=num_fewshot).items()}
     samples = evaluator.evaluate(lm=theirs, task_dict={"tasks": tasks, "groups": {}}, bootstrap_iters=0)["samples"]
     want = [sample for name in tasks for sample in samples[name]]
     assert [row.item for row in rows] == [sample["doc"]["item"] for sample in want]
@@ -85,7 +85,7 @@ def test_a_search_trial_that_would_read_the_report_split_raises(sets: Evaluation
 
 def test_chat_prompts(sets: EvaluationSets, tokenizer: Any) -> None:
     client = ConstantClient()
-    evaluate(sets.search, client, tokenizer, apply_chat_template=True, num_fewshot=1)
+    evaluate(sets.search, client, tokenizer, config=EvaluationConfig(num_fewshot=1), apply_chat_template=True)
     first = tokenizer.decode(client.prompts[0])
     assert first.startswith("<system>The following are multiple choice questions (with answers) about subject 0.")
     assert first.count("<user>") == 2

@@ -117,7 +117,7 @@ def test_mmlu_validation_searches_and_test_reports(folder: Path, tmp_path: Path)
         assert all(question.startswith(f"What is {name} ") for question in questions)
     bbh = [len([item for item in split.items() if item.benchmark == "bbh"]) for split in sides.values()]
     assert bbh == [6, 6]
-    assert {name: len(examples) for name, examples in sets.report.dev().items()} == {
+    assert {name: len(examples) for (_, name), examples in sets.report.dev().items()} == {
         f"subject_{s}": 3 for s in range(3)
     }
 
@@ -132,7 +132,7 @@ def test_a_question_on_both_sides_is_asked_on_the_report_side_only(folder: Path,
     leaked = [item.id for item in sets.report.items() if item.question == "What is test 1 0?"]
     assert len(leaked) == 1
     assert leaked[0] not in ids(sets.search)
-    shown = sets.search.dev()["subject_2"]
+    shown = sets.search.dev()["mmlu", "subject_2"]
     assert shown[0].question == "What is val 2 3?"
     assert len(shown) == 4
     assert shown[0].id not in ids(sets.search) | ids(sets.report)
@@ -162,7 +162,7 @@ def test_a_report_item_smuggled_into_the_search_files_raises(folder: Path, tmp_p
     lines = storage.read_bytes(ours).splitlines(keepends=True)
     foreign = storage.read_bytes(theirs).splitlines(keepends=True)[0]
     storage.write_bytes(ours, b"".join([*lines, foreign]))
-    with pytest.raises(EvaluationError, match="does not belong to the search split"):
+    with pytest.raises(EvaluationError, match="of the report split: what chooses the mixture must not judge it"):
         sets.search.items()
     storage.write_bytes(ours, b"".join(lines[1:]))
     with pytest.raises(EvaluationError, match=r"holds 9 items, its manifest 10; remove it"):
@@ -239,7 +239,7 @@ def test_nothing_to_evaluate_on_is_an_error(folder: Path, tmp_path: Path) -> Non
         prepare(EvaluationConfig(data=str(folder), mmlu=False, bbh=False), 0, storage)
     write_lines(folder / "bbh" / "task_0.jsonl", [{"input": "q", "target": "a"}] * 5)
     (folder / "bbh" / "task_1.jsonl").write_text("")
-    with pytest.raises(EvaluationError, match=r"no bbh task has items for both splits .*evaluation\.bbh=false"):
+    with pytest.raises(EvaluationError, match=r"no bbh task has items for both .*leave bbh out"):
         prepare(EvaluationConfig(data=str(folder)), 0, storage)
 
 

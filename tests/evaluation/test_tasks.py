@@ -32,7 +32,7 @@ def test_mmlu_prompts_are_those_of_lm_eval(sets: EvaluationSets, num_fewshot: in
     items = [item for item in sets.search.items() if item.task == "subject_1"]
     docs = {
         "test": Documents(item.to_record() for item in items),
-        "dev": Documents(item.to_record() for item in sets.search.dev()["subject_1"]),
+        "dev": Documents(item.to_record() for item in sets.search.dev()["mmlu", "subject_1"]),
     }
 
     class Theirs(ConfigurableTask):
@@ -47,7 +47,7 @@ def test_mmlu_prompts_are_those_of_lm_eval(sets: EvaluationSets, num_fewshot: in
         "description": "The following are multiple choice questions (with answers) about subject 1.\n\n",
     }
     theirs = Theirs(config=config)
-    ours = build_tasks(sets.search, num_fewshot=num_fewshot)["mmlu_subject_1"]
+    ours = build_tasks(sets.search, num_fewshot=num_fewshot)["mmlu", "subject_1"]
     assert contexts(ours) == contexts(theirs)
     assert [i.args for i in ours.instances] == [i.args for i in theirs.instances]
     context, continuation = ours.instances[3].args
@@ -62,7 +62,7 @@ def test_bbh_asks_directly(sets: EvaluationSets) -> None:
 
     item = next(item for item in sets.report.items() if item.task == "task_1")
     for chat, target in ((False, f" {item.target}"), (True, item.target)):
-        task = build_tasks(sets.report, chat=chat)["bbh_task_1"]
+        task = build_tasks(sets.report, chat=chat)["bbh", "task_1"]
         task.build_all_requests()
         assert task.instances[0].args == (f"Q: {item.question}\nA:", target)
 

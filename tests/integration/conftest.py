@@ -67,7 +67,7 @@ def tiny_config(tiny_llama, tiny_pool):
                 "engines": {"cpus": 0.9, "threads": 1, "kv_cache_gib": 1, "max_loras": 2, "max_model_length": 1024},
             },
             "search": {"balances": 2, "tau": [0.0, 2.0], "concurrency": 4},
-            "evaluation": {"max_subjects": 4, "max_bbh_tasks": 4},
+            "evaluation": {"max_subjects": 4, "max_bbh_tasks": 4, "report_seeds": 1},
             "cluster": {"num_cpus": 2},
         }
         return json.loads(json.dumps({**config, **changes}))

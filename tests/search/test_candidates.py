@@ -6,16 +6,24 @@ import numpy as np
 import pytest
 
 from taskpgm_ray.config import SearchConfig
-from taskpgm_ray.mrf import path
-from taskpgm_ray.search.candidates import candidates
+from taskpgm_ray.search.candidates import candidates as all_candidates
+from taskpgm_ray.search.candidates import distance
+from taskpgm_ray.search.families import Family, targeted
+
+
+def family(name="jsd", scale=0.3, utility=None, contender=True, seed=0):
+    points = np.random.default_rng(seed).normal(size=(8, 3))
+    distances = ((points[:, None] - points[None]) ** 2).sum(-1)
+    return Family(name, name, np.exp(-scale * distances), 1.0, utility, contender)
 
 
 @pytest.fixture(scope="module")
 def mixtures():
-    rng = np.random.default_rng(0)
-    points = rng.normal(size=(8, 3))
-    distances = ((points[:, None] - points[None]) ** 2).sum(-1)
-    return path(np.exp(-0.3 * distances))
+    return family().path
+
+
+def candidates(mixtures, sizes, config, fixed_tau=None):
+    return all_candidates([family()], sizes, config, fixed_tau)
 
 
 SIZES = [10, 20, 30, 40, 50, 60, 70, 80]
@@ -77,3 +85,50 @@ def test_baselines_that_are_one_mixture_are_trained_once(mixtures):
 def test_the_configured_baselines_in_their_order(mixtures, baselines):
     made = candidates(mixtures, SIZES, SearchConfig(balances=2, baselines=baselines))
     assert tuple(c.name for c in made if c.kind == "baseline") == baselines
+
+
+def test_every_baseline_is_a_trial():
+    names = ("uniform", "proportional", "temperature", "capped", "random")
+    config = SearchConfig(balances=1, baselines=names, temperature=2.0, cap=25)
+    made = {c.name: c.weights for c in all_candidates([family()], SIZES, config, seed=3) if c.kind == "baseline"}
+    assert tuple(made) == names
+    roots = np.sqrt(SIZES)
+    np.testing.assert_allclose(made["temperature"], roots / roots.sum())
+    np.testing.assert_allclose(made["capped"], np.minimum(SIZES, 25) / np.minimum(SIZES, 25).sum())
+    again = all_candidates([family()], SIZES, config, seed=4)
+    assert not np.allclose(made["random"], next(c.weights for c in again if c.name == "random"))
+
+
+def test_families_are_told_apart_by_name_and_comparators_cannot_win():
+    made = all_candidates(
+        [family("jsd"), family("pmi", 0.5, seed=1), family("text", 0.4, contender=False, seed=2)],
+        SIZES,
+        SearchConfig(balances=3, tau=(0.0, 3.0)),
+    )
+    assert {c.method for c in made} == {"uniform", "proportional", "jsd", "pmi", "text"}
+    assert all(c.name.startswith(f"{c.method}-tau-") for c in made if c.tau is not None)
+    assert {c.method for c in made if c.kind == "balance"} == {"jsd", "pmi"}
+    assert len({c.name for c in made}) == len(made)
+
+
+def test_near_equal_mixtures_of_different_families_are_merged():
+    config = SearchConfig(balances=5, tau=(0.0, 3.0), merge_distance=0.05)
+    almost = Family("almost", "jsd", family().S + 1e-6 * np.eye(8), 1.0, None, contender=True)
+    made = all_candidates([family(), almost], SIZES, config)
+    assert sum(c.method == "jsd" for c in made) > 2
+    # All but the one that keeps the family in the race.
+    assert sum(c.method == "almost" for c in made) == 1
+    others = [c for c in made if c.method != "almost"]
+    assert min(distance(a, b) for i, a in enumerate(others) for b in others[:i]) > 0.05
+
+
+def test_a_targeted_utility_prefers_the_tasks_whose_adapters_gain():
+    S = family().S
+    lift = np.array([0, 0, 0, 0.5, 0, 0, 0, -0.5])
+    utility = targeted(S, lift)
+    assert utility.std() == pytest.approx(S.sum(axis=1).std())
+    path = Family("jsd-targeted", "jsd", S, 1.0, utility, contender=True).path
+    assert path.weights[-1].argmax() == 3
+    # Where all gain the same, no task is preferred: every balance is that of pure diversity.
+    flat = Family("jsd-targeted", "jsd", S, 1.0, targeted(S, np.full(8, 0.3)), contender=True).path
+    np.testing.assert_allclose(flat.at(3.0), flat.at(0.0), atol=1e-9)

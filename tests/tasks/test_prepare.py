@@ -120,7 +120,7 @@ def test_overlong_examples_are_counted_and_prompts_cut(prepared):
 
 
 def test_too_few_examples(prepared):
-    with pytest.raises(DataError, match=r"task 'task' has 5 usable different examples \(2 repeats and 1 over-long"):
+    with pytest.raises(DataError, match=r"task 'task' has 5 usable different examples \(2 repeats, 1 over-long"):
         prepared([*records(5), *records(2), {"prompt": "p", "response": "word " * 60}])
 
 

@@ -1,0 +1,132 @@
+"""Any task of lm-eval by its name, its group's name, or the YAML file that defines it, as items for the two splits.
+
+Importing this module is cheap; lm-eval is imported, and its data sets are loaded, when a task is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from taskpgm_ray.errors import EvaluationError
+from taskpgm_ray.evaluation.data import Item, Items, TaskItems
+
+SHOWN = 64
+"""Documents of a task's few-shot split that are kept to be shown; they are never asked."""
+
+
+def benchmark(entry: str) -> str:
+    """The name that an entry of ``evaluation.lm_eval`` has in tables: its own, or its file's."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", Path(entry).stem if _is_file(entry) else entry)
+
+
+def identity(entries: Sequence[str]) -> list[Any]:
+    """What the items of these entries depend on, as far as it is known without loading them.
+
+    A hub data set is trusted to stay as it is; pin its revision in a YAML file of your own where that matters.
+    """
+    if not entries:
+        return []
+    content = [hashlib.sha256(Path(e).read_bytes()).hexdigest()[:16] if _is_file(e) else e for e in entries]
+    return [importlib.metadata.version("lm_eval"), content]
+
+
+def load(entry: str) -> Items:
+    """The documents of every task behind an entry.
+
+    Validation searches and test reports where the task has both; otherwise its documents are to be halved. Documents
+    are taken after the task's own ``process_docs``.
+
+    Raises:
+        EvaluationError: lm-eval knows no such task, its data cannot be loaded, or it asks for no answer.
+    """
+    name = benchmark(entry)
+    return Items([_task_items(name, task_name, task) for task_name, task in load_tasks(entry).items()])
+
+
+def load_tasks(entry: str) -> dict[str, Any]:
+    """lm-eval's task objects behind an entry, by their names; their data sets are loaded with them."""
+    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.tasks import TaskManager
+
+    try:
+        # Indexing lm-eval's thousands of tasks takes seconds, and a file needs none of them.
+        tasks = TaskManager(include_defaults=not _is_file(entry)).load([entry])["tasks"]
+    except KeyError as error:
+        raise EvaluationError(
+            f"evaluation.lm_eval names {entry!r}, which is neither a task or group of lm-eval nor a YAML file"
+        ) from error
+    except Exception as error:  # a task is a program (templates, functions, a hub client) and raises whatever it likes
+        raise EvaluationError(
+            f"lm-eval's {entry!r} cannot be loaded: {type(error).__name__}: {error}; check its file, its data and the "
+            "network"
+        ) from error
+    for name, task in tasks.items():
+        if not isinstance(task, ConfigurableTask):
+            raise EvaluationError(f"lm-eval's {name!r} is a Python class of its own; only tasks of a YAML file work")
+        if task.OUTPUT_TYPE == "loglikelihood_rolling":
+            raise EvaluationError(
+                f"lm-eval's {name!r} measures the perplexity of texts and asks for no answer, so there is nothing to "
+                "be right or wrong about; choose a task with answers"
+            )
+    return dict(tasks)
+
+
+def config_on_split(task: Any, has_examples: bool) -> dict[str, Any]:
+    """The task's own config, but reading ``test`` (and ``dev``) of data that is handed to it."""
+    config = {field.name: getattr(task.config, field.name) for field in fields(task.config)}
+    shots = replace(config["fewshot_config"], split="dev" if has_examples else None, process_docs=None)
+    return config | {
+        "dataset_path": None,
+        "dataset_name": None,
+        "custom_dataset": None,
+        "dataset_kwargs": None,
+        # The stored documents have been through it.
+        "process_docs": None,
+        "training_split": None,
+        "validation_split": None,
+        "test_split": "test",
+        "fewshot_split": shots.split,
+        "fewshot_config": shots,
+    }
+
+
+def _task_items(name: str, task_name: str, task: Any) -> TaskItems:
+    def items(docs: Any) -> list[Item]:
+        return [_item(name, task_name, task, dict(doc)) for doc in docs]
+
+    found = TaskItems(name, task_name)
+    shots = task.config.num_fewshot or 0
+    if shots and task.fewshot_cfg.split is not None:
+        shown = list(task.fewshot_docs())
+        if task.fewshot_cfg.sampler != "first_n":
+            random.Random(0).shuffle(shown)
+        found.dev = items(shown[: max(SHOWN, shots)])
+    if task.has_validation_docs() and task.has_test_docs():
+        found.search, found.report = items(task.validation_docs()), items(task.test_docs())
+    else:
+        found.shared = items(task.eval_docs)
+    return found
+
+
+def _item(name: str, task_name: str, task: Any, doc: dict[str, Any]) -> Item:
+    try:
+        doc = json.loads(json.dumps(doc))
+    except TypeError as error:
+        raise EvaluationError(f"a document of lm-eval's {task_name!r} is no plain text: {error}") from error
+    question, target = task.doc_to_text(doc), task.doc_to_target(doc)
+    choices = task.doc_to_choice(doc) if task.config.doc_to_choice is not None else []
+    # In tasks with several contexts and one continuation, the "text" is the number of the right context.
+    asked = question if isinstance(question, str) else json.dumps(doc, sort_keys=True)
+    return Item(name, task_name, asked, str(target), tuple(map(str, choices)), doc)
+
+
+def _is_file(entry: str) -> bool:
+    return entry.endswith((".yaml", ".yml")) and Path(entry).is_file()

@@ -1,0 +1,130 @@
+"""The outcome of a study as Markdown: what a repository keeps under ``docs/`` beside the command that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from taskpgm_ray.mrf import solve
+from taskpgm_ray.report.data import ReportData
+from taskpgm_ray.report.text import balance, duration, metric_name, percent, score
+
+
+def study_table(data: ReportData, command: str) -> str:
+    """Every method against uniform, with intervals, by benchmark and by task; and how planted redundancy fared.
+
+    Args:
+        data: The report's data of a finished study.
+        command: The command that makes this text again.
+    """
+    seconds = sum(stage["seconds"] for stage in data.stages)
+    parts = [
+        f"# {data.study}",
+        f"Made by `{command}` ({duration(seconds)} in all stages).",
+        f"**{data.verdict}**",
+        "## Every method against uniform",
+        "Report split. Holm-adjusted over methods; the smallest detectable difference is what a study of this size "
+        "would show four times in five.",
+        _against_uniform(data),
+        "## Trials on the search split",
+        _trials(data),
+        "## Scores by task",
+        _by_task(data),
+    ]
+    if planted := redundancy(data):
+        parts += ["## Planted redundancy", _redundancy(planted)]
+    return "\n\n".join(parts) + "\n"
+
+
+def redundancy(data: ReportData) -> list[dict[str, float | str | int]]:
+    """For each data set that the pool holds in several parts: its share at tau = 0, and the share it has as one task.
+
+    The latter is that of its first part in a pool without the others. A mixture that sees through the redundancy
+    gives both alike; uniform gives the parts together as many times as much as there are parts.
+    """
+    groups: dict[str, list[int]] = {}
+    for index, task in enumerate(data.tasks):
+        groups.setdefault(task.get("group") or task["name"], []).append(index)
+    split = solve(data.affinity, 0.0).weights
+    firsts = [members[0] for members in groups.values()]
+    whole = dict(zip(firsts, solve(data.affinity[np.ix_(firsts, firsts)], 0.0).weights, strict=True))
+    return [
+        {
+            "data set": name,
+            "parts": len(members),
+            "share of the parts": float(split[members].sum()),
+            "share as one task": float(whole[members[0]]),
+        }
+        for name, members in groups.items()
+        if len(members) > 1
+    ]
+
+
+def _redundancy(rows: Iterable[dict[str, float | str | int]]) -> str:
+    header = ["data set", "parts", "share of the parts at tau = 0", "share as one task at tau = 0", "ratio"]
+    cells = []
+    for row in rows:
+        parts, whole = float(row["share of the parts"]), float(row["share as one task"])
+        ratio = f"{parts / whole:.2f}" if whole > 0 else "–"
+        cells.append([str(row["data set"]), str(row["parts"]), percent(parts), percent(whole), ratio])
+    return _table(header, cells)
+
+
+def _against_uniform(data: ReportData) -> str:
+    rows = [
+        [
+            row["system"],
+            row["scope"],
+            metric_name(row["metric"]),
+            score(row["metric"], row["difference"], signed=True),
+            f"{score(row['metric'], row['low'], signed=True)} to {score(row['metric'], row['high'], signed=True)}",
+            f"{row['p_value']:.3f}",
+            score(row["metric"], row["minimum_detectable"]),
+            row["verdict"],
+            f"{row['items']} × {row['seeds']}",
+        ]
+        for row in data.against_uniform
+    ]
+    header = ["mixture", "on", "metric", "difference", "interval", "p", "detectable", "verdict", "items × seeds"]
+    return _table(header, rows)
+
+
+def _trials(data: ReportData) -> str:
+    rows = [
+        [
+            trial["name"] + (" (chosen)" if trial.get("winner") else ""),
+            balance(trial["tau"]),
+            "–" if trial["seed"] is None else str(trial["seed"]),
+            score("gold_logprob", trial.get("gold_logprob")),
+            score("accuracy", trial.get("accuracy")),
+            "stopped early" if trial.get("stopped") else trial.get("error") or "",
+        ]
+        for trial in data.ranked_trials()
+    ]
+    return _table(["mixture", "tau", "seed", "gold log-probability", "accuracy", ""], rows)
+
+
+def _by_task(data: ReportData) -> str:
+    if not data.by_task:
+        return "No task was scored on the report split."
+    systems = list(data.by_task[0]["scores"])
+    rows = [
+        [
+            row["benchmark"],
+            row["task"],
+            str(row["items"]),
+            *(
+                f"{score('gold_logprob', row['scores'][s]['gold_logprob'])} / "
+                f"{score('accuracy', row['scores'][s]['accuracy'])}"
+                for s in systems
+            ),
+        ]
+        for row in data.by_task
+    ]
+    return _table(["benchmark", "task", "items", *systems], rows)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

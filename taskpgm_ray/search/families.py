@@ -1,0 +1,114 @@
+"""Families of mixtures: one affinity with one utility gives one path over all balances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskpgm_ray.affinity import kernel, text_affinity
+from taskpgm_ray.config import SearchConfig
+from taskpgm_ray.mrf import MixturePath, path
+
+if TYPE_CHECKING:
+    from taskpgm_ray.affinity.stage import Affinity
+    from taskpgm_ray.tasks.prepare import Task
+
+Floats = NDArray[np.float64]
+TEXTS = 300
+"""Examples per task whose words are compared."""
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """The mixtures of one affinity and one utility."""
+
+    name: str
+    """``jsd``, ``pmi``, ``text``, with the kernel's factor or ``-targeted`` where there are several."""
+    affinity: str
+    """``jsd``, ``pmi`` or ``text``."""
+    S: Floats
+    """[n, n]."""
+    gamma: float | None
+    """Bandwidth of the JSD kernel per nat."""
+    utility: Floats | None
+    """[n]; ``None``: the row sums of S."""
+    contender: bool
+    """Whether its mixtures may win; a baseline's only compete."""
+
+    @cached_property
+    def path(self) -> MixturePath:
+        """The exact path of its mixtures."""
+        return path(self.S, utility=self.utility)
+
+
+def families(
+    own: Affinity,
+    other: Callable[[str], Affinity],
+    tasks: Sequence[Task],
+    config: SearchConfig,
+    lift: Callable[[], Floats],
+) -> list[Family]:
+    """The families that a search covers, contenders first.
+
+    Args:
+        own: The study's affinity.
+        other: Computes the affinity of another kind (``jsd`` or ``pmi``).
+        tasks: The pool, whose texts the text affinity compares.
+        config: Affinities, kernel bandwidths, utilities, baselines.
+        lift: Measures what each task's adapter gains on the search split, in nats [n]; asked only when it is needed.
+    """
+    found = []
+    for kind in config.affinities or (own.kind,):
+        for name, S, gamma in _affinities(kind, own, other, tasks, config):
+            for utility in config.utilities:
+                target = None if utility == "rows" else targeted(S, lift())
+                found.append(
+                    Family(name if target is None else f"{name}-targeted", kind, S, gamma, target, contender=True)
+                )
+    if "text" in config.baselines and not any(family.affinity == "text" for family in found):
+        found.append(Family("text", "text", text_similarity(tasks), None, None, contender=False))
+    return found
+
+
+def targeted(S: Floats, lift: Floats) -> Floats:
+    """A utility [n] that follows ``lift`` and pulls as strongly as the row sums of S would.
+
+    The mixture does not change when a constant is added to the utility, and its scale only rescales tau; with the
+    spread of the row sums, one range of tau fits both utilities.
+    """
+    spread = float(lift.std())
+    rows = S.sum(axis=1)
+    # Adapters that all gain the same say nothing about which task to prefer.
+    return np.asarray(rows.mean() + (lift - lift.mean()) * (rows.std() / spread if spread > 0 else 0.0))
+
+
+def text_similarity(tasks: Sequence[Task]) -> Floats:
+    """Affinity of the tasks' words [n, n]: TF-IDF of prompts and responses of training examples."""
+    texts = []
+    for task in tasks:
+        table = task.table("train").slice(0, TEXTS)
+        texts.append(
+            [f"{p} {r}" for p, r in zip(table["prompt"].to_pylist(), table["response"].to_pylist(), strict=True)]
+        )
+    return text_affinity(texts)
+
+
+def _affinities(
+    kind: str, own: Affinity, other: Callable[[str], Affinity], tasks: Sequence[Task], config: SearchConfig
+) -> list[tuple[str, Floats, float | None]]:
+    """(name, S, gamma) of each variant of one kind of affinity."""
+    if kind == "text":
+        return [("text", text_similarity(tasks), None)]
+    affinity = own if own.kind == kind else other(kind)
+    if affinity.gamma is None:
+        return [(kind, affinity.S, None)]
+    gamma, several = affinity.gamma, len(config.gammas) > 1
+    return [
+        (f"{kind}-gamma-{factor:g}" if several else kind, kernel(affinity.divergence, factor * gamma), factor * gamma)
+        for factor in config.gammas
+    ]

@@ -1,0 +1,78 @@
+"""A cheap stand-in for training on a mixture: the weighted merge of the single-task adapters.
+
+Merging costs seconds, training minutes to hours. Whether the merge ranks mixtures as training does is measured, not
+assumed: `rank_correlation` over mixtures that have both scores.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from taskpgm_ray.errors import InputError
+from taskpgm_ray.models import BaseModelRef
+from taskpgm_ray.storage import Unit
+
+
+def merge_adapters(
+    model: BaseModelRef, adapters: Sequence[Unit], weights: npt.ArrayLike, rank: int, unit: Unit
+) -> None:
+    """Write the weighted merge of these adapters as an adapter of the same rank.
+
+    The weighted sum of the adapters' updates has a rank up to the sum of theirs; its best approximation of ``rank``
+    (a singular value decomposition of each layer, by PEFT) is kept, so that it can be served like any other adapter.
+
+    Args:
+        model: The base model that all of them belong to.
+        adapters: One unit per task.
+        weights: [n] mixture on the simplex; tasks without weight are left out.
+        rank: LoRA rank of the result.
+        unit: Where it goes.
+
+    Raises:
+        InputError: The numbers of adapters and weights differ, or no weight is positive.
+    """
+    from peft import PeftModel
+
+    shares = np.asarray(weights, dtype=np.float64)
+    if shares.shape != (len(adapters),) or not (shares > 0).any() or (shares < 0).any():
+        raise InputError(f"a merge of {len(adapters)} adapters needs as many weights >= 0, not {shares.tolist()}")
+    used = {f"task{i}": (adapters[i], float(share)) for i, share in enumerate(shares) if share > 0}
+    merged: PeftModel | None = None
+    for name, (adapter, _) in used.items():
+        folder = str(adapter.storage.local_copy(adapter.path))
+        if merged is None:
+            merged = PeftModel.from_pretrained(model.load(), folder, adapter_name=name)
+        else:
+            merged.load_adapter(folder, name)
+    assert merged is not None, "at least one weight is positive"
+    merged.add_weighted_adapter(
+        list(used), [share for _, share in used.values()], "merged", combination_type="svd", svd_rank=rank
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        merged.save_pretrained(folder, selected_adapters=["merged"], safe_serialization=True)
+        unit.storage.upload(Path(folder) / "merged", unit.path)
+    unit.finish({"weights": shares.tolist(), "rank": rank})
+
+
+def rank_correlation(merged: npt.ArrayLike, trained: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
+    """Spearman's correlation of the two scores of each mixture [m], and the lower end of its interval.
+
+    The interval is Fisher's with the variance of Bonett and Wright (2000); with fewer than five mixtures, or scores
+    that do not differ, nothing can be said and the lower end is -1.
+    """
+    from scipy.stats import norm, spearmanr
+
+    a, b = np.asarray(merged, dtype=np.float64), np.asarray(trained, dtype=np.float64)
+    if a.shape != b.shape or a.ndim != 1:
+        raise InputError(f"one merged and one trained score a mixture, got shapes {a.shape} and {b.shape}")
+    if len(a) < 5 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return 0.0, -1.0
+    rho = float(spearmanr(a, b).statistic)
+    error = np.sqrt((1 + rho**2 / 2) / (len(a) - 3))
+    low = np.tanh(np.arctanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12)) - norm.ppf((1 + confidence) / 2) * error)
+    return rho, float(low)

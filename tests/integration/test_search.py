@@ -1,0 +1,171 @@
+"""A search on real Ray Tune with a stand-in for lanes and engines: killed, resumed, with failures, ASHA and Optuna."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).parents[2]
+
+# The lanes and engines are one actor that takes a moment for each fine-tune and counts them in a file; scores depend on
+# the mixture, and one candidate fails when the test says so.
+DRIVER = """
+import json, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+import numpy as np
+import ray
+from rich.console import Console
+from taskpgm_ray.config import load_config
+from taskpgm_ray.errors import TrainingError
+from taskpgm_ray.evaluation import ItemScore, Split
+from taskpgm_ray.models import BaseModelRef
+from taskpgm_ray.progress import Progress
+from taskpgm_ray.search.families import Family
+from taskpgm_ray.search.plan import Planner
+from taskpgm_ray.search.stage import search, winner
+from taskpgm_ray.storage import Storage
+
+root, options = Path(sys.argv[1]), json.loads(sys.argv[2])
+config = load_config({
+    "study": "s", "storage": str(root), "pool": {"tasks": ["jsonl:a", "jsonl:b"]},
+    "finetune": {"steps": 90}, "search": {"tau": [0.0, 3.0], "concurrency": 2} | options["search"],
+})
+
+@ray.remote(num_cpus=0, max_concurrency=8)
+class Stand:
+    def train(self, job):
+        with (root / "trained").open("a") as log:
+            log.write(f"{job.name} {job.recipe.steps}\\n")
+        time.sleep(options["seconds"])
+        if options.get("fails") and job.name.startswith(options["fails"]):
+            raise TrainingError(f"job {job.name!r}: the loss became nan")
+        manifest = {"tokens": job.recipe.steps, "weights": list(job.weights)}
+        job.unit.finish(manifest)
+        return manifest
+
+    def evaluate(self, adapter, split, seed, side):
+        assert side == split.name == "search"
+        best = -abs(max(adapter.manifest()["weights"]) - 0.5)
+        return [ItemScore("mmlu", "t", f"i{i}", 1.0, best, seed) for i in range(3)]
+
+class Fleet:
+    def __init__(self, stand):
+        self.stand = stand
+    def submit(self, job):
+        return self.stand.train.remote(job)
+    def status(self):
+        return {"running": {}, "waiting": 0}
+
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+storage = Storage(str(root))
+stand = Stand.remote()
+tasks = tuple(SimpleNamespace(name=n, facts={"train_content": n, "probe_content": n}) for n in "abc")
+session = SimpleNamespace(connect=lambda: None, fleet=Fleet(stand), evaluator=stand)
+model = BaseModelRef("m", None, "f", "float32")
+planner = Planner(tasks, Split("search", storage, "evaluation/search"), config, model, storage)
+S = np.array([[1.0, 0.8, 0.1], [0.8, 1.0, 0.2], [0.1, 0.2, 1.0]])
+families = [Family("jsd", "jsd", S, 1.0, None, True)]
+outcome = search(families, [10, 20, 30], planner, session, Progress(storage, Console()))
+print("OUTCOME " + json.dumps({
+    "winner": winner(outcome, "gold_logprob").name, "failed": outcome.failed, "stopped": outcome.stopped,
+    "finished": [plan.name for plan in outcome.finished],
+}))
+"""
+
+
+class Driver:
+    """The driver above in a process group of its own, so that killing it kills its Ray as well."""
+
+    def __init__(self, root, seconds=0.1, fails=None, **search):
+        self.root = root
+        script = root / "driver.py"
+        script.write_text(textwrap.dedent(DRIVER))
+        options = json.dumps({"seconds": seconds, "fails": fails, "search": search})
+        self.process = subprocess.Popen(
+            [sys.executable, str(script), str(root), options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"},
+        )
+
+    def outcome(self):
+        printed, _ = self.process.communicate(timeout=400)
+        assert self.process.returncode == 0, printed[-4000:]
+        line = next(line for line in printed.splitlines() if line.startswith("OUTCOME "))
+        return json.loads(line.removeprefix("OUTCOME "))
+
+    def trained(self):
+        log = self.root / "trained"
+        return log.read_text().split("\n")[:-1] if log.exists() else []
+
+    def kill_after(self, finished):
+        """kill -9 of driver and Ray once so many trials are finished and another one is in the making."""
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline:
+            done = {p.parent.name for p in self.root.glob("trials/*/manifest.json")}
+            if len(done) >= finished and len(self.trained()) > len(done):
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+                return done
+            assert self.process.poll() is None, self.process.stdout.read()[-3000:]
+            time.sleep(0.05)
+        raise AssertionError("the search did not get that far")
+
+
+def test_a_search_killed_in_mid_trial_repeats_no_finished_trial(tmp_path):
+    first = Driver(tmp_path, seconds=3, balances=4, seeds=1, concurrency=1)
+    done = first.kill_after(2)
+    before = {name: (tmp_path / "trials" / name / "manifest.json").stat().st_mtime_ns for name in done}
+    trained = first.trained()
+    second = Driver(tmp_path, balances=4, seeds=1, concurrency=1)
+    outcome = second.outcome()
+    assert {name: (tmp_path / "trials" / name / "manifest.json").stat().st_mtime_ns for name in done} == before
+    again = second.trained()[len(trained) :]
+    assert not {line.split()[0] for line in again} & {name.rpartition("-")[0] for name in done}
+    assert len(outcome["finished"]) == len(set(trained + again))
+    # Finished: nothing is trained, and Tune is not asked.
+    third = Driver(tmp_path, balances=4, seeds=1, concurrency=1)
+    assert third.outcome() == outcome
+    assert len(third.trained()) == len(trained) + len(again)
+
+
+def test_a_failed_trial_does_not_end_the_search(tmp_path):
+    outcome = Driver(tmp_path, fails="tau-0-", balances=3).outcome()
+    assert list(outcome["failed"]) == ["tau-0"]
+    assert "TrainingError" in outcome["failed"]["tau-0"]
+    assert "the loss became nan" in outcome["failed"]["tau-0"]
+    assert {"uniform", "proportional"} < set(outcome["finished"])
+    assert outcome["winner"] != "tau-0"
+
+
+def test_asha_stops_losers_and_the_rest_gets_the_full_budget(tmp_path):
+    driver = Driver(tmp_path, balances=6, rungs=3, reduction=3, concurrency=1, merge_distance=0.0)
+    outcome = driver.outcome()
+    budgets = [int(line.split()[1]) for line in driver.trained() if line.startswith("tau-")]
+    assert set(budgets) == {10, 30, 90}
+    assert outcome["stopped"]
+    assert budgets.count(10) == len(outcome["stopped"]) + sum(n.startswith("tau-") for n in outcome["finished"])
+    assert budgets.count(90) < budgets.count(10)
+    assert all(line.split()[1] == "90" for line in driver.trained() if not line.startswith("tau-"))
+
+
+def test_optuna_proposes_as_many_candidates_and_goes_on_from_finished_ones(tmp_path):
+    options = {"balances": 5, "algorithm": "optuna", "baselines": ["uniform"], "concurrency": 1}
+    first = Driver(tmp_path, seconds=2, **options)
+    done = first.kill_after(3)
+    second = Driver(tmp_path, **options)
+    outcome = second.outcome()
+    assert outcome["winner"].startswith("tau-")
+    names = [line.split()[0] for line in second.trained()]
+    assert all(names.count(name.rpartition("-")[0]) == 1 for name in done)
+    assert len(list(tmp_path.glob("search/points-*/*.json"))) in (5, 6)

@@ -1,0 +1,41 @@
+"""The study as Markdown."""
+
+import numpy as np
+
+from taskpgm_ray.report.markdown import redundancy, study_table
+
+
+def comparison(system, scope="all", difference=0.06):
+    return {
+        "system": system, "baseline": "uniform", "scope": scope, "metric": "gold_logprob", "difference": difference,
+        "low": difference - 0.02, "high": difference + 0.02, "verdict": "better", "minimum_detectable": 0.05,
+        "items": 120, "seeds": 3, "p_value": 0.012,
+    }  # fmt: skip
+
+
+def test_the_table_holds_every_method_task_and_the_command(report_data):
+    scores = {name: {"gold_logprob": -1.5, "accuracy": 0.25} for name in ("tau-0.5", "uniform")}
+    data = report_data(
+        against_uniform=[comparison("tau-0.5"), comparison("text|tau-1", "mmlu", -0.1)],
+        by_task=[{"benchmark": "mmlu", "task": "anatomy", "items": 20, "scores": scores}],
+    )
+    text = study_table(data, "python jobs/real_study.py")
+    assert "`python jobs/real_study.py`" in text
+    assert "| tau-0.5 | all | Gold log-prob. (nats) | +0.0600 | +0.0400 to +0.0800 | 0.012 |" in text
+    assert "text/tau-1" in text
+    assert "| mmlu | anatomy | 20 | -1.5000 / 25.0" in text
+    assert "stopped" not in text
+    assert "Planted redundancy" not in text
+
+
+def test_clones_together_weigh_what_the_data_set_weighs_alone(report_data):
+    """Three exact clones among four tasks: the minimum of p'Sp gives them together the one task's share."""
+    data = report_data(n=6)
+    group = ["a", "a", "a", "b", "c", "d"]
+    whole = np.array([[1.0, 0.3, 0.2, 0.1], [0.3, 1.0, 0.2, 0.1], [0.2, 0.2, 1.0, 0.1], [0.1, 0.1, 0.1, 1.0]])
+    index = [0, 0, 0, 1, 2, 3]
+    clones = whole[np.ix_(index, index)]
+    tasks = [task | {"group": name} for task, name in zip(data.tasks, group, strict=True)]
+    ((row),) = redundancy(report_data(n=6, affinity=clones, tasks=tasks))
+    assert (row["data set"], row["parts"]) == ("a", 3)
+    assert abs(row["share of the parts"] - row["share as one task"]) < 1e-9
