@@ -108,6 +108,63 @@ def test_base_and_adapters_are_right_in_one_batch_of_the_engine_itself(local_ray
         np.testing.assert_allclose(got, want.logprobs, atol=TOLERANCE)
 
 
+def test_scores_of_whole_answers_equal_the_reference(vllm, reference, adapters):
+    rng = np.random.default_rng(2)
+    asked = []
+    for i in range(8):
+        ids, adapter = rng.integers(5, 400, size=20 + i).tolist(), adapters[i % 2]
+        asked += [Query(ids[:end], rng.choice(400, size=9, replace=False).tolist(), adapter) for end in range(14, 20)]
+    logprobs, _ = vllm("measure", asked)
+    for got, want in zip(logprobs, reference.score(asked), strict=True):
+        np.testing.assert_allclose(got, want, atol=TOLERANCE)
+
+
+def test_one_pass_requests_ask_for_every_position_once():
+    """The request and the reading of its answer, without the model runner that serves it (GPUs only)."""
+    from types import SimpleNamespace
+
+    from taskpgm_ray.scoring.vllm_engine import VLLMEngine
+
+    def probability(prompt, token):
+        return -float(sum(prompt) % 97 + token / 1000)
+
+    class Recorded(VLLMEngine):
+        def __init__(self, window):
+            config = SimpleNamespace(model_config=SimpleNamespace(max_model_len=window))
+            self._llm = SimpleNamespace(llm_engine=SimpleNamespace(vllm_config=config))
+            self.asked = []
+
+        def _run(self, adapters, prompts, params):
+            self.asked += prompts
+            outputs = []
+            for prompt, request in zip(prompts, params, strict=True):
+                first, rows = request.prompt_logprob_start, request.prompt_logprob_token_ids
+                assert len(rows) == len(prompt) - 1 - first  # what vLLM insists on
+                table = [
+                    [probability(prompt[: first + i + 1], token) if token >= 0 else -np.inf for token in row]
+                    for i, row in enumerate(rows)
+                ]
+                width = max(map(len, table))
+                outputs.append(
+                    SimpleNamespace(prompt_token_id_logprobs=[r + [-np.inf] * (width - len(r)) for r in table])
+                )
+            return outputs
+
+        def _by_next_token(self, queries):
+            return [np.array([-999.0]) for _ in queries]
+
+    ids = list(range(3, 23))
+    queries = [Query(ids[:end], list(range(end % 3 + 1))) for end in (5, 6, 9, 10)]  # with a gap of two tokens
+    queries += [Query([7, 7], [4, 5, 6]), Query(list(range(30)), [1])]
+    engine = Recorded(window=30)
+    found = engine._one_pass(queries)
+    for query, row in zip(queries[:-1], found, strict=False):
+        np.testing.assert_allclose(row, [probability(query.prompt, token) for token in query.tokens])
+    # The last prompt leaves no room for the two tokens more, so it is scored by next tokens.
+    assert found[-1].tolist() == [-999.0]
+    assert [len(prompt) for prompt in engine.asked] == [11, 3]
+
+
 def test_top_tokens_equal_the_reference(vllm, specs, reference, prompts):
     import ray
 
