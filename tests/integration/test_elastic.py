@@ -14,7 +14,7 @@ import psutil
 import pytest
 import yaml
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.faults]
 ROOT = Path(__file__).parents[2]
 # What Ray calls the head of its fake nodes.
 HEAD_ID, HEAD_TYPE = "f" * 51 + "00000", "ray.head.default"

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import yaml
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.faults]
 STEPS, INTERVAL = 240, 30
 PATIENCE = 400
 ROOT = Path(__file__).parents[2]

@@ -27,7 +27,7 @@ from taskpgm_ray.session import Session
 from taskpgm_ray.storage import Storage, Unit
 from taskpgm_ray.tasks.prepare import Task, prepare_one, task_units
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.faults]
 TASKS = ("copy", "parity", "reverse", "sum")
 
 
