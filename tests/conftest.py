@@ -89,7 +89,8 @@ def tiny_llama(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
+# Of the module, not of the session: no two modules may meet in a study of the same name.
+@pytest.fixture(scope="module")
 def tiny_jobs(tiny_llama, tiny_pool, tmp_path_factory):
     """(base model, function that makes a job of ten steps on tasks of the tiny pool, in a study of the given name)."""
     from dataclasses import replace
