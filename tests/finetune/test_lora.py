@@ -254,6 +254,31 @@ def test_resuming_changes_no_bit(tiny_llama, tmp_path, stop):
     assert {k: v for k, v in resumed.items() if k != "seconds"} == {k: v for k, v in whole.items() if k != "seconds"}
 
 
+def test_a_bfloat16_base_learns_what_a_float32_base_learns(run, tiny_llama, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
+    whole, _ = run(pairs=parity(), heldout=parity(40, 6))
+    trainer = LoraTrainer(load(tiny_llama).to(torch.bfloat16), LORA)
+    mixed = trainer.run(fours(parity()), RECIPE, 0, parity(40, 6))
+    for loss in ("heldout_loss_before", "loss_last", "heldout_loss_after"):
+        assert mixed[loss] == pytest.approx(whole[loss], rel=0.05), loss
+    trainer.save(tmp_path)
+    # What is trained stays float32: at a small learning rate steps would vanish in bfloat16's eight bits.
+    assert {t.dtype for t in load_file(tmp_path / "adapter_model.safetensors").values()} == {torch.float32}
+
+
+def test_the_kind_of_attention_changes_no_loss(trainer, monkeypatch):
+    """On the CPU it depends on the number of columns; the figures may not."""
+    losses, kinds = [], []
+    for columns in (4, 3):
+        monkeypatch.setattr("taskpgm_ray.finetune.lora.EAGER_COLUMNS", columns)
+        losses.append(trainer.mean_loss(parity(), 0))
+        kinds.append(trainer.base.config._attn_implementation)
+    assert kinds == ["eager", "sdpa"]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 def test_memory_that_does_not_suffice_has_an_error_of_its_own(run, trainer, monkeypatch):
     import torch
 
