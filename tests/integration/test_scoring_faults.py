@@ -34,8 +34,9 @@ TASKS = ("copy", "parity", "reverse", "sum")
 class Pool:
     """Four prepared tasks with random adapters of the tiny model, scored by Hugging Face engines."""
 
-    def __init__(self, tiny_config, adapters, root, **scoring):
-        raw = tiny_config(root, pool={**tiny_config(root)["pool"], "probes_per_task": 8})
+    def __init__(self, tiny_config, adapters, root, tasks=TASKS, **scoring):
+        sources = {**tiny_config(root)["pool"], "probes_per_task": 8, "include": tasks}
+        raw = tiny_config(root, pool=sources)
         raw["scoring"] |= {"scorer": "hf", "segment_positions": 8, **scoring}
         raw["scoring"]["engines"] |= {"idle_seconds": 1, "max_loras": 2}
         self.config = load_config(raw)
@@ -47,9 +48,7 @@ class Pool:
                 prepare_one(source, unit, self.config, self.model)
             self.tasks.append(Task(source.name, unit))
         # Only the name and the unit of a job matter to scoring.
-        self.jobs = [
-            Job(task.name, (task,), (1.0,), None, unit) for task, unit in zip(self.tasks, adapters, strict=False)
-        ]
+        self.jobs = [Job(task.name, (task,), (1.0,), None, adapters[TASKS.index(task.name)]) for task in self.tasks]
         self.session = Session(self.config, self.model, self.storage)
         self.progress = Progress(self.storage, Console(file=open(os.devnull, "w")))  # noqa: SIM115
 
@@ -67,7 +66,7 @@ class Pool:
 
 @pytest.fixture
 def pool(tiny_config, adapters):
-    return lambda root, **scoring: Pool(tiny_config, adapters, root, **scoring)
+    return lambda root, *tasks, **scoring: Pool(tiny_config, adapters, root, *tasks, **scoring)
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +210,30 @@ def test_a_changed_tokenizer_is_noticed_by_the_engine(pool, tmp_path, tiny_llama
     )
     with pytest.raises(ModelError, match=r"weights, configuration or tokenizer in .* are not those"):
         made.score()
+
+
+def test_added_tasks_cost_their_rows_and_columns_and_removed_ones_nothing(whole, pool, tmp_path):
+    import shutil
+
+    first = pool(tmp_path / "grown", ("copy", "parity"))
+    first.score()
+    before = manifests(first.storage)
+    assert len(before) == 2 * 3
+    grown = pool(tmp_path / "grown")
+    affinity = grown.affinity(grown.score())
+    after = manifests(grown.storage)
+    # The two new adapters on two old segments, and everyone, the base model included, on two new ones.
+    assert len(after) - len(before) == 2 * 2 + 2 * 5
+    assert {p: t for p, t in after.items() if p in before} == before
+
+    scratch = pool(tmp_path / "scratch")
+    shutil.copytree(grown.storage.path("segments"), scratch.storage.path("segments"))
+    np.testing.assert_allclose(scratch.affinity(scratch.score()).S, affinity.S, atol=1e-12)
+    np.testing.assert_allclose(whole[2].S, affinity.S, atol=1e-12)
+
+    smaller = pool(tmp_path / "grown", ("copy", "reverse", "sum"))
+    assert smaller.affinity(smaller.score()).S.shape == (3, 3)
+    assert manifests(grown.storage) == after
 
 
 def kill_when(condition, victims, timeout=120):

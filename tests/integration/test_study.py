@@ -218,6 +218,18 @@ def test_a_task_that_failed_for_good_is_left_out_of_everything(finished, tmp_pat
     assert said in (copy / "report.html").read_text()
 
 
+def test_one_cpu_is_enough(tiny_config, tiny_pool, tmp_path):
+    """Lanes, engines and the affinity job take turns; no stage waits for what another one holds."""
+    config = tiny_config("runs", cluster={"num_cpus": 1}, evaluation={"max_subjects": 1, "max_bbh_tasks": 1})
+    config["pool"] |= {"tasks": [f"jsonl:{tiny_pool}"], "include": ["copy", "sum"]}
+    config["scoring"]["engines"]["idle_seconds"] = 2
+    config["search"] = {"balances": 1, "baselines": ["uniform"]}
+    config_file = tmp_path / "one.yaml"
+    config_file.write_text(yaml.safe_dump(config))
+    optimize(config_file)
+    assert (tmp_path / "runs" / "tiny" / "mixture.json").exists()
+
+
 def test_the_same_study_as_a_ray_job_on_a_token_protected_cluster(finished, tmp_path):
     """`ray start --head`, `ray job submit -- python jobs/optimize.py`: the job finds the finished units."""
     folder, config_file, _ = finished
