@@ -1,7 +1,7 @@
 """Two tasks added to a finished study of eight (SmolLM2-135M, as jobs/quickstart.yaml, without its search).
 
-Against the study of ten tasks anew, which is given the same supports: units of work done, seconds, and whether S and the
-mixture are the same. ``TASKPGM_BENCH_STEPS`` (default 12) optimizer steps a task.
+Against the study of ten tasks anew, which is given the same supports: units of work done, seconds, and whether S and
+the mixture are the same. ``TASKPGM_BENCH_STEPS`` (default 12) optimizer steps a task.
 """
 
 import os
