@@ -148,7 +148,12 @@ class _Stationary:
             # Rows of the symmetric M are contiguous in memory, columns are not.
             rows = M[index]
             triangle = cholesky(rows[:, index])
-        return None if triangle is None else cls(rows, triangle, index, linear, p, pull)
+        if triangle is None:
+            return None
+        # A factor with a pivot near zero may overflow: such a point is none.
+        with np.errstate(over="ignore", invalid="ignore"):
+            point = cls(rows, triangle, index, linear, p, pull)
+        return point if np.isfinite(point.x).all() else None
 
     def set(self, x: FloatArray) -> None:
         self.x = x
