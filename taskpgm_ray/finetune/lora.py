@@ -61,14 +61,14 @@ class LoraTrainer:
                     target_modules=modules if isinstance(modules, str) else list(modules),
                     task_type="CAUSAL_LM",
                 ),
-            ).to(device)
+            )
         except ValueError as error:
             raise ModelError(f"finetune.lora.target_modules={modules!r} does not fit this model: {error}") from error
         if gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.device = device
         self.workers = workers or Workers()
-        self.module = self.workers.wrap(self.model)
+        self.module = self.workers.wrap(self.model, device)
         self.parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.base: Any = self.model.get_base_model()
         self._choose_attention = device == "cpu" and model.config._attn_implementation == "sdpa"

@@ -30,15 +30,17 @@ class Workers:
         """Whether this worker speaks for the lane: takes jobs, writes artifacts."""
         return self.rank == 0
 
-    def wrap(self, model: Any) -> Any:
-        """The module to call instead of ``model``, so that gradients are averaged over the workers."""
+    def wrap(self, model: Any, device: str) -> Any:
+        """Bring ``model`` to the device; the module to call instead, so that gradients are averaged over the workers."""
+        if self.size > 1 and self.parallel == "fsdp":
+            # Moves one layer at a time and keeps this worker's share of it: the whole need not fit on one device.
+            return _shard(model)
+        model.to(device)
         if self.size == 1:
             return model
-        if self.parallel == "fsdp":
-            return _shard(model)
         from torch.nn.parallel import DistributedDataParallel
 
-        return DistributedDataParallel(model, broadcast_buffers=False)
+        return DistributedDataParallel(model, forward_sync_buffers=False)
 
     def accumulating(self, module: Any, last: bool) -> AbstractContextManager[Any]:
         """Around each forward and backward pass of a step: gradients are exchanged in the last one only."""
