@@ -39,8 +39,8 @@ def ensure_ray(config: ClusterConfig) -> bool:
 def thread_environment(threads: int) -> dict[str, str]:
     """Environment of a worker process whose numerical libraries shall use ``threads`` threads."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-    # Threads that wait spin for some microseconds, then sleep. Sleeping at once halves the speed of a small model, whose
-    # parallel regions are short; spinning for long takes the cores from the lanes and engines that share the node.
+    # Threads that wait spin for some microseconds, then sleep. Sleeping at once halves the speed of a small model, as
+    # its parallel regions are short; spinning for long takes the cores from the lanes and engines that share the node.
     quiet = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0", "TOKENIZERS_PARALLELISM": "false"}
     return {name: str(threads) for name in names} | quiet
 

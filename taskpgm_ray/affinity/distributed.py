@@ -1,9 +1,9 @@
 """The affinity job: stored distributions -> `PoolSums`, on Ray.
 
 Each Ray task reads one part of a segment (a range of rows of every adapter's Parquet file) and adds it to the sums that
-it was given. The sums go from task to task in as many chains as the cluster has CPUs, and the chains are merged at the
-end. What a task holds is bounded by the config; what the object store holds is one set of sums [n, n] a chain, never
-distributions; the driver gets a few matrices [n, n].
+it was given. The sums go from task to task in as many chains as the cluster has CPUs and memory for, and the chains are
+merged at the end. What a task holds is bounded by the config; what the object store holds is one set of sums [n, n] a
+chain, never distributions; the driver gets a few matrices [n, n].
 """
 
 from __future__ import annotations
@@ -131,7 +131,8 @@ def pool_sums(
     empty = ray.put(PoolSums.empty(tasks, probe_counts(segments, tasks), identity))
     # Two results, so that the driver hears of an error without fetching the sums.
     step: Any = ray.remote(add_part).options(num_cpus=1, num_returns=2)
-    chains = max(1, min(len(parts), int(cluster.get("CPU", 1))))
+    room = int(cluster.get("memory", 0.0) / (config.memory_gib * 2**30))
+    chains = max(1, min(len(parts), int(cluster.get("CPU", 1)), room))
     waiting = list(reversed(parts))
     running: dict[Any, Any] = {}
     ended: list[Any] = []
