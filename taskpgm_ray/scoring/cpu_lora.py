@@ -36,9 +36,8 @@ def install() -> None:
 def bgmv_shrink(inputs: Any, weights: Any, output: Any, slots: Any, scaling: float = 1.0) -> None:
     """output[t, :r] = scaling * A[slot of t] @ inputs[t]"""
     for rows, slot in _groups(slots, inputs.shape[0]):
-        # In the model's precision, as in training; vLLM's buffer between the two products is float32 in any case.
-        product = _product(inputs[rows], weights[slot], inputs.dtype)
-        output[rows, : product.shape[1]] = product if scaling == 1 else scaling * product
+        product = _product(inputs[rows], weights[slot], output.dtype)
+        output[rows, : product.shape[1]] = scaling * product
 
 
 def bgmv_expand(inputs: Any, weights: Any, output: Any, slots: Any, add_inputs: bool = True) -> None:
