@@ -372,9 +372,10 @@ class SearchConfig(Section):
     """Trials in flight at one time."""
     loggers: tuple[Literal["wandb", "mlflow"], ...] = ()
     """Loggers of Ray Tune beside TensorBoard, which is always on; their packages have to be installed."""
-    screen: bool = False
-    """Also score the weighted merge of the single-task adapters for every trial, and report how well its ranks agree
-    with those of training: whether merging could stand in for it."""
+    screen: Literal["measure", "skip"] | None = None
+    """The weighted merge of the single-task adapters as a stand-in for training on a mixture. ``measure``: report how
+    well its ranks agree with those of the trials. ``skip``: measure that on half of the candidates, and where it
+    warrants it, do not train those of the other half that the merge shows to be hopeless."""
     task_counts: tuple[Positive, ...] = ()
     """Also compare, for each number of tasks, greedy selection, the heaviest tasks and random ones (report split)."""
     budget_fractions: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
@@ -393,6 +394,8 @@ class SearchConfig(Section):
                 raise ValueError(f"{name} lists a value twice: {', '.join(map(str, values))}")
         if not self.gammas or not self.utilities:
             raise ValueError("gammas and utilities each need at least one value")
+        if self.screen == "skip" and self.algorithm == "optuna":
+            raise ValueError("screen: skip needs the grid's candidates beforehand; Optuna chooses them one by one")
         return self
 
 

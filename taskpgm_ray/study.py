@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -32,7 +32,6 @@ from taskpgm_ray.search.final import hand_over
 from taskpgm_ray.search.judge import Judgement, judge_all
 from taskpgm_ray.search.lift import measure_lift
 from taskpgm_ray.search.plan import Planner
-from taskpgm_ray.search.screen import measure_screen
 from taskpgm_ray.search.stage import Outcome, search, winner
 from taskpgm_ray.session import Session
 from taskpgm_ray.storage import Storage, fingerprint
@@ -193,10 +192,8 @@ class Study:
             config,
             lambda: measure_lift(jobs, planner, self.session, self.progress),
         )
-        outcome = search(made, [task.facts["train"] for task in tasks], planner, self.session, self.progress)
-        if config.screen:
-            measured = measure_screen(outcome.finished, jobs, planner, self.session, self.progress)
-            outcome = replace(outcome, screen=measured)
+        sizes = [task.facts["train"] for task in tasks]
+        outcome = search(made, sizes, jobs, planner, self.session, self.progress)
         chosen = winner(outcome, config.metric)
         family = next(one for one in made if one.name == chosen.method)
         methods = {method: plan.candidate for method, plan in outcome.best(config.metric).items()}

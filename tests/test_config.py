@@ -105,6 +105,7 @@ def test_the_search_may_be_off_when_there_is_a_balance():
         ({"search": {"tau": [3, 1]}}, r"0 <= low < high, not \[3.0, 1.0\]"),
         ({"search": {"steps": 3, "tokens": 4}}, "trial's budget as steps or as tokens"),
         ({"search": {"baselines": ["uniform", "uniform"]}}, "baselines lists a value twice: uniform, uniform"),
+        ({"search": {"screen": "skip", "algorithm": "optuna"}}, "screen: skip needs the grid's candidates"),
         ({"scoring": {"top_k": 124, "answer_tokens": 3}}, r"gold token = 128; the engine takes at most 127"),
         ({"scoring": {"engines": {"max_model_length": 256}}}, r"max_model_length \(256\) is below model.max_length"),
         ({"pool": {"tasks": []}}, "pool.tasks: .*at least 1"),

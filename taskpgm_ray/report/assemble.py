@@ -139,8 +139,9 @@ def _task_row(task: Task, job: Job) -> dict[str, Any]:
 def _trial_rows(outcome: Outcome, chosen: str | None) -> list[dict[str, Any]]:
     """One row per trial and seed; trials without a score at the full budget say why."""
     rows = [_trial_row(plan, run, chosen) for plan in outcome.finished for run in plan.runs]
+    skipped = outcome.screen["skipped"] if outcome.screen else []
     for plan in outcome.plans:
-        if plan.name in outcome.failed or plan.name in outcome.stopped:
+        if plan.name in outcome.failed or plan.name in outcome.stopped or plan.name in skipped:
             rows.append(
                 {
                     "name": plan.name,
@@ -149,6 +150,7 @@ def _trial_rows(outcome: Outcome, chosen: str | None) -> list[dict[str, Any]]:
                     "seed": None,
                     "weights": plan.candidate.weights.tolist(),
                     "stopped": plan.name in outcome.stopped,
+                    "skipped": plan.name in skipped,
                     "error": outcome.failed.get(plan.name),
                 }
             )

@@ -63,9 +63,11 @@ class ReportData:
     trials: list[dict[str, Any]] = field(default_factory=list)
     """One per trial: name, kind ("balance" or "baseline"), tau or None, seed, weights, accuracy, gold_logprob,
     mmlu_accuracy, bbh_accuracy, mmlu_gold_logprob, bbh_gold_logprob, items, tokens, seconds, winner (bool). A trial
-    that failed has metrics None and an ``error``; one that ASHA stopped has none and ``stopped``."""
+    that failed has metrics None and an ``error``; one that ASHA stopped has none and ``stopped``, one that the screen
+    spared ``skipped``."""
     screen: dict[str, Any] | None = None
-    """How well merges rank the trials: correlation (Spearman), low (end of its interval), mixtures, warranted."""
+    """How well merges rank the trials: correlation (Spearman), low (end of its interval), mixtures, warranted, and
+    the trials skipped."""
     comparisons: list[dict[str, Any]] = field(default_factory=list)
     """Report split, one per baseline and metric: baseline, metric, difference (mixture minus baseline), low, high,
     verdict, minimum_detectable, items; with several benchmarks a ``scope`` each (``all``, or the benchmark's name)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -98,11 +99,17 @@ def _trials(data: ReportData) -> str:
             "–" if trial["seed"] is None else str(trial["seed"]),
             score("gold_logprob", trial.get("gold_logprob")),
             score("accuracy", trial.get("accuracy")),
-            "stopped early" if trial.get("stopped") else trial.get("error") or "",
+            _why_unscored(trial),
         ]
         for trial in data.ranked_trials()
     ]
     return _table(["mixture", "tau", "seed", "gold log-probability", "accuracy", ""], rows)
+
+
+def _why_unscored(trial: dict[str, Any]) -> str:
+    if trial.get("stopped") or trial.get("skipped"):
+        return "stopped early" if trial.get("stopped") else "not trained (screen)"
+    return trial.get("error") or ""
 
 
 def _by_task(data: ReportData) -> str:

@@ -146,6 +146,8 @@ def _screen(data: ReportData) -> str:
         return ""
     found = data.screen
     use = "may stand in for training" if found["warranted"] else "cannot stand in for training here"
+    if found["skipped"]:
+        use += f"; {len(found['skipped'])} mixtures that could not have been the best were not trained"
     return paragraph(
         f"Weighted merges of the single-task adapters rank the {found['mixtures']} mixtures with a correlation of "
         f"{number(found['correlation'])} to training (Spearman; at least {number(found['low'])}): merging {use}."
@@ -261,6 +263,8 @@ def _outcome(trial: dict[str, Any]) -> Cell:
         return Cell(f"failed: {trial['error']}", mark="bad")
     if trial.get("stopped"):
         return Cell("stopped early", title="others were better at a smaller budget")
+    if trial.get("skipped"):
+        return Cell("not trained", title="by its merge it could not have been the best")
     return Cell("chosen", mark="good") if trial.get("winner") else Cell("")
 
 

@@ -96,8 +96,8 @@ def _trials(data: ReportData) -> Table:
     ordered = data.ranked_trials()
     for trial in ordered[:MOST_TRIALS]:
         outcome = Text(f"failed: {trial['error']}", style="red") if trial.get("error") else Text("")
-        if trial.get("stopped"):
-            outcome = Text("stopped early", style="dim")
+        if trial.get("stopped") or trial.get("skipped"):
+            outcome = Text("stopped early" if trial.get("stopped") else "not trained", style="dim")
         if trial.get("winner"):
             outcome = Text("chosen", style="bold green")
         shown.add_row(

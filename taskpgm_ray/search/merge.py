@@ -1,7 +1,8 @@
 """A cheap stand-in for training on a mixture: the weighted merge of the single-task adapters.
 
 Merging costs seconds, training minutes to hours. Whether the merge ranks mixtures as training does is measured, not
-assumed: `rank_correlation` over mixtures that have both scores.
+assumed: `rank_correlation` over mixtures that have both scores. Where it does, `foretold_best` says what training could
+make of a mixture that has been merged only.
 """
 
 from __future__ import annotations
@@ -76,3 +77,32 @@ def rank_correlation(merged: npt.ArrayLike, trained: npt.ArrayLike, confidence: 
     error = np.sqrt((1 + rho**2 / 2) / (len(a) - 3))
     low = np.tanh(np.arctanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12)) - norm.ppf((1 + confidence) / 2) * error)
     return rho, float(low)
+
+
+def foretold_best(
+    merged: npt.ArrayLike, trained: npt.ArrayLike, new: npt.ArrayLike, confidence: float = 0.95
+) -> npt.NDArray[np.float64]:
+    """Upper end of what training is foretold to score [r], for mixtures of which only the merge was scored.
+
+    The one-sided prediction interval of a straight line through the mixtures that have both scores; it widens with the
+    line's own uncertainty and with the distance from the mixtures it rests on.
+
+    Args:
+        merged: [m] scores of merges, of mixtures that were trained too; at least three, not all equal.
+        trained: [m] their scores after training.
+        new: [r] scores of the other merges.
+        confidence: Of each interval.
+
+    Raises:
+        InputError: No line goes through the scores.
+    """
+    from scipy.stats import t
+
+    x, y, at = (np.asarray(values, dtype=np.float64) for values in (merged, trained, new))
+    if x.shape != y.shape or x.ndim != 1 or len(x) < 3 or np.ptp(x) == 0:
+        raise InputError(f"three mixtures with different merges are the least for a line, not {len(x)}")
+    spread = ((x - x.mean()) ** 2).sum()
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / spread
+    residuals = y - y.mean() - slope * (x - x.mean())
+    error = np.sqrt((residuals**2).sum() / (len(x) - 2) * (1 + 1 / len(x) + (at - x.mean()) ** 2 / spread))
+    return np.asarray(y.mean() + slope * (at - x.mean()) + t.ppf(confidence, len(x) - 2) * error)

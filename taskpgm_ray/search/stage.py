@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from taskpgm_ray.errors import EvaluationError
+from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.progress import Progress
 from taskpgm_ray.search.candidates import Candidate, baselines, candidates
 from taskpgm_ray.search.families import Family
 from taskpgm_ray.search.plan import Planner, TrialPlan
+from taskpgm_ray.search.screen import Screen, pilots
 from taskpgm_ray.search.space import PathSpace, points_folder
 from taskpgm_ray.storage import Unit, fingerprint
 
@@ -28,7 +30,8 @@ class Outcome:
     stopped: list[str]
     """Trials that ASHA ended before the full budget."""
     screen: dict[str, Any] | None = None
-    """How well merged adapters rank the trials, see `taskpgm_ray.search.screen`; ``None``: not measured."""
+    """How well merged adapters rank the trials, and the trials ``skipped`` for it, see `taskpgm_ray.search.screen`;
+    ``None``: not measured."""
 
     @property
     def finished(self) -> list[TrialPlan]:
@@ -44,7 +47,12 @@ class Outcome:
 
 
 def search(
-    families: Sequence[Family], sizes: Sequence[int], planner: Planner, session: Session, progress: Progress
+    families: Sequence[Family],
+    sizes: Sequence[int],
+    jobs: Sequence[Job],
+    planner: Planner,
+    session: Session,
+    progress: Progress,
 ) -> Outcome:
     """Run the trials that are not finished, on Ray Tune.
 
@@ -56,11 +64,17 @@ def search(
     """
     config = planner.config.search
     fixed = planner.config.mixture.fixed_tau(len(sizes))
+    screen = Screen(jobs, planner, session, progress)
     if config.algorithm == "optuna" and fixed is None:
         outcome = _optuna(families, sizes, planner, session, progress)
     else:
-        made = candidates(families, sizes, config, fixed, planner.config.seed)
-        outcome = _grid([planner.plan(candidate) for candidate in made], planner, session, progress)
+        plans = [planner.plan(one) for one in candidates(families, sizes, config, fixed, planner.config.seed)]
+        if config.screen == "skip":
+            outcome = _screened(plans, screen, planner, session, progress)
+        else:
+            outcome = _grid(plans, planner, session, progress)
+    if config.screen == "measure":
+        outcome = replace(outcome, screen=screen.agreement(outcome.finished))
     if not any(plan.candidate.kind == "balance" for plan in outcome.finished):
         reason = next(iter(outcome.failed.values()), "every one was stopped")
         raise EvaluationError(f"no trial of a TaskPGM mixture came to its end; the first reason: {reason}")
@@ -95,6 +109,19 @@ def _grid(plans: list[TrialPlan], planner: Planner, session: Session, progress: 
     if failed or stopped:
         record.finish({"failed": failed, "stopped": stopped})
     return Outcome(plans, failed, stopped)
+
+
+def _screened(
+    plans: list[TrialPlan], screen: Screen, planner: Planner, session: Session, progress: Progress
+) -> Outcome:
+    """The grid without the trials that merging, where it proves reliable on the first ones, shows to be hopeless."""
+    first, others = pilots(plans)
+    piloted = _grid(first, planner, session, progress)
+    found = screen.agreement(piloted.finished)
+    if found["warranted"]:
+        found["skipped"] = screen.hopeless(piloted.finished, others)
+    rest = _grid([plan for plan in others if plan.name not in found["skipped"]], planner, session, progress)
+    return Outcome(plans, piloted.failed | rest.failed, [*piloted.stopped, *rest.stopped], found)
 
 
 def _optuna(

@@ -28,10 +28,11 @@ from taskpgm_ray.errors import TrainingError
 from taskpgm_ray.evaluation import ItemScore, Split
 from taskpgm_ray.models import BaseModelRef
 from taskpgm_ray.progress import Progress
+from taskpgm_ray.search import screen
 from taskpgm_ray.search.families import Family
 from taskpgm_ray.search.plan import Planner
 from taskpgm_ray.search.stage import search, winner
-from taskpgm_ray.storage import Storage
+from taskpgm_ray.storage import Storage, Unit
 
 root, options = Path(sys.argv[1]), json.loads(sys.argv[2])
 config = load_config({
@@ -70,13 +71,20 @@ stand = Stand.remote()
 tasks = tuple(SimpleNamespace(name=n, facts={"train_content": n, "probe_content": n}) for n in "abc")
 session = SimpleNamespace(connect=lambda: None, fleet=Fleet(stand), evaluator=stand)
 model = BaseModelRef("m", None, "f", "float32")
-planner = Planner(tasks, Split("search", storage, "evaluation/search"), config, model, storage)
+split = Split("search", storage, "evaluation/search")
+Unit(storage, split.path).finish({"split": "search"})
+planner = Planner(tasks, split, config, model, storage)
 S = np.array([[1.0, 0.8, 0.1], [0.8, 1.0, 0.2], [0.1, 0.2, 1.0]])
 families = [Family("jsd", "jsd", S, 1.0, None, True)]
-outcome = search(families, [10, 20, 30], planner, session, Progress(storage, Console()))
+# A merge is its weights, and scores as training on them would; or the other way round, when the test says so.
+def merge(model, sources, weights, rank, unit):
+    weights = 1 - np.asarray(weights) if options.get("misleading") else weights
+    unit.finish({"weights": list(weights)})
+screen.merge_adapters = merge
+outcome = search(families, [10, 20, 30], [], planner, session, Progress(storage, Console()))
 print("OUTCOME " + json.dumps({
     "winner": winner(outcome, "gold_logprob").name, "failed": outcome.failed, "stopped": outcome.stopped,
-    "finished": [plan.name for plan in outcome.finished],
+    "finished": [plan.name for plan in outcome.finished], "screen": outcome.screen,
 }))
 """
 
@@ -84,11 +92,11 @@ print("OUTCOME " + json.dumps({
 class Driver:
     """The driver above in a process group of its own, so that killing it kills its Ray as well."""
 
-    def __init__(self, root, seconds=0.1, fails=None, **search):
+    def __init__(self, root, seconds=0.1, fails=None, misleading=False, **search):
         self.root = root
         script = root / "driver.py"
         script.write_text(textwrap.dedent(DRIVER))
-        options = json.dumps({"seconds": seconds, "fails": fails, "search": search})
+        options = json.dumps({"seconds": seconds, "fails": fails, "misleading": misleading, "search": search})
         self.process = subprocess.Popen(
             [sys.executable, str(script), str(root), options],
             stdout=subprocess.PIPE,
@@ -157,6 +165,32 @@ def test_asha_stops_losers_and_the_rest_gets_the_full_budget(tmp_path):
     assert budgets.count(10) == len(outcome["stopped"]) + sum(n.startswith("tau-") for n in outcome["finished"])
     assert budgets.count(90) < budgets.count(10)
     assert all(line.split()[1] == "90" for line in driver.trained() if not line.startswith("tau-"))
+
+
+def test_merges_spare_the_training_of_hopeless_mixtures(tmp_path):
+    options = {"balances": 8, "screen": "skip", "merge_distance": 0.0}
+    driver = Driver(tmp_path, **options)
+    outcome = driver.outcome()
+    found = outcome["screen"]
+    assert found["warranted"]
+    assert found["mixtures"] == 6  # two baselines and half of the balances
+    assert found["skipped"]
+    assert not {line.split("-seed")[0] for line in driver.trained()} & set(found["skipped"])
+    # Nothing better was skipped: with every trial trained, the same one wins.
+    everything = tmp_path / "everything"
+    everything.mkdir()
+    assert Driver(everything, balances=8, merge_distance=0.0).outcome()["winner"] == outcome["winner"]
+    trained = driver.trained()
+    again = Driver(tmp_path, **options)
+    assert again.outcome() == outcome
+    assert again.trained() == trained
+
+
+def test_merges_that_mislead_spare_nothing(tmp_path):
+    outcome = Driver(tmp_path, misleading=True, balances=8, screen="skip", merge_distance=0.0).outcome()
+    assert not outcome["screen"]["warranted"]
+    assert outcome["screen"]["skipped"] == []
+    assert len(outcome["finished"]) == 10
 
 
 def test_optuna_proposes_as_many_candidates_and_goes_on_from_finished_ones(tmp_path):

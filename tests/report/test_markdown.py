@@ -28,6 +28,19 @@ def test_the_table_holds_every_method_task_and_the_command(report_data):
     assert "Planted redundancy" not in text
 
 
+def test_trials_without_a_score_say_why(report_data):
+    bare = {"kind": "balance", "tau": 1.5, "seed": None, "weights": [0.25] * 4}
+    trials = [
+        bare | {"name": "a", "stopped": True},
+        bare | {"name": "b", "skipped": True},
+        bare | {"name": "c", "error": "the loss became nan"},
+    ]
+    text = study_table(report_data(trials=trials), "command")
+    assert "| a | 1.5 | – | – | – | stopped early |" in text
+    assert "| b | 1.5 | – | – | – | not trained (screen) |" in text
+    assert "| c | 1.5 | – | – | – | the loss became nan |" in text
+
+
 def test_clones_together_weigh_what_the_data_set_weighs_alone(report_data):
     """Three exact clones among four tasks: the minimum of p'Sp gives them together the one task's share."""
     data = report_data(n=6)
