@@ -86,6 +86,7 @@ class Search:
                 scheduler=scheduler(self.config),
                 max_concurrent_trials=self.config.concurrency,
                 reuse_actors=True,
+                trial_name_creator=_trial_name,
             ),
             run_config=RunConfig(
                 name="search",
@@ -114,6 +115,12 @@ class _Plans:
 
     def __call__(self, parameters: dict[str, Any]) -> TrialPlan:
         return self.plan_of(parameters["trial"] if self.single else parameters)
+
+
+def _trial_name(trial: Any) -> str:
+    """What TensorBoard and other trackers call a trial: its candidate, or the point that Optuna proposed."""
+    parameters = trial.config
+    return str(parameters.get("trial") or f"{parameters['family']}-at-{parameters['position']:.4f}")
 
 
 def scheduler(config: SearchConfig) -> TrialScheduler:

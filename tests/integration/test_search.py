@@ -103,7 +103,7 @@ class Driver:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "RAY_USAGE_STATS_ENABLED": "0"},
         )
 
     def outcome(self):
@@ -191,6 +191,23 @@ def test_merges_that_mislead_spare_nothing(tmp_path):
     assert not outcome["screen"]["warranted"]
     assert outcome["screen"]["skipped"] == []
     assert len(outcome["finished"]) == 10
+
+
+def test_trackers_see_every_trial_under_its_name(tmp_path, monkeypatch):
+    """W&B writes its offline files and MLflow its local store; both are optional packages."""
+    pytest.importorskip("wandb")
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    store = (tmp_path / "mlflow").as_uri()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    outcome = Driver(tmp_path, balances=2, loggers=["wandb", "mlflow"]).outcome()
+    mlflow.set_tracking_uri(store)
+    runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert {run.info.run_name for run in runs} == set(outcome["finished"])
+    assert all("gold_logprob" in run.data.metrics for run in runs)
+    assert len(list(tmp_path.glob("wandb/offline-run-*/*.wandb"))) == len(outcome["finished"])
 
 
 def test_optuna_proposes_as_many_candidates_and_goes_on_from_finished_ones(tmp_path):
