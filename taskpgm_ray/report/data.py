@@ -75,7 +75,7 @@ class ReportData:
     """The same for every method (``system``) against uniform."""
     by_task: list[dict[str, Any]] = field(default_factory=list)
     """Report split, one per benchmark and task: benchmark, task, items, scores {system: {metric: mean}}; the mixture
-    is the first system."""
+    is the first system, the base model the last."""
     budgets: list[dict[str, Any]] = field(default_factory=list)
     """Report split: mixtures of fewer tasks and parts of the training budget: name, tasks, share, gold_logprob,
     accuracy, and the difference in gold_logprob to uniform at the full budget with its interval (low, high)."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,13 @@ def study_table(data: ReportData, command: str) -> str:
         "Report split. Holm-adjusted over methods; the smallest detectable difference is what a study of this size "
         "would show four times in five.",
         _against_uniform(data),
+        "## Scores by benchmark",
+        "Report split, means over tasks: gold log-probability in nats / accuracy. MMLU's log-probability is that of "
+        "the right letter among four: chance is -1.3863 and 25 %.",
+        _by_benchmark(data),
+        "## What each mixture holds",
+        _weights(data),
+        *_budgets(data),
         "## Trials on the search split",
         _trials(data),
         "## Scores by task",
@@ -91,6 +99,61 @@ def _against_uniform(data: ReportData) -> str:
     return _table(header, rows)
 
 
+def _by_benchmark(data: ReportData) -> str:
+    if not data.by_task:
+        return "No task was scored on the report split."
+    benchmarks = list(dict.fromkeys(row["benchmark"] for row in data.by_task))
+    rows = []
+    for system in data.by_task[0]["scores"]:
+        means = []
+        for benchmark in benchmarks:
+            tasks = [row["scores"][system] for row in data.by_task if row["benchmark"] == benchmark]
+            means.append({metric: fmean(task[metric] for task in tasks) for metric in ("gold_logprob", "accuracy")})
+        overall = {metric: fmean(mean[metric] for mean in means) for metric in means[0]}
+        rows.append([system, *map(_both, [*means, overall])])
+    return _table(["mixture", *benchmarks, "all"], rows)
+
+
+def _weights(data: ReportData) -> str:
+    """The weights of every mixture that the report split judged."""
+    judged = data.by_task[0]["scores"] if data.by_task else [t["name"] for t in data.trials]
+    mixtures = {t["name"]: t["weights"] for t in data.trials if t["name"] in judged}
+    rows = [
+        [task["name"], *(percent(weights[index]) for weights in mixtures.values())]
+        for index, task in enumerate(data.tasks)
+    ]
+    return _table(["task", *mixtures], rows)
+
+
+def _budgets(data: ReportData) -> list[str]:
+    if not data.budgets:
+        return []
+    rows = [
+        [
+            row["name"],
+            str(row["tasks"]),
+            percent(row["share"], 0),
+            _both(row),
+            *(
+                [
+                    score("gold_logprob", row["difference"], signed=True),
+                    f"{score('gold_logprob', row['low'], signed=True)} to "
+                    f"{score('gold_logprob', row['high'], signed=True)}",
+                ]
+                if row.get("difference") is not None
+                else ["–", "–"]
+            ),
+        ]
+        for row in data.budgets
+    ]
+    header = ["mixture", "tasks", "training", "scores", "against uniform with all", "interval"]
+    return ["## Fewer tasks, less training", "Report split, all benchmarks.", _table(header, rows)]
+
+
+def _both(scores: Mapping[str, float]) -> str:
+    return f"{score('gold_logprob', scores['gold_logprob'])} / {score('accuracy', scores['accuracy'])}"
+
+
 def _trials(data: ReportData) -> str:
     rows = [
         [
@@ -121,11 +184,7 @@ def _by_task(data: ReportData) -> str:
             row["benchmark"],
             row["task"],
             str(row["items"]),
-            *(
-                f"{score('gold_logprob', row['scores'][s]['gold_logprob'])} / "
-                f"{score('accuracy', row['scores'][s]['accuracy'])}"
-                for s in systems
-            ),
+            *(_both(row["scores"][s]) for s in systems),
         ]
         for row in data.by_task
     ]

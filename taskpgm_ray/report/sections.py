@@ -204,7 +204,7 @@ def _by_task(data: ReportData) -> str:
         for row in data.by_task
     ]
     header = ["benchmark", "task", "items", *systems]
-    shown = table(header, rows, "Scores of the mixture and of each baseline on every task of the report split")
+    shown = table(header, rows, "Scores of all mixtures and of the base model on every task of the report split")
     return f"<details><summary>Every task ({metric_name(data.metric)})</summary>{shown}</details>"
 
 

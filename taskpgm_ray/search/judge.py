@@ -19,6 +19,7 @@ from taskpgm_ray.evaluation import (
     summarise,
     verdict,
 )
+from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.finetune.stage import describe
 from taskpgm_ray.mrf import select, solve
 from taskpgm_ray.progress import Progress, collect
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from taskpgm_ray.session import Session
 
 METRICS = ("gold_logprob", "accuracy")
+BASE = "base model"
+"""The system that was not fine-tuned, which is shown beside the others and compared with none."""
 ALL = "all"
 """The scope of a comparison over all benchmarks; the others are a benchmark each."""
 
@@ -69,7 +72,7 @@ class Judgement:
     against_uniform: list[Comparison]
     """Every method but uniform against uniform; p-values adjusted for the number of methods."""
     tasks: list[dict[str, Any]]
-    """Scores of every system on every task, see `by_task`."""
+    """Scores of every system and of the base model on every task, see `by_task`."""
     budgets: list[dict[str, Any]]
     """The questions about budgets: name, number of tasks, share of the budget, means, difference to uniform."""
 
@@ -104,7 +107,7 @@ def judge_all(
         chosen.name,
         compare(chosen.name, rows, names, config.evaluation.confidence, config.seed) if names else [],
         against_uniform([one.name for one in finalists], rows, config.evaluation.confidence, config.seed),
-        by_task({one.name: rows[one.name] for one in finalists}),
+        by_task({name: rows[name] for name in (*(one.name for one in finalists), BASE)}),
         [_budget_row(one, rows, config.evaluation.confidence, config.seed) for one in extra],
     )
 
@@ -126,13 +129,16 @@ def _budget_row(one: Finalist, rows: Mapping[str, Sequence[ItemScore]], confiden
 def judge(
     finalists: Sequence[Finalist], planner: Planner, report: Split, session: Session, progress: Progress
 ) -> dict[str, list[ItemScore]]:
-    """Fine-tune what is missing and score it on the report split; rows of all seeds by the finalist's name."""
+    """Fine-tune what is missing and score it on the report split; rows of all seeds by the finalist's name.
+
+    The base model's rows, under `BASE`, are there as well.
+    """
     runs = _runs(finalists, planner, report)
-    _train([job for job, _, _ in runs.values()], session, progress)
+    _train([run.job for run in runs if run.job is not None], session, progress)
     _score(runs, report, session, progress)
-    rows: dict[str, list[ItemScore]] = {finalist.name: [] for finalist in finalists}
-    for (name, _), (_, unit, _) in runs.items():
-        rows[name] += read_items(unit)
+    rows: dict[str, list[ItemScore]] = {}
+    for run in runs:
+        rows.setdefault(run.system, []).extend(read_items(run.unit))
     return rows
 
 
@@ -231,20 +237,35 @@ def _best_on(tasks: NDArray[np.intp], family: Family, tau: float) -> NDArray[np.
     return weights
 
 
-def _runs(finalists: Sequence[Finalist], planner: Planner, report: Split) -> dict[tuple[str, int], Any]:
-    """(job, unit of its report scores, seed) of every finalist and seed."""
+@dataclass(frozen=True)
+class _Reported:
+    """One fine-tune (or the base model) on the report split."""
+
+    system: str
+    job: Job | None
+    unit: Unit
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return self.job.name if self.job else self.system
+
+
+def _runs(finalists: Sequence[Finalist], planner: Planner, report: Split) -> list[_Reported]:
+    """Every finalist with every seed, and the base model once."""
     config = planner.config
     count = max(config.evaluation.report_seeds, config.search.seeds)
-    runs = {}
+    runs = []
     for finalist in finalists:
         for seed in range(config.seed, config.seed + count):
             job = planner.job(finalist.candidate, seed, finalist.share)
             identity = fingerprint("reported", job.unit.path, report.path, *measured_by(config))
-            runs[finalist.name, seed] = (job, Unit(planner.storage, f"reported/{job.name}-{identity}"), seed)
-    return runs
+            runs.append(_Reported(finalist.name, job, Unit(planner.storage, f"reported/{job.name}-{identity}"), seed))
+    identity = fingerprint("reported base", planner.model.fingerprint, report.path, *measured_by(config))
+    return [*runs, _Reported(BASE, None, Unit(planner.storage, f"reported/base-{identity}"), config.seed)]
 
 
-def _train(jobs: Sequence[Any], session: Session, progress: Progress) -> None:
+def _train(jobs: Sequence[Job], session: Session, progress: Progress) -> None:
     todo = [job for job in jobs if not job.unit.done()]
     if not todo:
         return
@@ -258,26 +279,27 @@ def _train(jobs: Sequence[Any], session: Session, progress: Progress) -> None:
         collect(references, on_done, lambda: describe(session.fleet.status()), stage)
 
 
-def _score(runs: dict[tuple[str, int], Any], report: Split, session: Session, progress: Progress) -> None:
-    todo = {unit.path: (job, unit, seed) for job, unit, seed in runs.values() if not unit.done()}
+def _score(runs: Sequence[_Reported], report: Split, session: Session, progress: Progress) -> None:
+    # Two finalists may be one fine-tune.
+    todo = {run.unit.path: run for run in runs if not run.unit.done()}
     with progress.stage("report split", len(runs), len(runs) - len(todo)) as stage:
         if not todo:
             return
         started = time.perf_counter()
 
         def on_done(path: str, rows: list[ItemScore]) -> None:
-            job, unit, _ = todo[path]
-            write_items(unit, rows)
+            run = todo[path]
+            write_items(run.unit, rows)
             facts = summarise(rows)
-            unit.finish({"summary": facts, "seconds": round(time.perf_counter() - started, 3)})
+            run.unit.finish({"summary": facts, "seconds": round(time.perf_counter() - started, 3)})
             stage.finished(
-                f"{job.name}: {facts['items']} items, accuracy {facts['accuracy']:.3f}, "
+                f"{run.name}: {facts['items']} items, accuracy {facts['accuracy']:.3f}, "
                 f"gold log-probability {facts['gold_logprob']:.3f}"
             )
 
         session.connect()
         references = {
-            session.evaluator.evaluate.remote(job.unit, report, seed, "report"): path
-            for path, (job, _, seed) in todo.items()
+            session.evaluator.evaluate.remote(run.job and run.job.unit, report, run.seed, "report"): path
+            for path, run in todo.items()
         }
         collect(references, on_done, lambda: "engines score the report split", stage)

@@ -33,13 +33,23 @@ def make(n=6, seed=0, names=None, **changes):
     for t in (0.0, 0.5, 1.0, 2.0, 4.0):
         for s in (0, 1):
             trials.append(
-                trial(f"tau-{t:g}", "balance", t, s, -1.2 - 0.05 * (t - 0.6) ** 2 + 0.02 * rng.normal(), t == 0.5)
+                trial(
+                    f"tau-{t:g}",
+                    "balance",
+                    t,
+                    s,
+                    -1.2 - 0.05 * (t - 0.6) ** 2 + 0.02 * rng.normal(),
+                    t == 0.5,
+                    path[int(np.argmin(np.abs(tau - t)))].tolist(),
+                )
             )
     for name in baselines:
         for s in (0, 1):
-            trials.append(trial(name, "baseline", None, s, -1.27 + 0.02 * rng.normal(), False))
+            trials.append(
+                trial(name, "baseline", None, s, -1.27 + 0.02 * rng.normal(), False, baselines[name].tolist())
+            )
     trials.append(
-        {"name": "tau-6", "kind": "balance", "tau": 6.0, "seed": 0, "weights": None, "accuracy": None,
+        {"name": "tau-6", "kind": "balance", "tau": 6.0, "seed": 0, "weights": path[-1].tolist(), "accuracy": None,
          "gold_logprob": None, "error": "the loss became NaN at step 12"}
     )  # fmt: skip
     comparisons = [
@@ -77,9 +87,9 @@ def make(n=6, seed=0, names=None, **changes):
     return ReportData(**(fields | changes))
 
 
-def trial(name, kind, tau, seed, value, winner):
+def trial(name, kind, tau, seed, value, winner, weights):
     return {
-        "name": name, "kind": kind, "tau": tau, "seed": seed, "weights": None, "accuracy": 0.4 + value / 20,
+        "name": name, "kind": kind, "tau": tau, "seed": seed, "weights": weights, "accuracy": 0.4 + value / 20,
         "gold_logprob": value, "mmlu_accuracy": 0.35 + value / 20, "bbh_accuracy": 0.45 + value / 20,
         "mmlu_gold_logprob": value - 0.1, "bbh_gold_logprob": value + 0.1, "items": 280, "tokens": 60_000,
         "seconds": 44.0, "winner": winner,

@@ -24,12 +24,34 @@ def test_the_table_holds_every_method_task_and_the_command(report_data):
     assert "| tau-0.5 | all | Gold log-prob. (nats) | +0.0600 | +0.0400 to +0.0800 | 0.012 |" in text
     assert "text/tau-1" in text
     assert "| mmlu | anatomy | 20 | -1.5000 / 25.0" in text
+    assert "| tau-0.5 | -1.5000 / 25.0\u00a0% | -1.5000 / 25.0\u00a0% |" in text
+    weights = next(t["weights"] for t in data.trials if t["name"] == "tau-0.5")
+    assert f"| {data.names[0]} | {100 * weights[0]:.1f}\u00a0% |" in text
+    assert "less training" not in text
     assert "stopped" not in text
     assert "Planted redundancy" not in text
 
 
+def test_benchmarks_count_equally_in_the_mean(report_data):
+    scores = [{"ours": {"gold_logprob": value, "accuracy": 0.5}} for value in (-1.0, -2.0, -4.0)]
+    tasks = [("mmlu", "a"), ("mmlu", "b"), ("bbh", "c")]
+    rows = [{"benchmark": b, "task": t, "items": 9, "scores": s} for (b, t), s in zip(tasks, scores, strict=True)]
+    text = study_table(report_data(by_task=rows), "command")
+    assert "| mixture | mmlu | bbh | all |" in text
+    half = "50.0\u00a0%"
+    assert f"| ours | -1.5000 / {half} | -4.0000 / {half} | -2.7500 / {half} |" in text
+
+
+def test_budgets_are_compared_with_uniform(report_data):
+    row = {"name": "greedy-4-tasks", "tasks": 4, "share": 0.25, "gold_logprob": -1.25, "accuracy": 0.3}
+    compared = row | {"name": "uniform@25%", "difference": -0.1, "low": -0.2, "high": 0.05}
+    text = study_table(report_data(budgets=[row, compared]), "command")
+    assert "| greedy-4-tasks | 4 | 25\u00a0% | -1.2500 / 30.0\u00a0% | – | – |" in text
+    assert "| uniform@25% | 4 | 25\u00a0% | -1.2500 / 30.0\u00a0% | -0.1000 | -0.2000 to +0.0500 |" in text
+
+
 def test_trials_without_a_score_say_why(report_data):
-    bare = {"kind": "balance", "tau": 1.5, "seed": None, "weights": [0.25] * 4}
+    bare = {"kind": "balance", "tau": 1.5, "seed": None, "weights": [1 / 6] * 6}
     trials = [
         bare | {"name": "a", "stopped": True},
         bare | {"name": "b", "skipped": True},
