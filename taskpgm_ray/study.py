@@ -29,7 +29,7 @@ from taskpgm_ray.report.assemble import assemble, sentence
 from taskpgm_ray.scoring.stage import ScoredSegment, discard, score_pool
 from taskpgm_ray.search.families import Family, families
 from taskpgm_ray.search.final import hand_over
-from taskpgm_ray.search.judge import Judgement, judge_all
+from taskpgm_ray.search.judge import Judgement, judge
 from taskpgm_ray.search.lift import measure_lift
 from taskpgm_ray.search.plan import Planner
 from taskpgm_ray.search.stage import Outcome, search, winner
@@ -197,7 +197,7 @@ class Study:
         chosen = winner(outcome, config.metric)
         family = next(one for one in made if one.name == chosen.method)
         methods = {method: plan.candidate for method, plan in outcome.best(config.metric).items()}
-        judgement = judge_all(chosen, family, methods, planner, sets.report, self.session, self.progress)
+        judgement = judge(chosen, family, methods, planner, sets.report, self.session, self.progress)
         names = [task.name for task in tasks]
         hand_over(chosen, sentence(judgement, self.config), planner, self.session, self.progress, names)
         assert chosen.tau is not None, "only balances win"

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from taskpgm_ray.config import StudyConfig
     from taskpgm_ray.finetune.job import Job
     from taskpgm_ray.models import BaseModelRef
+    from taskpgm_ray.search.compare import Comparison
     from taskpgm_ray.search.families import Family
-    from taskpgm_ray.search.judge import Comparison, Judgement
+    from taskpgm_ray.search.judge import Judgement
     from taskpgm_ray.search.plan import Run, TrialPlan
     from taskpgm_ray.search.stage import Outcome
     from taskpgm_ray.tasks.prepare import Task
