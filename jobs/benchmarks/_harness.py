@@ -12,7 +12,7 @@ from taskpgm_ray.evaluation import prepare
 from taskpgm_ray.models import prepare as prepare_model
 from taskpgm_ray.models import resolve
 from taskpgm_ray.scoring.engine import EngineSpec, Query
-from taskpgm_ray.storage import Storage, Unit
+from taskpgm_ray.storage import Storage
 
 DATA = os.environ.get("TASKPGM_EVALUATION", "exemplars")
 LORA = LoraSection(r=8)
@@ -29,26 +29,6 @@ def base_model(dtype):
 def split(folder, **settings):
     """The report split of an evaluation with these settings."""
     return prepare(EvaluationConfig(data=DATA, **settings), 0, Storage(folder)).report
-
-
-def adapters(model, folder, count=2):
-    """Adapters that change the model's predictions clearly, as units: LoRA with random weights."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    storage, units = Storage(folder), []
-    for seed in range(count):
-        torch.manual_seed(seed)
-        config = LoraConfig(r=LORA.r, lora_alpha=LORA.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
-        adapted = get_peft_model(model.load(), config)
-        for name, parameter in adapted.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=0.02)
-        unit = Unit(storage, f"adapter{seed}")
-        adapted.save_pretrained(storage.path(unit.path))
-        unit.finish({"seed": seed})
-        units.append(unit)
-    return units
 
 
 def engine_spec(model, kind="vllm", **settings):

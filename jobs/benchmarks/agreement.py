@@ -8,8 +8,9 @@ import os
 
 import numpy as np
 
+from jobs.benchmarks._adapters import random_adapters
 from jobs.benchmarks._common import row
-from jobs.benchmarks._harness import EngineClient, adapters, base_model, engine_spec, samples, scratch, split
+from jobs.benchmarks._harness import LORA, EngineClient, base_model, engine_spec, samples, scratch, split
 
 QUESTIONS, GENERATIONS = 300, 54
 
@@ -23,12 +24,13 @@ def run():
     from taskpgm_ray.evaluation.bridge import EngineLM
     from taskpgm_ray.evaluation.tasks import build_tasks
     from taskpgm_ray.scoring.engine import build_engine
+    from taskpgm_ray.storage import Storage
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     with scratch() as folder:
         model = base_model("float32")
         tokenizer = model.tokenizer()
-        units = adapters(model, f"{folder}/adapters")
+        units = random_adapters(model, LORA, Storage(f"{folder}/adapters"), 2)
         mmlu = build_tasks(split(f"{folder}/mmlu", bbh=False, report_items_per_subject=8))
         bbh = build_tasks(split(f"{folder}/bbh", mmlu=False, report_items_per_task=3), bbh_answers="generation")
         engine = build_engine(engine_spec(model))

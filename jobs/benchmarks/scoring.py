@@ -10,6 +10,7 @@ import tempfile
 import time
 from statistics import median
 
+from jobs.benchmarks._adapters import random_adapters
 from jobs.benchmarks._common import row
 from taskpgm_ray.cluster import thread_environment
 from taskpgm_ray.config import load_config
@@ -18,7 +19,7 @@ from taskpgm_ray.scoring.batches import batches
 from taskpgm_ray.scoring.engine import EngineSpec
 from taskpgm_ray.scoring.score import SegmentWork, build_segment, queries_of, score_units, score_work
 from taskpgm_ray.scoring.segments import plan_segments
-from taskpgm_ray.storage import Storage, Unit
+from taskpgm_ray.storage import Storage
 from taskpgm_ray.tasks.prepare import Task, prepare_one, task_units
 
 PROBES = int(os.environ.get("TASKPGM_BENCH_PROBES", "6"))
@@ -39,7 +40,7 @@ def run():
         from taskpgm_ray.scoring.vllm_engine import VLLMEngine
 
         vllm, hf = VLLMEngine(spec), HFEngine(spec)
-        adapters = [random_adapter(storage, model, config.finetune.lora, seed) for seed in range(8)]
+        adapters = random_adapters(model, config.finetune.lora, storage, 8)
         segment = build(storage, config, model, vllm)
         works = [score_work(segment, a.path, a, config.scoring, "vllm", model, storage) for a in adapters]
         engines = config.scoring.engines
@@ -68,23 +69,6 @@ def run():
         row(f"{total} positions, {chosen} (as auto takes)", seconds[chosen], seconds["hf"], "HF one-pass", 1),
         *(row(f"positions/s, {name}", total / value) for name, value in seconds.items()),
     ]
-
-
-def random_adapter(storage, model, lora, seed):
-    """An adapter that changes predictions, as a unit."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    torch.manual_seed(seed)
-    options = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
-    tuned = get_peft_model(model.load(), options)
-    for name, parameter in tuned.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.02)
-    unit = Unit(storage, f"adapters/random-{seed}")
-    tuned.save_pretrained(storage.path(unit.path))
-    unit.finish({})
-    return unit
 
 
 def build(storage, config, model, engine):
