@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import hypot
 from statistics import NormalDist
 
 import numpy as np
@@ -41,14 +42,21 @@ class PairedDifference:
     """Upper end of the interval."""
     p_value: float
     """Two-sided tail of the bootstrap distribution beyond zero; at least 1 / (resamples + 1)."""
-    standard_error: float
-    """From the spread over items and over seeds, in closed form."""
+    item_error: float
+    """Standard error from the spread over items within their tasks: falls with more items."""
+    seed_error: float
+    """Standard error from the spread over seeds: falls with more fine-tunes; 0 where there is one."""
     minimum_detectable: float
     """True difference that a study of this size would show with probability 0.8 at this confidence."""
     confidence: float
     items: int
     seeds: int
     """Repetitions per system (the smaller number). With one, the noise of fine-tuning is not in the interval."""
+
+    @property
+    def standard_error(self) -> float:
+        """From both spreads, in closed form."""
+        return hypot(self.item_error, self.seed_error)
 
 
 def paired_difference(
@@ -92,15 +100,17 @@ def paired_difference(
     draws = _resample(values_a, values_b, same_seeds, share, strata, np.random.default_rng(seed), n_boot)
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
     beyond = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
-    error = _standard_error(values_a, values_b, same_seeds, share, strata)
+    item_error = _item_error(values_a, values_b, share, strata)
+    seed_error = _seed_error(values_a, values_b, same_seeds, share)
     return PairedDifference(
         metric=metric,
         difference=difference,
         low=float(low),
         high=float(high),
         p_value=min(1.0, 2 * (beyond + 1) / (n_boot + 1)),
-        standard_error=error,
-        minimum_detectable=float(high - low) / 2 + NormalDist().inv_cdf(POWER) * error,
+        item_error=item_error,
+        seed_error=seed_error,
+        minimum_detectable=float(high - low) / 2 + NormalDist().inv_cdf(POWER) * hypot(item_error, seed_error),
         confidence=confidence,
         items=len(items),
         seeds=min(len(seeds_a), len(seeds_b)),
@@ -227,11 +237,11 @@ def _seed_weights(n: int, size: int, rng: np.random.Generator) -> Floats:
     return 1 / n + tails * noise / np.sqrt(n * (n - 1))
 
 
-def _standard_error(
-    values_a: Floats, values_b: Floats, same_seeds: bool, share: Floats, strata: list[NDArray[np.intp]]
-) -> float:
+def _item_error(values_a: Floats, values_b: Floats, share: Floats, strata: list[NDArray[np.intp]]) -> float:
     contributions = share * (values_a.mean(0) - values_b.mean(0))
-    variance = sum(len(stratum) * contributions[stratum].var(ddof=1) for stratum in strata)
+    return float(np.sqrt(sum(len(stratum) * contributions[stratum].var(ddof=1) for stratum in strata)))
+
+
+def _seed_error(values_a: Floats, values_b: Floats, same_seeds: bool, share: Floats) -> float:
     repetitions = [values_a - values_b] if same_seeds else [values_a, values_b]
-    variance += sum((table @ share).var(ddof=1) / len(table) for table in repetitions if len(table) > 1)
-    return float(np.sqrt(variance))
+    return float(np.sqrt(sum((table @ share).var(ddof=1) / len(table) for table in repetitions if len(table) > 1)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskpgm_ray.affinity import effective_number
 from taskpgm_ray.report.data import ReportData
+from taskpgm_ray.report.text import enumerated
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,6 +66,7 @@ def assemble(
         against_uniform=[_comparison_row(c) for c in (judgement.against_uniform if judgement else [])],
         screen=outcome.screen if outcome else None,
         by_task=judgement.tasks if judgement else [],
+        by_seed=judgement.seeds if judgement else [],
         budgets=judgement.budgets if judgement else [],
         stages=list(stages),
         skipped=dict(skipped),
@@ -84,9 +86,10 @@ def sentence(judgement: Judgement | None, config: StudyConfig) -> str:
     metric = config.search.metric.replace("_", " ").replace("logprob", "log-probability")
     where = f"on {decisive[0].result.items} report items ({metric}, {config.evaluation.confidence:.0%} intervals)"
     if not parts:
-        return f"No difference from {' and '.join(equal)} was shown {where}: use uniform."
-    tail = f"; no difference from {' and '.join(equal)} was shown" if equal else ""
-    return f"The TaskPGM mixture is {' and '.join(parts)} {where}{tail}."
+        return f"No difference from {enumerated(equal)} was shown {where}: use uniform."
+    tail = f"; no difference from {enumerated(equal)} was shown" if equal else ""
+    advice = ": use uniform" if "uniform" in equal else ""
+    return f"The TaskPGM mixture is {enumerated(parts)} {where}{tail}{advice}."
 
 
 def library_versions() -> dict[str, str]:
@@ -114,6 +117,8 @@ def _comparison_row(comparison: Comparison) -> dict[str, Any]:
         "high": result.high,
         "verdict": comparison.verdict,
         "minimum_detectable": result.minimum_detectable,
+        "item_error": result.item_error,
+        "seed_error": result.seed_error,
         "items": result.items,
         "seeds": result.seeds,
         "p_value": comparison.p_value,

@@ -69,13 +69,16 @@ class ReportData:
     """How well merges rank the trials: correlation (Spearman), low (end of its interval), mixtures, warranted, and
     the trials skipped."""
     comparisons: list[dict[str, Any]] = field(default_factory=list)
-    """Report split, one per baseline and metric: baseline, metric, difference (mixture minus baseline), low, high,
-    verdict, minimum_detectable, items; with several benchmarks a ``scope`` each (``all``, or the benchmark's name)."""
+    """Report split, one per baseline, metric and scope (``all``, or a benchmark's name): baseline, metric, scope,
+    difference (mixture minus baseline), low, high, p_value, verdict, minimum_detectable, item_error and seed_error
+    (standard errors), items, seeds."""
     against_uniform: list[dict[str, Any]] = field(default_factory=list)
     """The same for every method (``system``) against uniform."""
     by_task: list[dict[str, Any]] = field(default_factory=list)
     """Report split, one per benchmark and task: benchmark, task, items, scores {system: {metric: mean}}; the mixture
     is the first system, the base model the last."""
+    by_seed: list[dict[str, Any]] = field(default_factory=list)
+    """Report split, one per system and seed: system, seed, gold_logprob, accuracy (means over all benchmarks)."""
     budgets: list[dict[str, Any]] = field(default_factory=list)
     """Report split: mixtures of fewer tasks and parts of the training budget: name, tasks, share, gold_logprob,
     accuracy, and the difference in gold_logprob to uniform at the full budget with its interval (low, high)."""

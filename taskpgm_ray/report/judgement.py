@@ -90,7 +90,7 @@ def comparisons(data: ReportData) -> go.Figure:
     by_metric: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for comparison in data.comparisons:
         # The parts are in the table; the figure shows what decides.
-        if comparison.get("scope", "all") != "all":
+        if comparison["scope"] != "all":
             continue
         by_metric[comparison["metric"]].append(comparison)
     known = list(METRICS)

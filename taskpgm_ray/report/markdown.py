@@ -10,7 +10,7 @@ import numpy as np
 
 from taskpgm_ray.mrf import solve
 from taskpgm_ray.report.data import ReportData
-from taskpgm_ray.report.text import balance, duration, metric_name, percent, score
+from taskpgm_ray.report.text import MISSING, balance, duration, metric_name, percent, score
 
 
 def study_table(data: ReportData, command: str) -> str:
@@ -25,14 +25,21 @@ def study_table(data: ReportData, command: str) -> str:
         f"# {data.study}",
         f"Made by `{command}` ({duration(seconds)} in all stages).",
         f"**{data.verdict}**",
+        "## The chosen mixture against every baseline",
+        "Report split. Intervals are bootstrapped over items and seeds; p is Holm-adjusted over baselines; the "
+        "smallest detectable difference is what a study of this size would show four times in five. The standard "
+        "errors say what more items and what more seeds would narrow.",
+        _comparisons(data.comparisons, "baseline"),
         "## Every method against uniform",
-        "Report split. Holm-adjusted over methods; the smallest detectable difference is what a study of this size "
-        "would show four times in five.",
-        _against_uniform(data),
+        "The same, Holm-adjusted over methods.",
+        _comparisons(data.against_uniform, "system"),
         "## Scores by benchmark",
         "Report split, means over tasks: gold log-probability in nats / accuracy. MMLU's log-probability is that of "
         "the right letter among four: chance is -1.3863 and 25 %.",
         _by_benchmark(data),
+        "## Scores by seed",
+        "Report split, means over benchmarks.",
+        _by_seed(data),
         "## What each mixture holds",
         _weights(data),
         *_budgets(data),
@@ -80,23 +87,26 @@ def _redundancy(rows: Iterable[dict[str, float | str | int]]) -> str:
     return _table(header, cells)
 
 
-def _against_uniform(data: ReportData) -> str:
+def _comparisons(found: Iterable[Mapping[str, Any]], other: str) -> str:
+    """Rows of comparisons; ``other`` is the key of what is different from row to row."""
     rows = [
         [
-            row["system"],
+            row[other],
             row["scope"],
             metric_name(row["metric"]),
             score(row["metric"], row["difference"], signed=True),
             f"{score(row['metric'], row['low'], signed=True)} to {score(row['metric'], row['high'], signed=True)}",
             f"{row['p_value']:.3f}",
             score(row["metric"], row["minimum_detectable"]),
+            score(row["metric"], row["item_error"]),
+            score(row["metric"], row["seed_error"]),
             row["verdict"],
             f"{row['items']} × {row['seeds']}",
         ]
-        for row in data.against_uniform
+        for row in found
     ]
-    header = ["mixture", "on", "metric", "difference", "interval", "p", "detectable", "verdict", "items × seeds"]
-    return _table(header, rows)
+    header = ["on", "metric", "difference", "interval", "p", "detectable", "error: items", "seeds", "verdict"]
+    return _table(["baseline" if other == "baseline" else "mixture", *header, "items × seeds"], rows)
 
 
 def _by_benchmark(data: ReportData) -> str:
@@ -112,6 +122,17 @@ def _by_benchmark(data: ReportData) -> str:
         overall = {metric: fmean(mean[metric] for mean in means) for metric in means[0]}
         rows.append([system, *map(_both, [*means, overall])])
     return _table(["mixture", *benchmarks, "all"], rows)
+
+
+def _by_seed(data: ReportData) -> str:
+    seeds = sorted({row["seed"] for row in data.by_seed})
+    scores = {(row["system"], row["seed"]): _both(row) for row in data.by_seed}
+    # The base model is scored once.
+    rows = [
+        [system, *(scores.get((system, seed), MISSING) for seed in seeds)]
+        for system in dict.fromkeys(row["system"] for row in data.by_seed)
+    ]
+    return _table(["mixture", *(f"seed {seed}" for seed in seeds)], rows)
 
 
 def _weights(data: ReportData) -> str:

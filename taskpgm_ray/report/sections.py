@@ -165,13 +165,13 @@ def comparison(data: ReportData, page: Page) -> Section:
     rows = [
         [
             c["baseline"],
-            c.get("scope", "all"),
+            c["scope"],
             metric_name(c["metric"]),
             Cell(score(c["metric"], c["difference"], signed=True), c["difference"], mark=_direction(c)),
             f"{score(c['metric'], c['low'], signed=True)} to {score(c['metric'], c['high'], signed=True)}",
             str(c["verdict"]),
-            Cell(score(c["metric"], c.get("minimum_detectable"), signed=True).lstrip("+"), c.get("minimum_detectable")),
-            _plain(c.get("items")),
+            Cell(score(c["metric"], c["minimum_detectable"], signed=True).lstrip("+"), c["minimum_detectable"]),
+            _plain(c["items"]),
         ]
         for c in data.comparisons
     ]

@@ -68,6 +68,16 @@ def against_uniform(
     return found
 
 
+def by_seed(rows: Mapping[str, Sequence[ItemScore]]) -> list[dict[str, Any]]:
+    """One row per system and seed: its means over all benchmarks."""
+    found = []
+    for name, scores in rows.items():
+        for seed in sorted({row.seed for row in scores}):
+            summary = summarise([row for row in scores if row.seed == seed])
+            found.append({"system": name, "seed": seed, **{metric: summary[metric] for metric in METRICS}})
+    return found
+
+
 def by_task(rows: Mapping[str, Sequence[ItemScore]]) -> list[dict[str, Any]]:
     """One row per benchmark and task: number of items, and each system's mean over items and seeds."""
     summaries = {name: summarise(scores)["benchmarks"] for name, scores in rows.items()}

@@ -10,7 +10,7 @@ from taskpgm_ray.evaluation import Split
 from taskpgm_ray.progress import Progress
 from taskpgm_ray.search.budgets import budget_finalists, budget_row
 from taskpgm_ray.search.candidates import Candidate
-from taskpgm_ray.search.compare import Comparison, against_uniform, by_task, compare
+from taskpgm_ray.search.compare import Comparison, against_uniform, by_seed, by_task, compare
 from taskpgm_ray.search.families import Family
 from taskpgm_ray.search.plan import Planner
 from taskpgm_ray.search.reported import BASE, Finalist, scores_on_report
@@ -31,6 +31,8 @@ class Judgement:
     """Every method but uniform against uniform; p-values adjusted for the number of methods."""
     tasks: list[dict[str, Any]]
     """Scores of every system and of the base model on every task, see `by_task`."""
+    seeds: list[dict[str, Any]]
+    """Scores of the same with every seed, see `by_seed`."""
     budgets: list[dict[str, Any]]
     """The questions about budgets: name, number of tasks, share of the budget, means, difference to uniform."""
 
@@ -61,10 +63,12 @@ def judge(
     rows = scores_on_report([*finalists, *extra], planner, report, session, progress)
     config = planner.config
     names = [one.name for one in others if one.kind == "baseline"]
+    judged = {name: rows[name] for name in (*(one.name for one in finalists), BASE)}
     return Judgement(
         chosen.name,
         compare(chosen.name, rows, names, config.evaluation.confidence, config.seed) if names else [],
         against_uniform([one.name for one in finalists], rows, config.evaluation.confidence, config.seed),
-        by_task({name: rows[name] for name in (*(one.name for one in finalists), BASE)}),
+        by_task(judged),
+        by_seed(judged),
         [budget_row(one, rows, config.evaluation.confidence, config.seed) for one in extra],
     )

@@ -54,7 +54,8 @@ def make(n=6, seed=0, names=None, **changes):
     )  # fmt: skip
     comparisons = [
         {"baseline": b, "metric": m, "difference": d, "low": d - w, "high": d + w, "verdict": v,
-         "minimum_detectable": 1.4 * w, "items": 840}
+         "minimum_detectable": 1.4 * w, "items": 840, "system": "tau-0.5", "scope": "all", "p_value": 0.02,
+         "item_error": 0.3 * w, "seed_error": 0.4 * w, "seeds": 2}
         for b, m, d, w, v in (
             ("uniform", "gold_logprob", 0.061, 0.03, "better"), ("uniform", "accuracy", 0.012, 0.02, "undecided"),
             ("proportional", "gold_logprob", 0.09, 0.04, "better"), ("proportional", "accuracy", -0.031, 0.02, "worse"),

@@ -9,6 +9,7 @@ def comparison(system, scope="all", difference=0.06):
     return {
         "system": system, "baseline": "uniform", "scope": scope, "metric": "gold_logprob", "difference": difference,
         "low": difference - 0.02, "high": difference + 0.02, "verdict": "better", "minimum_detectable": 0.05,
+        "item_error": 0.011, "seed_error": 0.022,
         "items": 120, "seeds": 3, "p_value": 0.012,
     }  # fmt: skip
 
@@ -17,12 +18,22 @@ def test_the_table_holds_every_method_task_and_the_command(report_data):
     scores = {name: {"gold_logprob": -1.5, "accuracy": 0.25} for name in ("tau-0.5", "uniform")}
     data = report_data(
         against_uniform=[comparison("tau-0.5"), comparison("text|tau-1", "mmlu", -0.1)],
+        comparisons=[comparison("tau-0.5")],
         by_task=[{"benchmark": "mmlu", "task": "anatomy", "items": 20, "scores": scores}],
+        by_seed=[
+            {"system": "tau-0.5", "seed": 0, **scores["uniform"]},
+            {"system": "tau-0.5", "seed": 1, "gold_logprob": -1.75, "accuracy": 0.25},
+            {"system": "base model", "seed": 0, **scores["uniform"]},
+        ],
     )
     text = study_table(data, "python jobs/real_study.py")
     assert "`python jobs/real_study.py`" in text
     assert "| tau-0.5 | all | Gold log-prob. (nats) | +0.0600 | +0.0400 to +0.0800 | 0.012 |" in text
     assert "text/tau-1" in text
+    assert "| 0.0500 | 0.0110 | 0.0220 | better | 120 × 3 |" in text
+    assert "| uniform | all | Gold log-prob. (nats) | +0.0600 |" in text
+    assert "| tau-0.5 | -1.5000 / 25.0\u00a0% | -1.7500 / 25.0\u00a0% |" in text
+    assert "| base model | -1.5000 / 25.0\u00a0% | – |" in text
     assert "| mmlu | anatomy | 20 | -1.5000 / 25.0" in text
     assert "| tau-0.5 | -1.5000 / 25.0\u00a0% | -1.5000 / 25.0\u00a0% |" in text
     weights = next(t["weights"] for t in data.trials if t["name"] == "tau-0.5")

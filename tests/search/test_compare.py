@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from taskpgm_ray.evaluation import ItemScore, holm, paired_difference
-from taskpgm_ray.search.compare import ALL, by_task, compare
+from taskpgm_ray.search.compare import ALL, by_seed, by_task, compare
 
 
 def system(shift, seed=0, noise=0.05):
@@ -47,3 +47,10 @@ def test_the_table_of_tasks_holds_every_systems_means(scores):
     ]
     cell = [row.gold_logprob for row in scores["ours"] if (row.benchmark, row.task) == ("b0", "t1")]
     assert table[1]["scores"]["ours"]["gold_logprob"] == pytest.approx(np.mean(cell))
+
+
+def test_seeds_are_told_apart(scores):
+    table = by_seed(scores)
+    assert [(row["system"], row["seed"]) for row in table] == [(name, s) for name in scores for s in range(3)]
+    of_seed = [row.gold_logprob for row in scores["ours"] if row.seed == 2]
+    assert table[2]["gold_logprob"] == pytest.approx(np.mean(of_seed))
