@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from taskpgm_ray.mrf import solve
+from taskpgm_ray.report import noise
 from taskpgm_ray.report.data import ReportData
 from taskpgm_ray.report.text import MISSING, balance, duration, metric_name, percent, score
 
@@ -44,6 +45,7 @@ def study_table(data: ReportData, command: str) -> str:
         _weights(data),
         *_budgets(data),
         "## Trials on the search split",
+        *([said] if (said := noise.sentence(data)) else []),
         _trials(data),
         "## Scores by task",
         _by_task(data),

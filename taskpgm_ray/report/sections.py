@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from taskpgm_ray.report import figures, judgement
+from taskpgm_ray.report import figures, judgement, noise
 from taskpgm_ray.report.data import ReportData
 from taskpgm_ray.report.page import Page, Section, note, paragraph
 from taskpgm_ray.report.tables import Cell, table
@@ -138,7 +138,12 @@ def search(data: ReportData, page: Page) -> Section:
     problem = (
         paragraph(f"{failed} of {len(data.trials)} trials failed; their errors are in the table.") if failed else ""
     )
-    return Section("trials", title, plot + problem + shown + _screen(data))
+    return Section("trials", title, plot + problem + _noise(data) + shown + _screen(data))
+
+
+def _noise(data: ReportData) -> str:
+    said = noise.sentence(data)
+    return paragraph(said) if said else ""
 
 
 def _screen(data: ReportData) -> str:
