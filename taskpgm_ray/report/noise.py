@@ -7,7 +7,7 @@ from collections import defaultdict
 import numpy as np
 
 from taskpgm_ray.report.data import ReportData
-from taskpgm_ray.report.text import score
+from taskpgm_ray.report.text import is_accuracy, score
 
 Z = 1.96
 """Two fine-tunes of one mixture differ by more than Z sqrt(2) standard deviations once in twenty times."""
@@ -53,7 +53,7 @@ def sentence(data: ReportData) -> str | None:
     if spread is None:
         return None
     near, others = indistinct(data, spread)
-    shown = score(data.metric, spread)
+    shown = score(data.metric, spread, signed=True).lstrip("+") + ("" if is_accuracy(data.metric) else " nats")
     text = f"Fine-tunes that differ in their seed alone spread by {shown} (standard deviation, report split)."
     if others:
         text += f" {len(near)} of the {others} other balances tried are nearer to the best one than that can tell apart"

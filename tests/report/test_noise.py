@@ -39,6 +39,7 @@ def test_balances_within_the_luck_of_two_seeds_are_counted(report_data):
     data = report_data(trials=[*tried, *baseline, *failed], by_seed=seeds("a", -1.0, -1.0 + 0.1 * np.sqrt(2)))
     # 1.96 * 0.1 * sqrt(2) = 0.277
     assert indistinct(data, 0.1) == (["near"], 2)
+    assert "spread by 0.1000 nats" in sentence(data)
     assert "1 of the 2 other balances" in sentence(data)
     assert "search.seeds" in study_table(data, "command")
 
@@ -52,3 +53,8 @@ def test_a_search_without_balances_has_nothing_to_tell_apart(report_data):
     data = report_data(trials=[], by_seed=seeds("a", -1.0, -1.2))
     assert indistinct(data, 0.1) == ([], 0)
     assert "other balances" not in sentence(data)
+
+
+def test_accuracy_spreads_in_points(report_data):
+    rows = [dict(row, accuracy=0.5 + 0.01 * row["seed"]) for row in seeds("a", -1.0, -1.0, -1.0)]
+    assert "spread by 1.0\u00a0points (" in sentence(report_data(by_seed=rows, trials=[], metric="accuracy"))
