@@ -6,11 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-import numpy as np
-
-from taskpgm_ray.mrf import solve
 from taskpgm_ray.report import noise
 from taskpgm_ray.report.data import ReportData
+from taskpgm_ray.report.redundancy import planted
 from taskpgm_ray.report.text import MISSING, balance, duration, metric_name, percent, score
 
 
@@ -50,43 +48,35 @@ def study_table(data: ReportData, command: str) -> str:
         "## Scores by task",
         _by_task(data),
     ]
-    if planted := redundancy(data):
-        parts += ["## Planted redundancy", _redundancy(planted)]
+    if planted(data):
+        said = "Divergences in nats. Weights at tau = 0: of all parts together, and of the first in a pool without the others."
+        parts += ["## Planted redundancy", said, _redundancy(data)]
     return "\n\n".join(parts) + "\n"
 
 
-def redundancy(data: ReportData) -> list[dict[str, float | str | int]]:
-    """For each data set that the pool holds in several parts: its share at tau = 0, and the share it has as one task.
-
-    The latter is that of its first part in a pool without the others. A mixture that sees through the redundancy
-    gives both alike; uniform gives the parts together as many times as much as there are parts.
-    """
-    groups: dict[str, list[int]] = {}
-    for index, task in enumerate(data.tasks):
-        groups.setdefault(task.get("group") or task["name"], []).append(index)
-    split = solve(data.affinity, 0.0).weights
-    firsts = [members[0] for members in groups.values()]
-    whole = dict(zip(firsts, solve(data.affinity[np.ix_(firsts, firsts)], 0.0).weights, strict=True))
-    return [
-        {
-            "data set": name,
-            "parts": len(members),
-            "share of the parts": float(split[members].sum()),
-            "share as one task": float(whole[members[0]]),
-        }
-        for name, members in groups.items()
-        if len(members) > 1
+def _redundancy(data: ReportData) -> str:
+    header = [
+        "data set",
+        "parts",
+        "JSD within, at most",
+        "to others, at least",
+        "weight of the parts",
+        "as one task",
+        "ratio",
     ]
-
-
-def _redundancy(rows: Iterable[dict[str, float | str | int]]) -> str:
-    header = ["data set", "parts", "share of the parts at tau = 0", "share as one task at tau = 0", "ratio"]
-    cells = []
-    for row in rows:
-        parts, whole = float(row["share of the parts"]), float(row["share as one task"])
-        ratio = f"{parts / whole:.2f}" if whole > 0 else "–"
-        cells.append([str(row["data set"]), str(row["parts"]), percent(parts), percent(whole), ratio])
-    return _table(header, cells)
+    rows = [
+        [
+            one.name,
+            str(one.parts),
+            f"{one.within:.4f}",
+            f"{one.nearest:.4f}",
+            percent(one.share),
+            percent(one.share_as_one),
+            f"{one.share / one.share_as_one:.2f}" if one.share_as_one > 0 else MISSING,
+        ]
+        for one in planted(data)
+    ]
+    return _table(header, rows)
 
 
 def _comparisons(found: Iterable[Mapping[str, Any]], other: str) -> str:

@@ -1,8 +1,6 @@
 """The study as Markdown."""
 
-import numpy as np
-
-from taskpgm_ray.report.markdown import redundancy, study_table
+from taskpgm_ray.report.markdown import study_table
 
 
 def comparison(system, scope="all", difference=0.06):
@@ -72,16 +70,3 @@ def test_trials_without_a_score_say_why(report_data):
     assert "| a | 1.5 | – | – | – | stopped early |" in text
     assert "| b | 1.5 | – | – | – | not trained (screen) |" in text
     assert "| c | 1.5 | – | – | – | the loss became nan |" in text
-
-
-def test_clones_together_weigh_what_the_data_set_weighs_alone(report_data):
-    """Three exact clones among four tasks: the minimum of p'Sp gives them together the one task's share."""
-    data = report_data(n=6)
-    group = ["a", "a", "a", "b", "c", "d"]
-    whole = np.array([[1.0, 0.3, 0.2, 0.1], [0.3, 1.0, 0.2, 0.1], [0.2, 0.2, 1.0, 0.1], [0.1, 0.1, 0.1, 1.0]])
-    index = [0, 0, 0, 1, 2, 3]
-    clones = whole[np.ix_(index, index)]
-    tasks = [task | {"group": name} for task, name in zip(data.tasks, group, strict=True)]
-    ((row),) = redundancy(report_data(n=6, affinity=clones, tasks=tasks))
-    assert (row["data set"], row["parts"]) == ("a", 3)
-    assert abs(row["share of the parts"] - row["share as one task"]) < 1e-9
