@@ -23,6 +23,7 @@ def study_table(data: ReportData, command: str) -> str:
     parts = [
         f"# {data.study}",
         f"Made by `{command}` ({duration(seconds)} in all stages).",
+        _measured(data),
         f"**{data.verdict}**",
         "## The chosen mixture against every baseline",
         "Report split. Intervals are bootstrapped over items and seeds; p is Holm-adjusted over baselines; the "
@@ -49,9 +50,22 @@ def study_table(data: ReportData, command: str) -> str:
         _by_task(data),
     ]
     if planted(data):
-        said = "Divergences in nats. Weights at tau = 0: of all parts together, and of the first in a pool without the others."
-        parts += ["## Planted redundancy", said, _redundancy(data)]
+        parts += [
+            "## Planted redundancy",
+            "Divergences in nats. Weights at tau = 0: of all parts, and of the first in a pool without the others.",
+            _redundancy(data),
+        ]
     return "\n\n".join(parts) + "\n"
+
+
+def _measured(data: ReportData) -> str:
+    """What the affinities rest on."""
+    text = f"{len(data.tasks)} tasks, {sum(task['probes'] for task in data.tasks)} probes"
+    if data.gamma is not None:
+        text += f"; gamma = {data.gamma:.3g}"
+    if data.divergence_se is not None:
+        text += f"; standard error of a divergence (JSD) at most {data.divergence_se.max():.4f} nats"
+    return text + "."
 
 
 def _redundancy(data: ReportData) -> str:

@@ -27,6 +27,7 @@ def test_the_table_holds_every_method_task_and_the_command(report_data):
     text = study_table(data, "python jobs/real_study.py")
     assert "`python jobs/real_study.py`" in text
     assert "| tau-0.5 | all | Gold log-prob. (nats) | +0.0600 | +0.0400 to +0.0800 | 0.012 |" in text
+    assert f"{16 * len(data.tasks)} probes; gamma = {data.gamma:.3g}; standard error" in text
     assert "text/tau-1" in text
     assert "| 0.0500 | 0.0110 | 0.0220 | better | 120 × 3 |" in text
     assert "| uniform | all | Gold log-prob. (nats) | +0.0600 |" in text
@@ -45,7 +46,9 @@ def test_benchmarks_count_equally_in_the_mean(report_data):
     scores = [{"ours": {"gold_logprob": value, "accuracy": 0.5}} for value in (-1.0, -2.0, -4.0)]
     tasks = [("mmlu", "a"), ("mmlu", "b"), ("bbh", "c")]
     rows = [{"benchmark": b, "task": t, "items": 9, "scores": s} for (b, t), s in zip(tasks, scores, strict=True)]
-    text = study_table(report_data(by_task=rows), "command")
+    text = study_table(report_data(by_task=rows, gamma=None, divergence_se=None), "command")
+    assert "gamma" not in text
+    assert "standard error of a divergence" not in text
     assert "| mixture | mmlu | bbh | all |" in text
     half = "50.0\u00a0%"
     assert f"| ours | -1.5000 / {half} | -4.0000 / {half} | -2.7500 / {half} |" in text
