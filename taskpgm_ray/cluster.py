@@ -50,6 +50,14 @@ def threads_of(cpus: float, threads: int | None) -> int:
     return threads or max(1, math.ceil(cpus))
 
 
+def on_this_node() -> Any:
+    """Scheduling on the node of the calling process, and on no other: what must outlive every node but the driver's."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
 def root_cause(error: BaseException) -> BaseException:
     """The exception that a user can act upon, out of Ray's wrappers."""
     seen = error

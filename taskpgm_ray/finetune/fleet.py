@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from taskpgm_ray.cluster import root_cause
+from taskpgm_ray.cluster import on_this_node, root_cause
 from taskpgm_ray.errors import TaskPGMError, TrainingError
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.finetune.lane import LaneSpec, run_lane
@@ -25,7 +25,7 @@ class Fleet:
     def __init__(self, spec: LaneSpec) -> None:
         import ray
 
-        options = {"num_cpus": 0, "max_concurrency": 10_000, "scheduling_strategy": _here()}
+        options = {"num_cpus": 0, "max_concurrency": 10_000, "scheduling_strategy": on_this_node()}
         self._actor: Any = ray.remote(FleetActor).options(**options).remote(spec)
 
     def submit(self, job: Job) -> Any:
@@ -182,7 +182,7 @@ class FleetActor:
         me = ray.get_runtime_context().current_actor
         for _ in range(min(self.spec.config.max - self._staying(), len(self.waiting) - free)):
             number, self.created = self.created, self.created + 1
-            options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": _here()}
+            options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": on_this_node()}
             self.lanes[number] = _Lane(ray.remote(run_lane).options(**options).remote(me, number, self.spec))
             watcher = asyncio.get_running_loop().create_task(self._watch(number))
             self.watchers.add(watcher)
@@ -249,11 +249,3 @@ class FleetActor:
         if entry is None:
             raise RuntimeError(f"lane {number} reported on a job that it does not hold")
         return entry
-
-
-def _here() -> Any:
-    """Scheduling on the node of the calling process, and on no other."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

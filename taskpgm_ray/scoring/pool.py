@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from taskpgm_ray.cluster import root_cause, thread_environment, threads_of
+from taskpgm_ray.cluster import on_this_node, root_cause, thread_environment, threads_of
 from taskpgm_ray.errors import ResourceError, ScoringError, TaskPGMError
 from taskpgm_ray.scoring.engine import Answer, Engine, EngineSpec, Query, build_engine
 from taskpgm_ray.scoring.score import ScoreWork, SegmentWork, build_segment, score_units
@@ -33,7 +33,8 @@ class EnginePool:
     def __init__(self, spec: EngineSpec) -> None:
         import ray
 
-        self._actor: Any = ray.remote(PoolActor).options(num_cpus=0, max_concurrency=10_000).remote(spec)
+        options = {"num_cpus": 0, "max_concurrency": 10_000, "scheduling_strategy": on_this_node()}
+        self._actor: Any = ray.remote(PoolActor).options(**options).remote(spec)
 
     def build_segment(self, work: SegmentWork) -> Any:
         """Fix the supports of a new segment by a pass of the base model; becomes its manifest."""

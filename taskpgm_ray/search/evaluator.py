@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from taskpgm_ray.cluster import on_this_node
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.evaluation import ItemScore, NextToken, Split, evaluate
 from taskpgm_ray.models import BaseModelRef
@@ -71,4 +72,5 @@ def start_evaluator(model: BaseModelRef, pool: EnginePool, config: StudyConfig) 
     """Handle of a new evaluator. It computes nothing heavy itself, so it reserves nothing."""
     import ray
 
-    return ray.remote(EvaluatorActor).options(num_cpus=0, max_concurrency=1).remote(model, pool, config)
+    options = {"num_cpus": 0, "max_concurrency": 1, "scheduling_strategy": on_this_node()}
+    return ray.remote(EvaluatorActor).options(**options).remote(model, pool, config)
