@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,7 @@ class Search:
             {"CPU": 0.01},
         )
         folder = self.storage / "ray"
-        results = Tuner(
+        tuner = Tuner(
             trainable,
             param_space=parameters,
             tune_config=TuneConfig(
@@ -96,7 +98,9 @@ class Search:
                 checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
                 callbacks=[_Shown(self.stage, self.fleet), *loggers(self.config, Path(self.storage.uri).name)],
             ),
-        ).fit()
+        )
+        with _interruptible():
+            results = tuner.fit()
         failed = {}
         for result in (results[index] for index in range(len(results))):
             if result.error is not None:
@@ -105,6 +109,25 @@ class Search:
                 failed[name] = f"{type(cause).__name__}: {cause}"
                 self.stage.note(f"{name}: FAILED, the others go on: {failed[name]}")
         return failed
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the search as it ends every other stage.
+
+    Tune's own handler makes an interrupted search look like a finished one, whose winner would be reported, and stays
+    installed afterwards, where it swallows the next interrupt.
+    """
+    name = "TUNE_DISABLE_SIGINT_HANDLER"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 class _Plans:

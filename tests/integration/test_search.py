@@ -116,23 +116,27 @@ class Driver:
         log = self.root / "trained"
         return log.read_text().split("\n")[:-1] if log.exists() else []
 
-    def kill_after(self, finished):
-        """kill -9 of driver and Ray once so many trials are finished and another one is in the making."""
+    def end_after(self, finished, how):
+        """Signal driver and Ray once so many trials are finished and another one is in the making."""
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             done = {p.parent.name for p in self.root.glob("trials/*/manifest.json")}
             if len(done) >= finished and len(self.trained()) > len(done):
-                os.killpg(self.process.pid, signal.SIGKILL)
-                self.process.wait()
+                os.killpg(self.process.pid, how)
+                self.printed, _ = self.process.communicate(timeout=60)
+                assert "OUTCOME" not in self.printed
                 return done
             assert self.process.poll() is None, self.process.stdout.read()[-3000:]
             time.sleep(0.05)
         raise AssertionError("the search did not get that far")
 
 
-def test_a_search_killed_in_mid_trial_repeats_no_finished_trial(tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
+def test_a_search_ended_in_mid_trial_repeats_no_finished_trial(tmp_path, how):
     first = Driver(tmp_path, seconds=3, balances=4, seeds=1, concurrency=1)
-    done = first.kill_after(2)
+    done = first.end_after(2, how)
+    assert first.process.returncode != 0
+    assert how != signal.SIGINT or "KeyboardInterrupt" in first.printed
     before = {name: (tmp_path / "trials" / name / "manifest.json").stat().st_mtime_ns for name in done}
     trained = first.trained()
     second = Driver(tmp_path, balances=4, seeds=1, concurrency=1)
@@ -213,7 +217,7 @@ def test_trackers_see_every_trial_under_its_name(tmp_path, monkeypatch):
 def test_optuna_proposes_as_many_candidates_and_goes_on_from_finished_ones(tmp_path):
     options = {"balances": 5, "algorithm": "optuna", "baselines": ["uniform"], "concurrency": 1}
     first = Driver(tmp_path, seconds=2, **options)
-    done = first.kill_after(3)
+    done = first.end_after(3, signal.SIGKILL)
     second = Driver(tmp_path, **options)
     outcome = second.outcome()
     assert outcome["winner"].startswith("tau-")
