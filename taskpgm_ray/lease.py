@@ -19,6 +19,8 @@ FILE = "driver.json"
 RENEW_SECONDS = 10.0
 STALE_SECONDS = 60.0
 """A lease that was not renewed for so long belongs to a driver that is gone."""
+INTERRUPT = signal.SIGUSR2
+"""Interrupts a driver that was replaced. Not Ctrl-C's signal, which a shell's background jobs ignore."""
 SETTLE_SECONDS = 0.3
 """Two drivers that start at the same moment both write; after this pause both see whose file stayed."""
 
@@ -54,8 +56,10 @@ class _Lease:
         self.storage = storage
         self.mine = {"id": uuid.uuid4().hex, "host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
         self.taken_by: dict[str, Any] | None = None
-        self.driver = threading.main_thread().ident or 0
+        # Only the main thread gets signals; a driver in another one goes on to its end and harms nothing.
+        self.driver = threading.get_ident() if threading.current_thread() is threading.main_thread() else None
         self.ended = threading.Event()
+        self.handler: Any = None
         self.thread = threading.Thread(target=self._renew, daemon=True, name="study-lease")
 
     def acquire(self) -> None:
@@ -67,11 +71,16 @@ class _Lease:
         holder = self._holder()
         if holder is not None and holder["id"] != self.mine["id"]:
             self._refuse(holder)
+        if self.driver is not None:
+            # Ray hands on no exception from a signal's handler but KeyboardInterrupt.
+            self.handler = signal.signal(INTERRUPT, signal.default_int_handler)
         self.thread.start()
 
     def release(self) -> None:
         self.ended.set()
         self.thread.join()
+        if self.driver is not None:
+            signal.signal(INTERRUPT, signal.SIG_DFL if self.handler is None else self.handler)
         holder = self._holder()
         if holder is not None and holder["id"] == self.mine["id"]:
             self.storage.delete_file(FILE)
@@ -82,8 +91,9 @@ class _Lease:
                 holder = self._holder()
                 if holder is not None and holder["id"] != self.mine["id"]:
                     self.taken_by = holder
-                    # The driver may be waiting for Ray; a signal reaches it there.
-                    signal.pthread_kill(self.driver, signal.SIGINT)
+                    if self.driver is not None:
+                        # The driver may be waiting for Ray; a signal reaches it there.
+                        signal.pthread_kill(self.driver, INTERRUPT)
                     return
                 self._write()
             except StorageError:

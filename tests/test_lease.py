@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -74,7 +76,18 @@ def test_of_two_that_start_at_once_one_goes_on(storage, monkeypatch):
         raise AssertionError("the body must not run")
 
 
-def test_a_driver_that_was_replaced_stops(storage):
+@pytest.fixture(params=["in the foreground", "in a shell's background"])
+def started(request):
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler if request.param == "in the foreground" else signal.SIG_IGN
+    )
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_driver_that_was_replaced_stops(storage, started):
+    handler = signal.getsignal(lease.INTERRUPT)
+
     def drive():
         with sole_driver(storage):
             # As a driver that goes on does: written once, it can fall between this driver's look and its write.
@@ -85,6 +98,17 @@ def test_a_driver_that_was_replaced_stops(storage):
     with pytest.raises(StudyBusyError, match=r"process 7 on elsewhere.* took the study over"):
         drive()
     assert json.loads(storage.read_bytes(FILE))["id"] == "x"
+    assert signal.getsignal(lease.INTERRUPT) == handler
+
+
+def test_a_driver_in_a_thread_keeps_the_lease(storage):
+    def drive():
+        with sole_driver(storage):
+            return storage.read_json(FILE)["pid"]
+
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(drive).result() == os.getpid()
+    assert not storage.exists(FILE)
 
 
 def test_a_users_interrupt_stays_one(storage):

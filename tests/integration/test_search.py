@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 # The lanes and engines are one actor that takes a moment for each fine-tune and counts them in a file; scores depend on
 # the mixture, and one candidate fails when the test says so.
 DRIVER = """
-import json, sys, time
+import json, signal, sys, time
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
@@ -34,6 +34,8 @@ from taskpgm_ray.search.plan import Planner
 from taskpgm_ray.search.stage import search, winner
 from taskpgm_ray.storage import Storage, Unit
 
+# A shell's background jobs ignore Ctrl-C, and so would this process where the tests are one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 root, options = Path(sys.argv[1]), json.loads(sys.argv[2])
 config = load_config({
     "study": "s", "storage": str(root), "pool": {"tasks": ["jsonl:a", "jsonl:b"]},
