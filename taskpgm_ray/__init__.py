@@ -3,12 +3,13 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from taskpgm_ray.version import __version__
+
 if TYPE_CHECKING:
     from taskpgm_ray.config import StudyConfig, load_config
     from taskpgm_ray.study import Study, StudyResult
 
-__all__ = ["Study", "StudyConfig", "StudyResult", "load_config"]
-__version__ = "0.1.0"
+__all__ = ["Study", "StudyConfig", "StudyResult", "__version__", "load_config"]
 
 _HOMES = {"Study": "study", "StudyResult": "study", "StudyConfig": "config", "load_config": "config"}
 

@@ -100,13 +100,13 @@ def _plan(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from taskpgm_ray.config import load_config
-    from taskpgm_ray.plan import plan, plan_table, speed_of
+    from taskpgm_ray.forecast import plan_study, plan_table, speed_of
     from taskpgm_ray.tasks.sources import task_sources
 
     config = load_config(options.config, options.overrides)
     speed = speed_of(config, options.tokens_per_second, options.example_tokens, options.adapter_mib)
     tasks = options.tasks or len(task_sources(config.pool))
-    Console().print(plan_table(plan(config, tasks, speed, options.price), speed, options.price))
+    Console().print(plan_table(plan_study(config, tasks, speed, options.price), speed, options.price))
 
 
 def _partly(options: argparse.Namespace) -> None:
@@ -117,7 +117,7 @@ def _partly(options: argparse.Namespace) -> None:
         if options.last_stage == "score":
             study.score(*trained)
         elif options.last_stage == "affinity":
-            study.affinity(*trained)
+            study.affinities(*trained)
 
 
 def _solve(options: argparse.Namespace) -> None:

@@ -20,6 +20,8 @@ from taskpgm_ray.errors import ConfigError
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Positive = Annotated[int, Field(gt=0)]
+MOST_TOKENS = 127
+"""Token ids that one query of an engine may ask for: vLLM takes 128 and adds one of its own."""
 
 
 class Section(BaseModel):
@@ -283,10 +285,10 @@ class ScoringConfig(Section):
 
     @model_validator(mode="after")
     def _support_fits(self) -> ScoringConfig:
-        if self.support > 127:
+        if self.support > MOST_TOKENS:
             raise ValueError(
                 f"top_k + answer_tokens + the gold token = {self.support}; "
-                "the engine takes at most 127 tokens per position"
+                f"the engine takes at most {MOST_TOKENS} tokens per position"
             )
         return self
 

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from taskpgm_ray.config import ModelConfig
+from taskpgm_ray.config import LoraSection, ModelConfig
 from taskpgm_ray.errors import ModelError
 from taskpgm_ray.storage import Storage, Unit, fingerprint
 
@@ -104,14 +104,7 @@ class BaseModelRef:
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
         """(inputs, outputs) of each linear layer but the output head, by its path in the model."""
-        import torch
-        from transformers import AutoModelForCausalLM
-
-        with torch.device("meta"):
-            skeleton = AutoModelForCausalLM.from_config(self.config(), trust_remote_code=self.trust_remote_code)
-        head = skeleton.get_output_embeddings()
-        layers = ((path, m) for path, m in skeleton.named_modules() if isinstance(m, torch.nn.Linear))
-        return {path: (module.in_features, module.out_features) for path, module in layers if module is not head}
+        return linear_layers(self.config(), self.trust_remote_code)
 
     def check_files(self) -> None:
         """Raise `ModelError` when this node's files are not those that the study was planned with.
@@ -126,6 +119,33 @@ class BaseModelRef:
                 "with (changed since, or another node's copy differs); put them back, or start the command again, "
                 "which then takes the model as it is for another one"
             )
+
+
+def linear_layers(config: Any, trust_remote_code: bool = False) -> dict[str, tuple[int, int]]:
+    """(inputs, outputs) of each linear layer but the output head, by its path in the model; no weight is loaded.
+
+    Args:
+        config: The model's own configuration (transformers ``PretrainedConfig``).
+        trust_remote_code: Whether code that comes with the model may run.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    head = skeleton.get_output_embeddings()
+    layers = ((path, m) for path, m in skeleton.named_modules() if isinstance(m, torch.nn.Linear))
+    return {path: (module.in_features, module.out_features) for path, module in layers if module is not head}
+
+
+def adapted_layers(layers: dict[str, tuple[int, int]], lora: LoraSection) -> dict[str, tuple[int, int]]:
+    """Those of a model's linear layers that an adapter of this shape attaches to, by PEFT's rule for names."""
+    wanted = lora.target_modules
+    if wanted == "all-linear":
+        return layers
+    return {
+        path: shape for path, shape in layers.items() if any(f".{path}".endswith(f".{module}") for module in wanted)
+    }
 
 
 def resolve(config: ModelConfig, storage: Storage) -> BaseModelRef:

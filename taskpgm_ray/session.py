@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
-from taskpgm_ray.cluster import ensure_ray
+from rich.console import Console
+
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.models import BaseModelRef, prepare
+from taskpgm_ray.runtime.cluster import ensure_ray
+from taskpgm_ray.runtime.preflight import preflight
+from taskpgm_ray.runtime.progress import Progress
 from taskpgm_ray.storage import Storage
-from taskpgm_ray.validate import preflight
+
+if TYPE_CHECKING:
+    from taskpgm_ray.evaluation.evaluator import Evaluator
+    from taskpgm_ray.finetune.fleet import Fleet
+    from taskpgm_ray.scoring.pool import EnginePool
 
 
 class Session:
-    """Owns what a run started, and ends it. A finished study starts nothing."""
+    """The `taskpgm_ray.runtime.run.Run` that stages work with: owns what it started, and ends it."""
 
-    def __init__(self, config: StudyConfig, model: BaseModelRef, storage: Storage) -> None:
+    def __init__(self, config: StudyConfig, model: BaseModelRef, storage: Storage, console: Console) -> None:
         self.config, self.model, self.storage = config, model, storage
+        self.progress = Progress(storage, console)
         self._connected = self._owns_ray = False
-        self.scorer: str = config.scoring.scorer
-        """Kind of the engines; the scoring stage puts its choice in the place of ``auto``."""
 
     def connect(self) -> None:
         """Connect to Ray, and make sure that the base model's files are there; once."""
@@ -30,8 +37,8 @@ class Session:
             self._connected = True
 
     @cached_property
-    def fleet(self) -> Any:
-        """The training lanes (`taskpgm_ray.finetune.fleet.Fleet`)."""
+    def fleet(self) -> Fleet:
+        """The training lanes."""
         from taskpgm_ray.finetune.fleet import Fleet
         from taskpgm_ray.finetune.lane import LaneSpec
 
@@ -39,12 +46,14 @@ class Session:
         return Fleet(LaneSpec(self.model, self.config.finetune.lora, self.config.finetune.lanes, self.storage / "ray"))
 
     @cached_property
-    def pool(self) -> Any:
-        """The scoring engines (`taskpgm_ray.scoring.pool.EnginePool`)."""
-        return self.pool_of(self.scorer)
+    def pool(self) -> EnginePool:
+        """The scoring engines, of the kind that scores this study."""
+        from taskpgm_ray.scoring.auto_scorer import scorer_of
 
-    def pool_of(self, kind: Any) -> Any:
-        """A pool of ``vllm`` or ``hf`` engines; whoever asks for it closes it."""
+        return self.pool_of(scorer_of(self.config, self.model, self.storage))
+
+    def pool_of(self, kind: Literal["vllm", "hf"]) -> EnginePool:
+        """A pool of engines of this kind; whoever asks for it closes it."""
         from taskpgm_ray.scoring.engine import EngineSpec
         from taskpgm_ray.scoring.pool import EnginePool
 
@@ -52,11 +61,11 @@ class Session:
         return EnginePool(EngineSpec(kind, self.model, self.config.finetune.lora, self.config.scoring.engines))
 
     @cached_property
-    def evaluator(self) -> Any:
-        """lm-eval over the engine pool (`taskpgm_ray.search.evaluator`)."""
-        from taskpgm_ray.search.evaluator import start_evaluator
+    def evaluator(self) -> Evaluator:
+        """lm-eval over the engine pool."""
+        from taskpgm_ray.evaluation.evaluator import Evaluator
 
-        return start_evaluator(self.model, self.pool, self.config)
+        return Evaluator(self.model, self.pool, self.config)
 
     def close(self) -> None:
         """End lanes, engines, and the local Ray if this session started it."""

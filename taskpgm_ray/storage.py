@@ -13,7 +13,7 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -262,11 +262,6 @@ class Unit:
     def finish(self, manifest: dict[str, Any]) -> None:
         """Mark the unit as finished. Call it after all its files are written, never before."""
         self.storage.write_json(f"{self.path}/{MANIFEST}", manifest)
-
-
-def missing(units: list[Unit]) -> Iterator[Unit]:
-    """The units that are still to be done, in order."""
-    return (unit for unit in units if not unit.done())
 
 
 def _checked(relative: str) -> str:

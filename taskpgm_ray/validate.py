@@ -1,30 +1,25 @@
 """Everything that can be found wrong with a study before it costs anything: no Ray, no engine, no training.
 
-`preflight` holds the checks that take milliseconds, `validate` all of them: it reads the tasks, the model's own
-configuration and the evaluation data.
+`taskpgm_ray.runtime.preflight` holds the checks that take milliseconds, `validate` all of them: it reads the tasks, the
+model's own configuration and the evaluation data.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import sys
 import tempfile
-from pathlib import Path
 from typing import Any
 
 from taskpgm_ray.config import StudyConfig
-from taskpgm_ray.errors import DataError, ModelError, ResourceError
+from taskpgm_ray.errors import DataError, ModelError
 from taskpgm_ray.evaluation import prepare
 from taskpgm_ray.models import BaseModelRef, resolve
+from taskpgm_ray.runtime.preflight import preflight
 from taskpgm_ray.storage import Storage, Unit, fingerprint
 from taskpgm_ray.tasks.sources import Example, HubDataset, JsonLines, TaskSource, data_set, task_sources
 from taskpgm_ray.tasks.tokens import encode, prompt_text
 
 GENERATED = 8
 """Problems that are drawn from a generator to see that it works."""
-TRIAL_CPUS = 0.01
-"""What Ray Tune reserves for a trial, which only waits for lanes and engines."""
 
 
 def validate(config: StudyConfig) -> list[str]:
@@ -55,91 +50,6 @@ def validate(config: StudyConfig) -> list[str]:
     return lines
 
 
-def preflight(config: StudyConfig) -> list[str]:
-    """The checks that take milliseconds: the scorer is installed, and the local machine is large enough.
-
-    Returns:
-        One line for each thing that was checked and found fine.
-
-    Raises:
-        ModelError: The scorer is vLLM, and it is not installed.
-        ResourceError: The Ray that the study would start on this machine cannot hold a lane or an engine.
-    """
-    if config.scoring.scorer == "vllm" and importlib.util.find_spec("vllm") is None:
-        raise ModelError(
-            "scoring.scorer is vllm, which is not installed: pip install 'taskpgm-ray[cpu]' on a machine without GPU, "
-            "'taskpgm-ray[gpu]' on one with, or set scoring.scorer=hf"
-        )
-    lines = [f"scorer: {config.scoring.scorer} is installed"]
-    if not _starts_local_ray(config):
-        return [*lines, "resources: the cluster's own, known when the study connects to it"]
-    _check_cpus(config)
-    _check_gpus(config)
-    return [*lines, f"resources: {_local_cpus(config)} CPUs of this machine are enough for a lane and an engine"]
-
-
-def _starts_local_ray(config: StudyConfig) -> bool:
-    ray = sys.modules.get("ray")
-    connected = ray is not None and ray.is_initialized()
-    return not (connected or config.cluster.address or os.environ.get("RAY_ADDRESS"))
-
-
-def _local_cpus(config: StudyConfig) -> int:
-    return config.cluster.num_cpus or os.cpu_count() or 1
-
-
-def _check_cpus(config: StudyConfig) -> None:
-    have = float(_local_cpus(config))
-    search = config.search
-    families = max(1, len(search.affinities)) * len(search.gammas) * len(search.utilities)
-    trials = min(search.concurrency, search.balances * families + len(search.baselines))
-    held = TRIAL_CPUS * trials if search.balances else 0.0
-    whose = f"cluster.num_cpus is {have:g}" if config.cluster.num_cpus else f"this machine has {have:g}"
-    for field, wanted in (
-        (_lane_field(config, "cpus"), config.finetune.lanes.cpus * config.finetune.lanes.workers),
-        ("scoring.engines.cpus", config.scoring.engines.cpus),
-    ):
-        if wanted > have:
-            raise ResourceError(f"{field} is {wanted:g}, but {whose}; lower it, or set cluster.address to a cluster")
-        if wanted + held > have:
-            # Trials hold their share all the time, so a lane or an engine that needs every CPU would never start.
-            raise ResourceError(
-                f"{field} is {wanted:g} and {trials} trials hold {held:g} CPUs beside it, but {whose}; "
-                f"lower {field} to {have - held:g} (its threads may stay as they are)"
-            )
-
-
-def _lane_field(config: StudyConfig, resource: str) -> str:
-    """What a lane reserves, in the config's terms."""
-    return f"finetune.lanes.{resource}" + (" x workers" if config.finetune.lanes.workers > 1 else "")
-
-
-def _check_gpus(config: StudyConfig) -> None:
-    lanes, engines = config.finetune.lanes, config.scoring.engines
-    wanted = {_lane_field(config, "gpus"): lanes.gpus * lanes.workers, "scoring.engines.gpus": engines.gpus}
-    if not any(wanted.values()):
-        return
-    have = _local_gpus()
-    for field, gpus in wanted.items():
-        if gpus > have:
-            raise ResourceError(
-                f"{field} is {gpus:g}, but this machine has {have} GPUs; lower it, or set cluster.address to a cluster"
-            )
-
-
-def _local_gpus() -> int:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
-    driver = Path("/proc/driver/nvidia/gpus")
-    if driver.is_dir():
-        return len(list(driver.iterdir()))
-    # Other drivers (ROCm, WSL) have other places; torch knows them, but takes seconds to import.
-    import torch
-
-    return torch.cuda.device_count()
-
-
 def _check_model(config: StudyConfig, model: BaseModelRef) -> str:
     """The model's own limits against what the config asks of it."""
     own = model.config()
@@ -148,7 +58,7 @@ def _check_model(config: StudyConfig, model: BaseModelRef) -> str:
         raise ModelError(
             f"model.max_length is {config.model.max_length}, but {config.model.path} ends at {longest} tokens"
         )
-    size = config.scoring.top_k + config.scoring.answer_tokens + 1
+    size = config.scoring.support
     if own.vocab_size < size:
         raise ModelError(
             f"scoring.top_k + answer_tokens + the gold token = {size}, but the vocabulary of {config.model.path} has "

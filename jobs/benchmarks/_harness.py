@@ -43,7 +43,7 @@ class EngineClient:
         self.engine, self.adapter = engine, adapter
 
     def next_token(self, prompts, tokens):
-        """See `taskpgm_ray.evaluation.client.TokenScorer`."""
+        """See `taskpgm_ray.evaluation.token_scorer.TokenScorer`."""
         from taskpgm_ray.evaluation import NextToken
 
         queries = [Query(prompt, wanted, self.adapter) for prompt, wanted in zip(prompts, tokens, strict=True)]
@@ -51,7 +51,7 @@ class EngineClient:
         return NextToken([answer.logprobs for answer in answers], [answer.greedy for answer in answers])
 
     def generate(self, prompts, max_tokens, stop):
-        """See `taskpgm_ray.evaluation.client.TokenScorer`."""
+        """See `taskpgm_ray.evaluation.token_scorer.TokenScorer`."""
         return self.engine.generate(self.adapter, prompts, max_tokens, stop)
 
 

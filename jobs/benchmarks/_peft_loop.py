@@ -5,7 +5,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from taskpgm_ray.cluster import thread_environment
+from taskpgm_ray.runtime.cluster import thread_environment
 
 STEPS, BATCH, RESPONSE = 20, 4, 8
 

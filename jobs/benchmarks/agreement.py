@@ -23,7 +23,7 @@ def run():
 
     from taskpgm_ray.evaluation.bridge import EngineLM
     from taskpgm_ray.evaluation.tasks import build_tasks
-    from taskpgm_ray.scoring.engine import build_engine
+    from taskpgm_ray.scoring.engine_actor import build_engine
     from taskpgm_ray.storage import Storage
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))

@@ -15,13 +15,13 @@ import pyarrow as pa
 
 from jobs.benchmarks._common import row
 from jobs.benchmarks._peft_loop import BATCH, RESPONSE, STEPS, bare_loops, one_trainer_each
-from taskpgm_ray.cluster import ensure_ray, thread_environment
 from taskpgm_ray.config import ClusterConfig, FinetuneConfig, LaneConfig, ModelConfig, load_config
 from taskpgm_ray.finetune.fleet import Fleet
 from taskpgm_ray.finetune.job import Recipe, make_job
 from taskpgm_ray.finetune.lane import LaneSpec
+from taskpgm_ray.forecast import Speed, plan_study
 from taskpgm_ray.models import prepare, resolve
-from taskpgm_ray.plan import Speed, plan
+from taskpgm_ray.runtime.cluster import ensure_ray, thread_environment
 from taskpgm_ray.storage import Storage, Unit
 from taskpgm_ray.tasks.prepare import EXAMPLES, Task
 
@@ -127,4 +127,4 @@ def planned(pilot, lanes):
     finetune = CONFIG.model_copy(update={"lanes": CONFIG.lanes.model_copy(update={"max": lanes})})
     study = {"study": "plan", "pool": {"tasks": ["jsonl:none"]}, "mixture": {"tau": 1}, "search": {"balances": 0}}
     config = load_config({**study, "finetune": finetune.model_dump(mode="json")})
-    return plan(config, JOBS, speed)[0].seconds
+    return plan_study(config, JOBS, speed)[0].seconds

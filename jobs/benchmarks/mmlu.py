@@ -22,7 +22,7 @@ def run():
 
     from taskpgm_ray.evaluation.bridge import EngineLM
     from taskpgm_ray.evaluation.tasks import build_tasks
-    from taskpgm_ray.scoring.engine import build_engine
+    from taskpgm_ray.scoring.engine_actor import build_engine
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     os.environ["TQDM_DISABLE"] = "1"

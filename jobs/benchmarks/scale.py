@@ -17,12 +17,12 @@ import psutil
 import pyarrow as pa
 
 from jobs.benchmarks._common import row
-from taskpgm_ray.affinity.stage import compute_affinity
-from taskpgm_ray.cluster import ensure_ray, thread_environment
+from taskpgm_ray.affinity.stage import compute_affinities
 from taskpgm_ray.config import AffinityConfig, ClusterConfig, ScoringConfig
 from taskpgm_ray.models import BaseModelRef
 from taskpgm_ray.mrf import solve
-from taskpgm_ray.progress import Progress
+from taskpgm_ray.runtime.cluster import ensure_ray, thread_environment
+from taskpgm_ray.runtime.progress import Progress
 from taskpgm_ray.scoring.score import BASE, score_units, score_work
 from taskpgm_ray.scoring.segments import POSITIONS, SCHEMA
 from taskpgm_ray.scoring.stage import ScoredSegment
@@ -76,18 +76,13 @@ def measure(n, storage):
         ]
         found["scores (GB)"] = bytes_of(storage, "scores") / 1e9
         started = time.perf_counter()
-        affinity = compute_affinity(
-            scored,
-            tasks,
-            AffinityConfig(),
-            storage,
-            SimpleNamespace(connect=lambda: None),
-            Progress(storage),
-        )
+        config = SimpleNamespace(affinity=AffinityConfig())
+        run = SimpleNamespace(config=config, storage=storage, progress=Progress(storage), connect=lambda: None)
+        S = compute_affinities(scored, tasks, run).view("jsd")
         found["affinity: JSD, bracket, PMI, errors, S (s)"] = time.perf_counter() - started
         found["affinity artifacts (GB)"] = bytes_of(storage, "affinity") / 1e9
         started = time.perf_counter()
-        mixture = solve(affinity.S, 2.0)
+        mixture = solve(S, 2.0)
         found["one balance (s)"] = time.perf_counter() - started
     assert mixture.gap < 1e-9
     found["log-probabilities compared a second (1e9)"] = (

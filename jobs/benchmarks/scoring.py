@@ -12,13 +12,13 @@ from statistics import median
 
 from jobs.benchmarks._adapters import random_adapters
 from jobs.benchmarks._common import row
-from taskpgm_ray.cluster import thread_environment
 from taskpgm_ray.config import load_config
 from taskpgm_ray.models import prepare, resolve
-from taskpgm_ray.scoring.batches import batches
+from taskpgm_ray.runtime.cluster import thread_environment
 from taskpgm_ray.scoring.engine import EngineSpec
 from taskpgm_ray.scoring.score import SegmentWork, build_segment, queries_of, score_units, score_work
 from taskpgm_ray.scoring.segments import plan_segments
+from taskpgm_ray.scoring.work_order import in_batches
 from taskpgm_ray.storage import Storage
 from taskpgm_ray.tasks.prepare import Task, prepare_one, task_units
 
@@ -45,7 +45,7 @@ def run():
         works = [score_work(segment, a.path, a, config.scoring, "vllm", model, storage) for a in adapters]
         engines = config.scoring.engines
         positions = segment.manifest()["positions"]
-        plan = batches(works, lambda _: positions, engines.batch_positions, engines.max_loras)
+        plan = in_batches(works, lambda _: positions, engines.batch_positions, engines.max_loras)
         functions = {
             "vllm": lambda: ours(vllm, plan),
             "bare": lambda: bare(vllm, plan),

@@ -61,16 +61,18 @@ def quality():
                     optimal.setdefault(family, []).append(s.energy <= best + 1e-10)
                     ratios.append((s.singleton_energy - s.energy) / whole)
                     heavy.append((s.singleton_energy - heaviest_energy(S, k, tau)) / whole)
-                    guarantees.append(ratios[-1] >= s.guarantee - 1e-12 and s.energy <= s.greedy_energy + 1e-13)
+                    plain = (s.singleton_energy - s.greedy_energy) / whole
+                    guarantees.append(plain >= s.guarantee - 1e-12 and s.energy <= s.greedy_energy + 1e-13)
     everything = [x for found in optimal.values() for x in found]
     share = float(np.mean(everything))
     rows = [row(f"optimal by brute force, of {len(everything)}", share, None, None, 0.8, share >= 0.8)]
     rows += [row(f"optimal, {family}, of {len(found)}", float(np.mean(found))) for family, found in optimal.items()]
+    kept = float(np.mean(guarantees))
     return [
         *rows,
         row("value over the best value, smallest", float(min(ratios)), float(min(heavy)), "top-k re-solved"),
         row("value over the best value, mean", float(np.mean(ratios)), float(np.mean(heavy)), "top-k re-solved"),
-        row("guarantee kept, not below greedy (share)", float(np.mean(guarantees)), None, None, 1, all(guarantees)),
+        row("guarantee kept by plain greedy, and not below it (share)", kept, None, None, 1, all(guarantees)),
     ]
 
 
@@ -79,14 +81,12 @@ def run():
     rows = quality()
     for n, k in ((100, 10), (200, 20), (1000, 50)):
         S = clustered(n)
-        times = medians(
-            {"plain": lambda S=S, k=k: select(S, k, 1.0, swaps=False), "polished": lambda S=S, k=k: select(S, k, 1.0)}
-        )
-        plain, polished = select(S, k, 1.0, swaps=False), select(S, k, 1.0)
+        seconds = medians({"select": lambda S=S, k=k: select(S, k, 1.0)})["select"]
+        found = select(S, k, 1.0)
         rows += [
-            row(f"n = {n}, k = {k}: greedy, {plain.exact_solves} subsets solved (s)", times["plain"]),
-            row(f"n = {n}, k = {k}: polished, {polished.exact_solves} subsets solved (s)", times["polished"]),
-            row(f"n = {n}, k = {k}: energy", polished.energy, heaviest_energy(S, k, 1.0), "top-k re-solved"),
-            row(f"n = {n}, k = {k}: certified gap to all tasks", polished.gap),
+            row(f"n = {n}, k = {k}: {found.exact_solves} subsets solved, {found.swaps} exchanges (s)", seconds),
+            row(f"n = {n}, k = {k}: energy", found.energy, heaviest_energy(S, k, 1.0), "top-k re-solved"),
+            row(f"n = {n}, k = {k}: energy, against plain greedy", found.energy, found.greedy_energy, "plain greedy"),
+            row(f"n = {n}, k = {k}: certified gap to all tasks", found.gap),
         ]
     return rows

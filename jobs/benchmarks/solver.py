@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from jobs.benchmarks._common import clustered, medians, row
 from taskpgm_ray.mrf import grid, solve
-from taskpgm_ray.mrf.psd import cholesky
+from taskpgm_ray.numerics.psd import cholesky
 
 TAUS = np.linspace(0.0, 6.0, 32)
 

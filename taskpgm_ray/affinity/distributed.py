@@ -95,7 +95,7 @@ def read_part(part: PartOf, tasks: Sequence[str]) -> Part | None:
         return None
     scores = np.empty((len(tasks), int(inside.sum()), part.segment.unit.manifest()["support"]), dtype=np.float32)
     for i, name in enumerate(tasks):
-        scores[i] = read_scores(part.segment.adapters[name], rows)[inside]
+        scores[i] = read_scores(part.segment.scores[name], rows)[inside]
     probes = np.array(table["probe"][rows.start : rows.stop].to_pylist())[inside]
     # Two tasks may share an example; their probes are two all the same.
     names = [f"{tasks[t]}/{probe}" for t, probe in zip(owner[inside], probes, strict=True)]
@@ -126,7 +126,7 @@ def pool_sums(
     import ray
 
     parts = parts_of(segments, len(tasks), config)
-    identity = fingerprint([[s.base.path, *(s.adapters[t].path for t in tasks)] for s in segments])
+    identity = fingerprint([[s.base.path, *(s.scores[t].path for t in tasks)] for s in segments])
     cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     empty = ray.put(PoolSums.empty(tasks, probe_counts(segments, tasks), identity))
     # Two results, so that the driver hears of an error without fetching the sums.
@@ -160,7 +160,7 @@ def pool_sums(
 def damaged(segment: ScoredSegment) -> dict[str, str]:
     """The score files of a segment that cannot be used: path of the unit -> what is wrong. Reads every file."""
     found = {}
-    for unit in (segment.base, *segment.adapters.values()):
+    for unit in (segment.base, *segment.scores.values()):
         try:
             read_scores(unit)
         except StorageError as error:

@@ -8,11 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from taskpgm_ray.affinity import jsd_kernel
-from taskpgm_ray.affinity.coarse import check_logprobs, position_weights, with_tail
+from taskpgm_ray.affinity.distributions import check_logprobs, position_weights, with_tail
 from taskpgm_ray.errors import InputError
-from taskpgm_ray.mrf._types import FloatArray
-
-LN2 = float(np.log(2.0))
+from taskpgm_ray.numerics.constants import LN2
+from taskpgm_ray.numerics.types import FloatArray
 
 
 def jsd_matrix(

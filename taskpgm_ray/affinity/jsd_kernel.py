@@ -12,10 +12,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from taskpgm_ray.mrf._compile import inlined, kernel
-from taskpgm_ray.mrf._types import FloatArray, IntArray
-
-LN2 = 0.6931471805599453
+from taskpgm_ray.numerics.compile import inlined, kernel
+from taskpgm_ray.numerics.constants import LN2
+from taskpgm_ray.numerics.types import FloatArray, IntArray
 
 TILE = 1024
 """Cells of one tile: 100 models x 1024 cells x 8 bytes is 0.8 MB."""
@@ -127,6 +126,3 @@ def add_positions(
             for q in range(positions):
                 d = LN2 * ((own[i, q] + own[j, q]) / 2 - _sum_xlog2x(halves[i, q], halves[j, q]))
                 out[bucket[q], i, j] += round(unit * weights[q] * max(d, 0.0))
-
-
-__all__ = ["TILE", "TINY", "add_positions", "pair_divergences"]

@@ -5,10 +5,9 @@ import numpy.typing as npt
 import scipy.linalg
 
 from taskpgm_ray.errors import InputError
-from taskpgm_ray.mrf._types import FloatArray
-from taskpgm_ray.mrf.checks import affinity_matrix
-
-LN2 = float(np.log(2.0))
+from taskpgm_ray.numerics.checks import affinity_matrix
+from taskpgm_ray.numerics.constants import LN2
+from taskpgm_ray.numerics.types import FloatArray
 
 
 def median_gamma(D: npt.ArrayLike) -> float:
@@ -44,14 +43,6 @@ def kernel(D: npt.ArrayLike, gamma: float | None = None) -> FloatArray:
     return np.asarray(np.exp(-scale * d))
 
 
-def linear_kernel(D: npt.ArrayLike) -> FloatArray:
-    """S = 1 - JSD / ln 2 in [0, 1]: PSD, without a scale; the limit of ``kernel`` for small gamma."""
-    d = _divergences(D)
-    if float(d.max()) > LN2 * (1 + 1e-9):
-        raise InputError(f"a JSD in nats is at most ln 2 = 0.693, got {d.max():.4g}: are these bits?")
-    return np.asarray(1.0 - d / LN2)
-
-
 def effective_number(S: npt.ArrayLike) -> float:
     """Magnitude 1' S^-1 1: the effective number of distinct tasks at the scale of S (Leinster), 1 to n for kernels.
 
@@ -63,13 +54,6 @@ def effective_number(S: npt.ArrayLike) -> float:
     if float(np.abs(matrix @ x - ones).max()) > 1e-6:
         raise InputError("S has no magnitude: 1 is not in its range")
     return float(x.sum())
-
-
-def squared_distances(S: npt.ArrayLike) -> FloatArray:
-    """S_ii + S_jj - 2 S_ij [n, n]: squared distances of the tasks in the space that S spans."""
-    matrix = affinity_matrix(S)
-    diagonal = np.diag(matrix)
-    return np.maximum(diagonal[:, None] + diagonal[None, :] - 2 * matrix, 0.0)
 
 
 def _divergences(D: npt.ArrayLike) -> FloatArray:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from taskpgm_ray.affinity.jsd import LN2, bracket
-from taskpgm_ray.affinity.pmi import lift, pmi, profile_gram
-from taskpgm_ray.affinity.sums import UNIT, JSDSums
+from taskpgm_ray.affinity.jsd import bracket
+from taskpgm_ray.affinity.jsd_sums import UNIT, JSDSums
+from taskpgm_ray.affinity.mutual_information import lift, pmi, profile_gram
 from taskpgm_ray.errors import InputError
-from taskpgm_ray.mrf._types import FloatArray, IntArray
+from taskpgm_ray.numerics.constants import LN2
+from taskpgm_ray.numerics.types import FloatArray, IntArray
 
 POSITIONS = 8
 """Positions whose divergences are computed at one time: n x 8 x 65 cells stay in the cache up to n of about 1,000."""

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from taskpgm_ray.errors import InputError
-from taskpgm_ray.mrf._types import FloatArray
+from taskpgm_ray.numerics.types import FloatArray
 
 
 def text_affinity(texts: Sequence[Sequence[str]], *, max_features: int = 50_000) -> FloatArray:

@@ -16,8 +16,9 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import has_bos_prefix, normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from taskpgm_ray.config import MOST_TOKENS
 from taskpgm_ray.errors import EvaluationError
-from taskpgm_ray.evaluation.client import MAX_TOKENS, NextToken, TokenScorer
+from taskpgm_ray.evaluation.token_scorer import NextToken, TokenScorer
 
 _log = logging.getLogger(__name__)
 
@@ -130,9 +131,9 @@ class EngineLM(TemplateLM):
     def _ask(self, wanted: dict[tuple[int, ...], dict[int, float]]) -> dict[tuple[int, ...], int]:
         """Fill in the log-probability of each (prompt, token); returns the greedy token after each prompt."""
         asked = [
-            (prompt, ids[start : start + MAX_TOKENS])
+            (prompt, ids[start : start + MOST_TOKENS])
             for prompt, ids in ((prompt, list(tokens)) for prompt, tokens in wanted.items())
-            for start in range(0, len(ids), MAX_TOKENS)
+            for start in range(0, len(ids), MOST_TOKENS)
         ]
         answer = self.client.next_token([list(prompt) for prompt, _ in asked], [ids for _, ids in asked])
         _check(answer, [len(ids) for _, ids in asked])

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from taskpgm_ray.errors import DataError, EvaluationError
-from taskpgm_ray.evaluation.data import LETTERS, Item, Items, TaskItems, bbh_item, mmlu_item
+from taskpgm_ray.evaluation.items import LETTERS, Item, Items, TaskItems, bbh_item, mmlu_item
 
 # The choices stand on one line or on several; a fifth one makes the last group match "(E)" and is refused below.
 _CHOICES = re.compile(r"(.*)\n\(A\) (.*?)\s*\(B\) (.*?)\s*\(C\) (.*?)\s*\(D\) (.*)", re.DOTALL)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from taskpgm_ray.errors import EvaluationError
-from taskpgm_ray.evaluation.data import Item, Items, TaskItems
+from taskpgm_ray.evaluation.items import Item, Items, TaskItems
 
 SHOWN = 64
 """Documents of a task's few-shot split that are kept to be shown; they are never asked."""

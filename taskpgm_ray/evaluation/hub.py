@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from taskpgm_ray.errors import EvaluationError
-from taskpgm_ray.evaluation.data import Items, TaskItems, bbh_item, mmlu_item
+from taskpgm_ray.evaluation.items import Items, TaskItems, bbh_item, mmlu_item
 
 MMLU, MMLU_REVISION = "cais/mmlu", "c30699e8356da336a370243923dbaf21066bb9fe"
 BBH, BBH_REVISION = "SaylorTwift/bbh", "b5306be6f827cfafbb545ff5a51f96916029b0fd"

@@ -9,13 +9,13 @@ import numpy as np
 
 from taskpgm_ray.config import EvaluationConfig
 from taskpgm_ray.errors import EvaluationError
-from taskpgm_ray.evaluation.client import TokenScorer
 from taskpgm_ray.evaluation.scores import ItemScore, summarise
 from taskpgm_ray.evaluation.splits import Split
+from taskpgm_ray.evaluation.token_scorer import TokenScorer
 
 if TYPE_CHECKING:
     from taskpgm_ray.evaluation.bridge import EngineLM
-    from taskpgm_ray.evaluation.data import Item
+    from taskpgm_ray.evaluation.items import Item
     from taskpgm_ray.evaluation.tasks import SplitTask
 
 __all__ = ["ItemScore", "evaluate", "summarise"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from taskpgm_ray.errors import EvaluationError
 
-METRICS = ("accuracy", "gold_logprob")
+METRICS = ("gold_logprob", "accuracy")
 
 
 @dataclass(frozen=True)

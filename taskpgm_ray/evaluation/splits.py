@@ -12,24 +12,15 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from taskpgm_ray.config import EvaluationConfig
 from taskpgm_ray.errors import EvaluationError
-from taskpgm_ray.evaluation import harness, own
-from taskpgm_ray.evaluation.data import (
-    Item,
-    Items,
-    TaskItems,
-    load_items,
-    parse_lines,
-    source_identity,
-    stored_item,
-)
+from taskpgm_ray.evaluation import harness, pool_items
+from taskpgm_ray.evaluation.items import Item, Items, TaskItems, parse_lines, stored_item
+from taskpgm_ray.evaluation.sources import load_items, source_identity
 from taskpgm_ray.storage import Storage, Unit, fingerprint
-
-if TYPE_CHECKING:
-    from taskpgm_ray.tasks.prepare import Task
+from taskpgm_ray.tasks.prepare import Task
 
 FORMAT = 2
 """Raised when items are hashed, halved, drawn or stored in another way: old splits are then not found."""
@@ -77,13 +68,6 @@ class Split:
             for item in self._read(benchmark, f"{benchmark}.dev.jsonl"):
                 examples.setdefault((benchmark, item.task), []).append(item)
         return examples
-
-    def item(self, item_id: str) -> Item:
-        """One item by its id; an `EvaluationError` when it is not in this split."""
-        for item in self.items():
-            if item.id == item_id:
-                return item
-        raise EvaluationError(f"item {item_id} is not in the {self.name} split and cannot be read through it")
 
     def require(self, name: str) -> None:
         """Refuse to be used as the other side: an `EvaluationError` unless this is the ``name`` split."""
@@ -147,7 +131,12 @@ def prepare(config: EvaluationConfig, seed: int, storage: Storage, tasks: Sequen
     if not benchmarks:
         raise EvaluationError("nothing to evaluate on: set evaluation.mmlu, bbh, lm_eval or own_tasks")
     common: list[Any] = [FORMAT, source_identity(config.data) if config.mmlu or config.bbh else None, benchmarks, seed]
-    common += [config.max_subjects, config.max_bbh_tasks, harness.identity(config.lm_eval), own.identity(own_tasks)]
+    common += [
+        config.max_subjects,
+        config.max_bbh_tasks,
+        harness.identity(config.lm_eval),
+        pool_items.identity(own_tasks),
+    ]
     sizes = {side: _sizes(config, side, benchmarks) for side in ("search", "report")}
     splits = {
         name: Split(name, storage, f"evaluation/{name}-{fingerprint(name, common, size)}")
@@ -171,7 +160,7 @@ def prepare(config: EvaluationConfig, seed: int, storage: Storage, tasks: Sequen
 
 def _load(config: EvaluationConfig, own_tasks: Sequence[Task]) -> Items:
     items = load_items(config.data, mmlu=config.mmlu, bbh=config.bbh) if config.mmlu or config.bbh else Items([])
-    for part in (*(harness.load(entry) for entry in config.lm_eval), own.load(own_tasks)):
+    for part in (*(harness.load(entry) for entry in config.lm_eval), pool_items.load(own_tasks)):
         items.tasks += part.tasks
         items.skipped += part.skipped
     return items

@@ -15,7 +15,7 @@ from lm_eval.api.task import ConfigurableTask
 
 from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.evaluation import harness
-from taskpgm_ray.evaluation.data import LETTERS, Item
+from taskpgm_ray.evaluation.items import LETTERS, Item
 from taskpgm_ray.evaluation.splits import Split, too_few_examples
 
 _ACCURACY = [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]

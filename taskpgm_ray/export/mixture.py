@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from taskpgm_ray.errors import InputError, StorageError
@@ -16,79 +16,88 @@ WEIGHT_TOLERANCE = 1e-9
 """How far the weights' sum may be from 1."""
 
 
-def mixture_document(
-    *,
-    study: str,
-    fingerprint: str,
-    names: Sequence[str],
-    weights: Sequence[float],
-    counts: Sequence[int],
-    available: Sequence[int],
-    sources: Sequence[str],
-    tau: float | None,
-    energy: float | None = None,
-    gap: float | None = None,
-    affinity: str = "jsd",
-    gamma: float | None = None,
-    beta: float | None = None,
-    lambda_: float | None = None,
-    chosen: str = "taskpgm",
-) -> dict[str, Any]:
-    """The content of ``mixture.json``, checked.
+@dataclass(frozen=True, kw_only=True)
+class MixtureTask:
+    """One task of a mixture."""
 
-    Args:
-        study: Name of the study.
-        fingerprint: What the mixture depends on.
-        names: Task names [n], unique.
-        weights: Share of each task [n]; non-negative, sum 1.
-        counts: Examples of each task [n]; their sum is the size of the mixture.
-        available: Training examples that each task has [n].
-        sources: Where each task comes from [n].
-        tau: The balance n * beta / lambda; None when a baseline was chosen.
-        energy: Energy of the mixture.
-        gap: Certified duality gap of the energy.
-        affinity: Kind of affinity: ``jsd`` or ``pmi``.
-        gamma: Bandwidth of the JSD kernel per nat.
-        beta: The balance as the user gave it, where given as beta and lambda.
-        lambda_: The same for lambda.
-        chosen: ``taskpgm``, or the name of the baseline that was chosen instead.
+    name: str
+    """Unique in its mixture."""
+    weight: float
+    """Share of the mixture; non-negative."""
+    count: int
+    """Examples that it gives."""
+    available: int
+    """Training examples that it has."""
+    source: str
+    """Where it comes from."""
 
-    Raises:
-        InputError: The lists differ in length, or the document would not be valid (see `check_mixture`).
-    """
-    columns = {"weights": weights, "counts": counts, "available": available, "sources": sources}
-    for column, values in columns.items():
-        if len(values) != len(names):
-            raise InputError(f"{len(names)} task names but {len(values)} {column}")
-    tasks: list[dict[str, Any]] = [
-        {
-            "name": name,
-            "weight": float(weight),
-            "count": int(count),
-            "available": int(existing),
-            "epochs": int(count) / int(existing) if existing else None,
-            "source": source,
+    @property
+    def epochs(self) -> float | None:
+        """How often each of its examples is used; ``None`` where it has none."""
+        return int(self.count) / int(self.available) if self.available else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureDocument:
+    """What ``mixture.json`` says; everything else in it follows from these."""
+
+    study: str
+    """Name of the study."""
+    fingerprint: str
+    """What the mixture depends on."""
+    tasks: tuple[MixtureTask, ...]
+    """The weights sum to 1, the counts to the size of the mixture."""
+    tau: float | None
+    """The balance n * beta / lambda; ``None`` when a baseline was chosen."""
+    energy: float | None = None
+    gap: float | None = None
+    """Certified duality gap of the energy."""
+    affinity: str = "jsd"
+    """The family that the mixture comes from, for example ``jsd`` or ``pmi``."""
+    gamma: float | None = None
+    """Bandwidth of the JSD kernel per nat."""
+    beta: float | None = None
+    """The balance as the user gave it, where given as beta and lambda."""
+    lambda_: float | None = None
+    """The same for lambda."""
+    chosen: str = "taskpgm"
+    """``taskpgm``, or the name of the baseline that was chosen instead."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of ``mixture.json``, checked.
+
+        Raises:
+            InputError: It is no valid mixture, see `check_mixture`.
+        """
+        tasks = [
+            {
+                "name": task.name,
+                "weight": float(task.weight),
+                "count": int(task.count),
+                "available": int(task.available),
+                "epochs": task.epochs,
+                "source": task.source,
+            }
+            for task in self.tasks
+        ]
+        document = {
+            "version": VERSION,
+            "study": self.study,
+            "fingerprint": self.fingerprint,
+            "chosen": self.chosen,
+            "tau": _number(self.tau),
+            "beta_over_lambda": float(self.tau) / len(tasks) if tasks and self.tau is not None else None,
+            "beta": _number(self.beta),
+            "lambda": _number(self.lambda_),
+            "energy": _number(self.energy),
+            "gap": _number(self.gap),
+            "affinity": self.affinity,
+            "gamma": _number(self.gamma),
+            "examples": sum(int(task.count) for task in self.tasks),
+            "tasks": tasks,
         }
-        for name, weight, count, existing, source in zip(names, weights, counts, available, sources, strict=True)
-    ]
-    document = {
-        "version": VERSION,
-        "study": study,
-        "fingerprint": fingerprint,
-        "chosen": chosen,
-        "tau": _number(tau),
-        "beta_over_lambda": None if tau is None else float(tau) / len(tasks),
-        "beta": _number(beta),
-        "lambda": _number(lambda_),
-        "energy": _number(energy),
-        "gap": _number(gap),
-        "affinity": affinity,
-        "gamma": _number(gamma),
-        "examples": sum(task["count"] for task in tasks),
-        "tasks": tasks,
-    }
-    check_mixture(document, "the mixture")
-    return document
+        check_mixture(document, "the mixture")
+        return document
 
 
 def load_mixture(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from taskpgm_ray.tasks.batches import Pair
+from taskpgm_ray.tasks.padding import Pair
 
 PADDING = 0.1
 """Most of a forward pass that may be padding."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from taskpgm_ray.errors import StorageError
@@ -34,6 +34,29 @@ class TrainState:
     heldout_loss_before: float = 0.0
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     """Adapter and optimizer state by name, whole and on the CPU; filled in checkpoints only."""
+
+    def after_step(self, loss: float, tokens: int, computed: int, seconds: float) -> TrainState:
+        """The state after one more step: its loss, its tokens without and with padding, and all seconds so far."""
+        return replace(
+            self,
+            step=self.step + 1,
+            tokens=self.tokens + tokens,
+            computed=self.computed + computed,
+            seconds=seconds,
+            loss_first=loss if self.step == 0 else self.loss_first,
+            loss_last=loss,
+        )
+
+    def outcome(self) -> dict[str, Any]:
+        """What is recorded of a fine-tune that came to its end."""
+        return {
+            "steps": self.step,
+            "tokens": self.tokens,
+            "padding": round(1 - self.tokens / self.computed, 4),
+            "seconds": round(self.seconds, 3),
+            "loss_first": self.loss_first,
+            "loss_last": self.loss_last,
+        }
 
     def scalars(self) -> dict[str, Any]:
         """All but the tensors."""

@@ -11,10 +11,10 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from taskpgm_ray.cluster import on_this_node, root_cause
 from taskpgm_ray.errors import TaskPGMError, TrainingError
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.finetune.lane import LaneSpec, run_lane
+from taskpgm_ray.runtime.cluster import on_this_node, root_cause
 
 CLOSE_SECONDS = 60.0
 
@@ -60,8 +60,8 @@ class _Entry:
 
 
 @dataclass
-class _Lane:
-    """A lane that was started and has not ended."""
+class _LaneRecord:
+    """What the fleet knows of a lane that was started and has not ended."""
 
     running: Any
     started: bool = False
@@ -80,7 +80,7 @@ class FleetActor:
     def __init__(self, spec: LaneSpec) -> None:
         self.spec = spec
         self.waiting: list[_Entry] = []
-        self.lanes: dict[int, _Lane] = {}
+        self.lanes: dict[int, _LaneRecord] = {}
         self.created = 0
         self.stillborn = 0
         self.changed = asyncio.Condition()
@@ -158,7 +158,7 @@ class FleetActor:
                         return False
         return True
 
-    def _claim(self, lane: _Lane) -> _Entry:
+    def _claim(self, lane: _LaneRecord) -> _Entry:
         """Take the job that the lane has prepared for, else the longest that no other lane prepares for."""
         mine = lane.next if lane.next in self.waiting else None
         entry = mine or next(iter(self._unclaimed()), self.waiting[0])
@@ -183,7 +183,7 @@ class FleetActor:
         for _ in range(min(self.spec.config.max - self._staying(), len(self.waiting) - free)):
             number, self.created = self.created, self.created + 1
             options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": on_this_node()}
-            self.lanes[number] = _Lane(ray.remote(run_lane).options(**options).remote(me, number, self.spec))
+            self.lanes[number] = _LaneRecord(ray.remote(run_lane).options(**options).remote(me, number, self.spec))
             watcher = asyncio.get_running_loop().create_task(self._watch(number))
             self.watchers.add(watcher)
             watcher.add_done_callback(self.watchers.discard)
@@ -200,7 +200,7 @@ class FleetActor:
             self._cancel(lane)
 
     @staticmethod
-    def _cancel(lane: _Lane) -> None:
+    def _cancel(lane: _LaneRecord) -> None:
         import ray
 
         lane.leaving = True
@@ -221,7 +221,7 @@ class FleetActor:
                 self._give_up(error)
         self._staff()
 
-    async def _return(self, lane: _Lane, error: BaseException) -> None:
+    async def _return(self, lane: _LaneRecord, error: BaseException) -> None:
         """Put a dead lane's job back, or give it up when it has cost too many lanes without getting further."""
         entry, lane.held = lane.held, None
         if entry is None:

@@ -83,12 +83,12 @@ def make_job(
     weights = tuple(float(mixture[task.name]) for task in used)
     lora = recipe.lora.model_dump(mode="json")
     identity = [
-        [(task.facts["train_content"], round(weight, 12)) for task, weight in zip(used, weights, strict=True)],
+        [(task.facts.train_content, round(weight, 12)) for task, weight in zip(used, weights, strict=True)],
         {**recipe.__dict__, "lora": lora},
         model.fingerprint,
     ]
     # Held-out losses are measured on the probes, so a single-task job depends on them as well.
-    identity.append([task.facts["probe_content"] for task in used])
+    identity.append([task.facts.probe_content for task in used])
     unit = Unit(storage, f"{kind}/{name}-{fingerprint('adapter', *identity)}")
     return Job(name, tuple(used), weights, recipe, unit)
 

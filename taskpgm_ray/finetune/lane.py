@@ -6,14 +6,14 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from taskpgm_ray.cluster import thread_environment, threads_of
 from taskpgm_ray.config import LaneConfig, LoraSection
 from taskpgm_ray.errors import TaskPGMError
-from taskpgm_ray.finetune.data import Loader
+from taskpgm_ray.finetune.job_data import Loader
 from taskpgm_ray.finetune.lora import LoraTrainer
-from taskpgm_ray.finetune.training import Lane, train_job
+from taskpgm_ray.finetune.training import Training, train_job
 from taskpgm_ray.finetune.workers import Workers
 from taskpgm_ray.models import BaseModelRef
+from taskpgm_ray.runtime.cluster import thread_environment, threads_of
 from taskpgm_ray.storage import Storage
 
 PROGRESS_SECONDS = 0.5
@@ -78,7 +78,7 @@ def lane_loop(config: dict[str, Any]) -> None:
     fleet, number, spec = config["fleet"], config["lane"], config["spec"]
     torch.set_num_threads(config["threads"])
     workers = Workers.of_this_lane(spec.config.parallel)
-    lane = Lane(
+    training = Training(
         LoraTrainer(spec.model.load(), spec.lora, str(get_device()), workers, spec.config.gradient_checkpointing),
         workers,
         spec.config,
@@ -87,12 +87,12 @@ def lane_loop(config: dict[str, Any]) -> None:
         lambda: get_preemption_info() is not None,
     )
     loader = Loader()
-    while not lane.preempted() and (taken := workers.from_first(lambda: ray.get(fleet.take.remote(number)))):
+    while not training.preempted() and (taken := workers.from_first(lambda: ray.get(fleet.take.remote(number)))):
         job, upcoming = taken
         try:
             data = workers.agree(lambda job=job: loader.get(job))  # type: ignore[misc]
             loader.prefetch(upcoming)
-            manifest = train_job(lane, job, data)
+            manifest = train_job(training, job, data)
         except TaskPGMError as error:
             # The job's own fault, the same in every lane: recorded, and this lane goes on with the next job.
             report = fleet.failed.remote(number, error) if workers.first else None

@@ -24,7 +24,7 @@ from taskpgm_ray.finetune.batching import micro_batches, tokens_of
 from taskpgm_ray.finetune.checkpoint import TrainState
 from taskpgm_ray.finetune.job import Recipe
 from taskpgm_ray.finetune.workers import Workers, full, like
-from taskpgm_ray.tasks.batches import Pair, collate
+from taskpgm_ray.tasks.padding import Pair, collate
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 MICRO_BATCH_TOKENS = 2048
@@ -127,32 +127,9 @@ class LoraTrainer:
                 loss, tokens, computed = self._step(passes, optimizer, rate, recipe.max_grad_norm, pad_id)
             # The first worker's clock is everyone's, so that all decide alike what follows from it.
             (seconds,) = self.workers.sum((time.perf_counter() - started) * self.workers.first)
-            state = TrainState(
-                step=state.step + 1,
-                tokens=state.tokens + tokens,
-                computed=state.computed + computed,
-                seconds=seconds,
-                loss_first=loss if state.step == 0 else state.loss_first,
-                loss_last=loss,
-                heldout_loss_before=state.heldout_loss_before,
-            )
-            row = {
-                "step": state.step,
-                "loss": loss,
-                "learning_rate": rate,
-                "tokens": state.tokens,
-                "seconds": round(seconds, 3),
-                "progress": round(budget_used(recipe, state.step, state.tokens), 6),
-            }
-            on_step(row, lambda: replace(state, tensors=self._tensors(optimizer)))  # noqa: B023
-        outcome = {
-            "steps": state.step,
-            "tokens": state.tokens,
-            "padding": round(1 - state.tokens / state.computed, 4),
-            "seconds": round(state.seconds, 3),
-            "loss_first": state.loss_first,
-            "loss_last": state.loss_last,
-        }
+            state = state.after_step(loss, tokens, computed, seconds)
+            on_step(_metrics(state, rate, recipe), lambda: replace(state, tensors=self._tensors(optimizer)))  # noqa: B023
+        outcome = state.outcome()
         if heldout:
             after = self.mean_loss(heldout, pad_id, micro_batch_tokens)
             outcome |= {"heldout_loss_before": state.heldout_loss_before, "heldout_loss_after": after}
@@ -270,6 +247,18 @@ class LoraTrainer:
         # Only scored positions are copied to float32: the vocabulary is the largest dimension of all.
         logits = logits.float()
         return cross_entropy(logits, batch.targets[scored], reduction="sum"), batch.input_ids.numel()
+
+
+def _metrics(state: TrainState, rate: float, recipe: Recipe) -> dict[str, Any]:
+    """The metrics row of the step that led to ``state``."""
+    return {
+        "step": state.step,
+        "loss": state.loss_last,
+        "learning_rate": rate,
+        "tokens": state.tokens,
+        "seconds": round(state.seconds, 3),
+        "progress": round(budget_used(recipe, state.step, state.tokens), 6),
+    }
 
 
 @contextmanager

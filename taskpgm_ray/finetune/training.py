@@ -12,8 +12,8 @@ from typing import Any
 from taskpgm_ray.config import LaneConfig
 from taskpgm_ray.errors import MemoryLimitError, TrainingError
 from taskpgm_ray.finetune.checkpoint import TrainState, drop_checkpoint, load_checkpoint, save_checkpoint
-from taskpgm_ray.finetune.data import JobData
 from taskpgm_ray.finetune.job import Job, adapter_manifest
+from taskpgm_ray.finetune.job_data import JobData
 from taskpgm_ray.finetune.lora import LoraTrainer
 from taskpgm_ray.finetune.metrics import MetricsLog
 from taskpgm_ray.finetune.workers import Workers
@@ -23,8 +23,8 @@ LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Lane:
-    """What a lane's jobs share."""
+class Training:
+    """What the jobs that one process trains share."""
 
     trainer: LoraTrainer
     workers: Workers
@@ -36,48 +36,48 @@ class Lane:
     """Whether the node is about to be taken away; asked by all workers at the same step."""
 
 
-def train_job(lane: Lane, job: Job, data: JobData) -> dict[str, Any]:
+def train_job(training: Training, job: Job, data: JobData) -> dict[str, Any]:
     """Train one job, store its adapter, and return its manifest; a finished job is not repeated.
 
     Raises:
         TaskPGMError: The job itself is at fault (data, non-finite loss, too long for the memory); see the subclasses.
     """
-    finished = lane.workers.from_first(lambda: job.unit.manifest() if job.unit.done() else None)
+    finished = training.workers.from_first(lambda: job.unit.manifest() if job.unit.done() else None)
     if finished is not None:
         return finished
     started = time.perf_counter()
-    outcome = _train(lane, job, data)
+    outcome = _train(training, job, data)
     with tempfile.TemporaryDirectory() as folder:
-        lane.trainer.save(Path(folder))
+        training.trainer.save(Path(folder))
         seconds = time.perf_counter() - started
         size = sum(file.stat().st_size for file in Path(folder).iterdir())
         cost = {
             "wall_seconds": round(seconds, 3),
-            "gpu_seconds": round(seconds * lane.config.gpus * lane.workers.size, 3),
+            "gpu_seconds": round(seconds * training.config.gpus * training.workers.size, 3),
             "adapter_bytes": size,
         }
         manifest = adapter_manifest(job, outcome | cost)
-        lane.workers.from_first(lambda: _store(job, folder, manifest))
+        training.workers.from_first(lambda: _store(job, folder, manifest))
     return manifest
 
 
-def _train(lane: Lane, job: Job, data: JobData) -> dict[str, Any]:
+def _train(training: Training, job: Job, data: JobData) -> dict[str, Any]:
     """Run the loop; when memory does not suffice, go on from the last checkpoint with half the tokens a pass."""
-    tokens = lane.config.micro_batch_tokens
+    tokens = training.config.micro_batch_tokens
     while True:
-        keeper = _Keeper(lane, job)
+        keeper = _Keeper(training, job)
         try:
-            outcome = lane.trainer.run(
+            outcome = training.trainer.run(
                 data.batches(job.weights, job.recipe),
                 job.recipe,
-                lane.pad_id,
+                training.pad_id,
                 data.heldout,
                 tokens,
-                lane.workers.agree(lambda: load_checkpoint(job.unit)),
+                training.workers.agree(lambda: load_checkpoint(job.unit)),
                 keeper,
             )
         except MemoryLimitError as error:
-            if lane.workers.size > 1:
+            if training.workers.size > 1:
                 # The others wait in a collective operation that this worker never joins: only their end frees them.
                 raise RuntimeError(f"a worker ran out of memory; lower micro_batch_tokens: {error}") from None
             if tokens <= data.longest:
@@ -94,27 +94,27 @@ def _train(lane: Lane, job: Job, data: JobData) -> dict[str, Any]:
 class _Keeper:
     """After each step: the metrics line, the report, and now and then a checkpoint."""
 
-    def __init__(self, lane: Lane, job: Job) -> None:
-        self.lane, self.job = lane, job
+    def __init__(self, training: Training, job: Job) -> None:
+        self.training, self.job = training, job
         self.log = MetricsLog(job.unit)
         self.saved = self.looked = 0.0
         self.warned = False
         self.first = True
 
     def __call__(self, row: dict[str, Any], snapshot: Callable[[], TrainState]) -> None:
-        config, now = self.lane.config, row["seconds"]
+        config, now = self.training.config, row["seconds"]
         if self.first:
             # Seconds go on counting over restarts; the interval begins with this run.
             self.saved = self.looked = now
             self.first = False
-        if self.lane.workers.first:
+        if self.training.workers.first:
             self.log.write(row)
-            self.lane.report(row)
+            self.training.report(row)
         every = config.checkpoint_steps is not None and row["step"] % config.checkpoint_steps == 0
         if every or now - self.saved >= config.checkpoint_seconds or self._leaving(now):
             state = snapshot()
             self.saved = now
-            if self.lane.workers.first and row["progress"] < 1:
+            if self.training.workers.first and row["progress"] < 1:
                 self.log.flush()
                 save_checkpoint(self.job.unit, state)
 
@@ -123,7 +123,7 @@ class _Keeper:
         if self.warned or now - self.looked < LOOK_SECONDS:
             return False
         self.looked = now
-        self.warned = self.lane.preempted()
+        self.warned = self.training.preempted()
         return self.warned
 
 

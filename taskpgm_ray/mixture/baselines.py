@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from taskpgm_ray.errors import InputError
-from taskpgm_ray.mrf._types import FloatArray
+from taskpgm_ray.numerics.types import FloatArray
 
 
 def uniform(n: int) -> FloatArray:

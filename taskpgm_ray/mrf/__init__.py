@@ -1,9 +1,10 @@
 """The Markov random field over tasks: mixtures, their path over the balance, budgets, influence, uncertainty."""
 
-from taskpgm_ray.mrf.addition import add_task
-from taskpgm_ray.mrf.budget import Selection, select
-from taskpgm_ray.mrf.clusters import Clusters, clusters
-from taskpgm_ray.mrf.influence import (
+from taskpgm_ray.mrf.clustering import Clusters, clusters
+from taskpgm_ray.mrf.mixture import Mixture, certificate, grid, solve
+from taskpgm_ray.mrf.mixture_path import MixturePath, path
+from taskpgm_ray.mrf.selection import Selection, select
+from taskpgm_ray.mrf.task_influence import (
     Influence,
     drop_task,
     energy_sensitivity,
@@ -12,10 +13,8 @@ from taskpgm_ray.mrf.influence import (
     pair_redundancy,
     weight_sensitivity,
 )
-from taskpgm_ray.mrf.path import MixturePath, path
-from taskpgm_ray.mrf.psd import Repair, nearest_conditionally_psd, smallest_eigenvalue
-from taskpgm_ray.mrf.solve import Mixture, grid, solve
 from taskpgm_ray.mrf.uncertainty import WeightUncertainty, bootstrap, group_jackknife, infinitesimal_jackknife
+from taskpgm_ray.numerics.psd import Repair, nearest_conditionally_psd, smallest_eigenvalue
 
 __all__ = [
     "Clusters",
@@ -25,8 +24,8 @@ __all__ = [
     "Repair",
     "Selection",
     "WeightUncertainty",
-    "add_task",
     "bootstrap",
+    "certificate",
     "clusters",
     "drop_task",
     "energy_sensitivity",

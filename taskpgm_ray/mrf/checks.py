@@ -1,36 +1,14 @@
-"""Validation at the border of the mathematics: every argument is checked once, with an error that says what to do."""
+"""The arguments of the mixture problem, checked once, with an error that says what to do."""
 
 import numpy as np
 import numpy.typing as npt
 
 from taskpgm_ray.errors import InputError
-from taskpgm_ray.mrf._types import Bound, FloatArray
-
-ASYMMETRY = 1e-9
-"""Largest |S - S'| relative to max |S| that passes as rounding."""
+from taskpgm_ray.numerics.checks import as_floats, vector
+from taskpgm_ray.numerics.types import Bound, FloatArray
 
 FEASIBILITY = 1e-12
 """Slack in sum(lower) <= 1 <= sum(upper) that passes as rounding."""
-
-
-def affinity_matrix(S: npt.ArrayLike, name: str = "S") -> FloatArray:
-    """A finite, symmetric float64 matrix [n, n], or InputError."""
-    matrix = as_floats(S, name)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise InputError(f"{name} must be a square matrix [n, n], got shape {matrix.shape}")
-    if matrix.shape[0] == 0:
-        raise InputError(f"{name} is empty: a mixture needs at least one task")
-    matrix = np.ascontiguousarray(matrix)
-    if (matrix == matrix.T).all():
-        return matrix
-    difference = np.abs(matrix - matrix.T)
-    if float(difference.max()) > ASYMMETRY * float(np.abs(matrix).max()):
-        i, j = np.unravel_index(int(difference.argmax()), difference.shape)
-        raise InputError(
-            f"{name} is not symmetric: {name}[{i}, {j}] = {matrix[i, j]:.6g}, {name}[{j}, {i}] = {matrix[j, i]:.6g}; "
-            "symmetrise it first, e.g. (S + S.T) / 2 for a pointwise-mutual-information table"
-        )
-    return (matrix + matrix.T) / 2
 
 
 def balance(tau: float) -> float:
@@ -45,22 +23,26 @@ def balance(tau: float) -> float:
     return value
 
 
-def vector(values: npt.ArrayLike, n: int, name: str) -> FloatArray:
-    """A finite float64 vector [n], or InputError."""
-    array = as_floats(values, name)
-    if array.shape != (n,):
-        raise InputError(f"{name} must have shape ({n},), one entry a task, got {array.shape}")
-    return array
-
-
-def target_mixture(target: npt.ArrayLike, n: int) -> FloatArray:
-    """A mixture on the simplex [n]: non-negative, sum 1 (to 1e-9; divided by its sum)."""
-    m = vector(target, n, "target")
+def on_simplex(values: npt.ArrayLike, n: int, name: str) -> FloatArray:
+    """A mixture [n]: non-negative, sum 1 (to 1e-9; divided by its sum)."""
+    m = vector(values, n, name)
     if float(m.min()) < 0:
-        raise InputError(f"target must not be negative: target[{int(m.argmin())}] = {m.min():.6g}")
+        raise InputError(f"{name} must not be negative: {name}[{int(m.argmin())}] = {m.min():.6g}")
     if abs(float(m.sum()) - 1) > 1e-9:
-        raise InputError(f"target must sum to 1, it sums to {m.sum():.12g}; divide it by its sum")
+        raise InputError(f"{name} must sum to 1, it sums to {m.sum():.12g}; divide it by its sum")
     return np.asarray(m / m.sum())
+
+
+def guess(start: npt.ArrayLike, n: int) -> FloatArray:
+    """A rough mixture [n] from the weights of the first tasks [up to n]; the others get 0.
+
+    Any finite numbers will do: negative ones become 0, and a positive sum is divided out.
+    """
+    first = as_floats(start, "start")
+    if first.ndim != 1 or len(first) > n:
+        raise InputError(f"start must be the weights of at most {n} tasks, got shape {first.shape}")
+    weights = np.append(np.maximum(first, 0.0), np.zeros(n - len(first)))
+    return np.asarray(weights / (float(weights.sum()) or 1.0))
 
 
 def box(lower: Bound, upper: Bound, n: int) -> tuple[FloatArray, FloatArray]:
@@ -83,16 +65,15 @@ def box(lower: Bound, upper: Bound, n: int) -> tuple[FloatArray, FloatArray]:
     return low, high
 
 
-def as_floats(values: npt.ArrayLike, name: str) -> FloatArray:
-    """A finite float64 array of any shape, or InputError naming the first bad entry."""
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} must be an array of real numbers: {error}") from error
-    if not np.isfinite(array).all():
-        where = np.argwhere(~np.isfinite(array))[0].tolist()
-        raise InputError(f"{name} must be finite: entry {where} is {array[tuple(where)]}")
-    return array
+def inside(weights: FloatArray, lower: FloatArray, upper: FloatArray) -> None:
+    """Check that a mixture [n] keeps its bounds, but for rounding; else InputError naming the task."""
+    outside = np.flatnonzero((weights < lower - FEASIBILITY) | (weights > upper + FEASIBILITY))
+    if len(outside):
+        i = int(outside[0])
+        raise InputError(
+            f"weights[{i}] = {weights[i]:.6g} is outside its bounds {lower[i]:.6g} and {upper[i]:.6g}: no gap is "
+            "certified for it"
+        )
 
 
 def _bound(values: Bound, default: float, n: int, name: str, allow_infinite: bool = False) -> FloatArray:

@@ -7,7 +7,7 @@ tau * b = (beta / lambda) * S 1 as in the paper) or u / n for a user's own utili
 
 import numpy as np
 
-from taskpgm_ray.mrf._types import FloatArray
+from taskpgm_ray.numerics.types import FloatArray, IntArray
 
 
 def direction(S: FloatArray, utility: FloatArray | None, target: FloatArray | None) -> FloatArray:
@@ -29,16 +29,25 @@ def gradient(S: FloatArray, b: FloatArray, tau: float, p: FloatArray) -> FloatAr
     return S @ p - tau * b
 
 
+def cheapest(cost: FloatArray, lower: FloatArray, upper: FloatArray) -> tuple[IntArray, FloatArray]:
+    """The mixture of least cost'p, a fractional knapsack: the bounds are filled from the cheapest task on.
+
+    Returns:
+        (order [n], weights [n]): the tasks by rising cost, and their weights in this order.
+    """
+    order = np.argsort(cost, kind="stable")
+    room = 1.0 - float(lower.sum())
+    capacity = (upper - lower)[order]
+    before = np.concatenate([[0.0], np.cumsum(capacity)[:-1]])
+    return order, lower[order] + np.clip(room - before, 0.0, capacity)
+
+
 def duality_gap(g: FloatArray, p: FloatArray, lower: FloatArray, upper: FloatArray) -> float:
     """The Frank-Wolfe gap g'p - min {g'v : lower <= v <= upper, 1'v = 1}, an upper bound of E(p) - min E.
 
     It holds for every feasible p, whichever solver found it, when S is positive semidefinite on the simplex.
     """
-    order = np.argsort(g, kind="stable")
-    room = 1.0 - float(lower.sum())
-    capacity = (upper - lower)[order]
-    before = np.concatenate([[0.0], np.cumsum(capacity)[:-1]])
-    best = lower[order] + np.clip(room - before, 0.0, capacity)
+    order, best = cheapest(g, lower, upper)
     # Subtracting the smallest entry first avoids the cancellation of two large sums.
     shifted = g - g[order[0]]
     return float(max(0.0, shifted @ p - shifted[order] @ best))

@@ -10,13 +10,14 @@ import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
 from taskpgm_ray.errors import InputError
-from taskpgm_ray.mrf import checks
-from taskpgm_ray.mrf._threads import single_threaded_blas
-from taskpgm_ray.mrf._types import FloatArray, IntArray
-from taskpgm_ray.mrf.influence import driving_vector, problem_of, respond
-from taskpgm_ray.mrf.optimum import optimum
-from taskpgm_ray.mrf.problem import build
-from taskpgm_ray.mrf.solve import Mixture
+from taskpgm_ray.mrf.mixture import Mixture
+from taskpgm_ray.mrf.solvers.optimum import find_optimum
+from taskpgm_ray.mrf.solvers.problem import build
+from taskpgm_ray.mrf.task_influence import driving_vector, problem_of, respond
+from taskpgm_ray.numerics.checks import as_floats, vector
+from taskpgm_ray.numerics.constants import LN2
+from taskpgm_ray.numerics.threads import single_threaded_blas
+from taskpgm_ray.numerics.types import FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def bootstrap(
 
 def _resolve(affinities: npt.ArrayLike, mixture: Mixture) -> FloatArray:
     """The mixtures of other affinities [B, n, n] under the same balance, bounds, target or utility."""
-    matrices = checks.as_floats(affinities, "affinities")
+    matrices = as_floats(affinities, "affinities")
     n = len(mixture.weights)
     if matrices.ndim != 3 or matrices.shape[1:] != (n, n):
         raise InputError(f"affinities must have shape [replicates, {n}, {n}], got {matrices.shape}")
@@ -215,7 +216,7 @@ def _resolve(affinities: npt.ArrayLike, mixture: Mixture) -> FloatArray:
         for matrix in matrices:
             problem = build(matrix, mixture.utility, mixture.target, *bounds)
             start = problem.classes.sums(mixture.weights)
-            found.append(problem.expand(optimum(problem, mixture.tau, start).mass))
+            found.append(problem.expand(find_optimum(problem, mixture.tau, start).mass))
     return np.array(found)
 
 
@@ -229,18 +230,18 @@ def _median_rule(D: FloatArray) -> tuple[float, tuple[IntArray, IntArray]]:
     median = float(D[i[middle], j[middle]].mean())
     if median <= 0:
         raise InputError("the median divergence is 0: the median rule gives no scale; give gamma")
-    return float(np.log(2)) / median, (i[middle], j[middle])
+    return LN2 / median, (i[middle], j[middle])
 
 
 def _examples(
     divergences: npt.ArrayLike, example_weights: npt.ArrayLike | None, n: int
 ) -> tuple[FloatArray, FloatArray]:
-    d = checks.as_floats(divergences, "divergences")
+    d = as_floats(divergences, "divergences")
     if d.ndim != 3 or d.shape[1:] != (n, n) or len(d) < 2:
         raise InputError(f"divergences must have shape [at least 2 examples, {n}, {n}], got {d.shape}")
     if example_weights is None:
         return d, np.full(len(d), 1 / len(d))
-    w = checks.vector(example_weights, len(d), "example_weights")
+    w = vector(example_weights, len(d), "example_weights")
     if (w < 0).any() or not w.sum() > 0:
         raise InputError("example_weights must be >= 0 with a positive sum")
     return d, w / w.sum()

@@ -2,12 +2,96 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from taskpgm_ray.errors import InputError
+
+if TYPE_CHECKING:
+    # Only their types: importing the report shall load neither Ray nor the evaluation.
+    from taskpgm_ray.judge.comparisons import Comparison
+    from taskpgm_ray.judge.rows import BudgetScores, SeedScores, TaskScores
+    from taskpgm_ray.runtime.progress import StageCost
+    from taskpgm_ray.search.screen import ScreenFinding
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRow:
+    """One task of the pool, and what its own adapter learned; everything but the name may be missing."""
+
+    name: str
+    source: str | None = None
+    group: str | None = None
+    """The data set that the task is a part of; ``None``: the task alone."""
+    train: int | None = None
+    """Training examples."""
+    probes: int | None = None
+    cut: int | None = None
+    """Over-long prompts that were cut."""
+    heldout_loss_before: float | None = None
+    """Nats per token on the task's own probes, with the base model."""
+    heldout_loss_after: float | None = None
+    """The same with the task's own adapter."""
+    tokens: int | None = None
+    """Tokens that the adapter was trained on."""
+    seconds: float | None = None
+    gpu_seconds: float | None = None
+
+    @property
+    def loss_drop(self) -> float | None:
+        """How far the adapter lowered that loss, nats per token; ``None`` where a loss is missing."""
+        if self.heldout_loss_before is None or self.heldout_loss_after is None:
+            return None
+        return self.heldout_loss_before - self.heldout_loss_after
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRow:
+    """One fine-tune of one mixture, scored on the search split; or a trial without a score, and why it has none."""
+
+    name: str
+    kind: str
+    """``balance`` or ``baseline``."""
+    weights: Sequence[float]
+    """The mixture [n]."""
+    tau: float | None = None
+    """The balance; ``None`` for a baseline."""
+    seed: int | None = None
+    accuracy: float | None = None
+    """Mean over all benchmarks, 0 to 1."""
+    gold_logprob: float | None = None
+    """Mean over all benchmarks, nats."""
+    benchmarks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Benchmark -> metric (``accuracy``, ``gold_logprob``) -> mean over its tasks."""
+    items: int | None = None
+    tokens: int | None = None
+    """Tokens that it was trained on."""
+    seconds: float | None = None
+    winner: bool = False
+    stopped: bool = False
+    """Whether ASHA ended it before the full budget."""
+    skipped: bool = False
+    """Whether the screen spared it."""
+    error: str | None = None
+    """Why it failed."""
+
+    def value(self, metric: str) -> float | None:
+        """The score in one metric, ``None`` where there is none.
+
+        Args:
+            metric: ``accuracy`` or ``gold_logprob``; behind a benchmark's name and a ``_`` that benchmark's alone.
+        """
+        if metric == "accuracy":
+            return self.accuracy
+        if metric == "gold_logprob":
+            return self.gold_logprob
+        for suffix in ("accuracy", "gold_logprob"):
+            if metric.endswith(f"_{suffix}"):
+                return self.benchmarks.get(metric.removesuffix(f"_{suffix}"), {}).get(suffix)
+        return None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -24,16 +108,14 @@ class ReportData:
 
     study: str
     """Name of the study."""
-    tasks: list[dict[str, Any]]
-    """One per task: name, source, train, probes, cut (over-long prompts that were cut), heldout_loss_before and
-    heldout_loss_after (nats per token on the task's own probes: base model, its own adapter), tokens, seconds,
-    gpu_seconds. Every value but the name may be missing or None."""
+    tasks: Sequence[TaskRow]
+    """One per task."""
     divergence: np.ndarray
     """Mean Jensen-Shannon divergence in nats, float [n, n]."""
     affinity: np.ndarray
-    """S, float [n, n]."""
+    """S of the mixture's family, float [n, n]."""
     mixture: dict[str, Any]
-    """The content of ``mixture.json`` (see `taskpgm_ray.export.mixture_document`)."""
+    """The content of ``mixture.json`` (see `taskpgm_ray.export.MixtureDocument`)."""
     verdict: str = ""
     """The outcome in one plain sentence."""
     config_yaml: str = ""
@@ -45,7 +127,7 @@ class ReportData:
     pmi: np.ndarray | None = None
     """Pointwise mutual information in nats, float [n, n]: row model, column task's probes; asymmetric."""
     gamma: float | None = None
-    """Bandwidth of the kernel per nat."""
+    """Bandwidth of that family's kernel per nat."""
     effective_tasks: float | None = None
     """Magnitude 1'S^-1 1: the effective number of tasks at the kernel's scale."""
     coverage: np.ndarray | None = None
@@ -60,30 +142,22 @@ class ReportData:
     """Weights [n] of the mixtures that TaskPGM is compared with: uniform, proportional, ..."""
     metric: str = "gold_logprob"
     """The trials' metric that decided the search."""
-    trials: list[dict[str, Any]] = field(default_factory=list)
-    """One per trial: name, kind ("balance" or "baseline"), tau or None, seed, weights, accuracy, gold_logprob,
-    mmlu_accuracy, bbh_accuracy, mmlu_gold_logprob, bbh_gold_logprob, items, tokens, seconds, winner (bool). A trial
-    that failed has metrics None and an ``error``; one that ASHA stopped has none and ``stopped``, one that the screen
-    spared ``skipped``."""
-    screen: dict[str, Any] | None = None
-    """How well merges rank the trials: correlation (Spearman), low (end of its interval), mixtures, warranted, and
-    the trials skipped."""
-    comparisons: list[dict[str, Any]] = field(default_factory=list)
-    """Report split, one per baseline, metric and scope (``all``, or a benchmark's name): baseline, metric, scope,
-    difference (mixture minus baseline), low, high, p_value, verdict, minimum_detectable, item_error and seed_error
-    (standard errors), items, seeds."""
-    against_uniform: list[dict[str, Any]] = field(default_factory=list)
-    """The same for every method (``system``) against uniform."""
-    by_task: list[dict[str, Any]] = field(default_factory=list)
-    """Report split, one per benchmark and task: benchmark, task, items, scores {system: {metric: mean}}; the mixture
-    is the first system, the base model the last."""
-    by_seed: list[dict[str, Any]] = field(default_factory=list)
-    """Report split, one per system and seed: system, seed, gold_logprob, accuracy (means over all benchmarks)."""
-    budgets: list[dict[str, Any]] = field(default_factory=list)
-    """Report split: mixtures of fewer tasks and parts of the training budget: name, tasks, share, gold_logprob,
-    accuracy, and the difference in gold_logprob to uniform at the full budget with its interval (low, high)."""
-    stages: list[dict[str, Any]] = field(default_factory=list)
-    """One per stage: stage, seconds, tokens, done, reused (units of work)."""
+    trials: Sequence[TrialRow] = ()
+    """One per trial and seed; a trial without a score at the full budget has one row that says why."""
+    screen: ScreenFinding | None = None
+    """How well merges rank the trials; ``None``: not measured."""
+    comparisons: Sequence[Comparison] = ()
+    """Report split: the chosen mixture against every baseline, in every metric and scope."""
+    against_uniform: Sequence[Comparison] = ()
+    """Report split: the same for every method (``system``) against uniform."""
+    by_task: Sequence[TaskScores] = ()
+    """Report split, one per benchmark and task; the same systems in each, in one order."""
+    by_seed: Sequence[SeedScores] = ()
+    """Report split, one per system and seed."""
+    budgets: Sequence[BudgetScores] = ()
+    """Report split: mixtures of fewer tasks, and parts of the training budget."""
+    stages: Sequence[StageCost] = ()
+    """One per stage of the study."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Tasks that were left out of the pool because their fine-tune failed for good: name -> reason."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -112,7 +186,7 @@ class ReportData:
     @property
     def names(self) -> list[str]:
         """The task names, in order."""
-        return [task["name"] for task in self.tasks]
+        return [task.name for task in self.tasks]
 
     @property
     def weights(self) -> np.ndarray:
@@ -124,16 +198,19 @@ class ReportData:
         """The mixture's balance; None when a baseline was chosen."""
         return self.mixture.get("tau")
 
-    def ranked_trials(self) -> list[dict[str, Any]]:
-        """The trials, best first by the mean of ``metric`` over each one's seeds; those that failed come last."""
+    def ranked_trials(self) -> list[TrialRow]:
+        """The trials, best first by the mean of ``metric`` over each one's seeds; those without a score come last."""
         means: dict[str, float] = {}
-        for name in {trial["name"] for trial in self.trials}:
-            seeds = [t[self.metric] for t in self.trials if t["name"] == name and t.get(self.metric) is not None]
+        for name in {trial.name for trial in self.trials}:
+            values = [t.value(self.metric) for t in self.trials if t.name == name]
+            seeds = [value for value in values if value is not None]
             means[name] = float(np.mean(seeds)) if seeds else -np.inf
-        return sorted(
-            self.trials,
-            key=lambda t: (t.get(self.metric) is None, -means[t["name"]], t["name"], -(t.get(self.metric) or 0.0)),
-        )
+
+        def rank(trial: TrialRow) -> tuple[bool, float, str, float]:
+            value = trial.value(self.metric)
+            return value is None, -means[trial.name], trial.name, -(value or 0.0)
+
+        return sorted(self.trials, key=rank)
 
 
 def _check_matrix(name: str, value: Any, shape: tuple[int, ...]) -> None:

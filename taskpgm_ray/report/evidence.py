@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from html import escape
-from typing import Any
 
 import numpy as np
 
-from taskpgm_ray.affinity.coarse import LEAST_COVERAGE
+from taskpgm_ray.affinity.distributions import LEAST_COVERAGE
 from taskpgm_ray.report import matrices
+from taskpgm_ray.report.clustering import MOST_CELLS, Clustering
 from taskpgm_ray.report.data import ReportData
-from taskpgm_ray.report.order import MOST_CELLS, Clustering
 from taskpgm_ray.report.page import Page, Section, note, paragraph, warning
 from taskpgm_ray.report.tables import Cell, table
 from taskpgm_ray.report.text import amount, duration, number, percent
@@ -93,24 +92,24 @@ def tasks(data: ReportData) -> Section:
     """Each task's data and what its own adapter learned."""
     rows: list[list[Cell | str]] = []
     unlearned: list[str] = []
-    drops = [_drop(task) for task in data.tasks]
+    drops = [task.loss_drop for task in data.tasks]
     largest = max((d for d in drops if d is not None and math.isfinite(d)), default=0.0)
     for task, drop in zip(data.tasks, drops, strict=True):
         # Not "drop <= 0": a loss that became NaN is no success.
         learned = drop is None or drop > 0
         if not learned:
-            unlearned.append(task["name"])
+            unlearned.append(task.name)
         bar = drop / largest if learned and drop is not None and largest > 0 else None
         rows.append(
             [
-                task["name"],
-                str(task.get("source") or ""),
-                *(Cell(number(task.get(key)), task.get(key)) for key in ("train", "probes", "cut")),
-                *(_value(task.get(key)) for key in ("heldout_loss_before", "heldout_loss_after")),
+                task.name,
+                task.source or "",
+                *(Cell(number(count), count) for count in (task.train, task.probes, task.cut)),
+                *(_value(loss) for loss in (task.heldout_loss_before, task.heldout_loss_after)),
                 Cell(number(drop), drop, bar=bar, mark=None if learned else "bad"),
-                Cell(amount(task.get("tokens")), task.get("tokens")),
-                Cell(duration(task.get("seconds")), task.get("seconds")),
-                Cell(duration(task.get("gpu_seconds")), task.get("gpu_seconds")),
+                Cell(amount(task.tokens), task.tokens),
+                Cell(duration(task.seconds), task.seconds),
+                Cell(duration(task.gpu_seconds), task.gpu_seconds),
             ]
         )
     header = [
@@ -186,9 +185,11 @@ def _bracket(data: ReportData) -> str:
     lower, upper = np.asarray(data.divergence)[pairs], np.asarray(data.divergence_upper)[pairs]
     widest = int(np.argmax(upper - lower))
     i, j = (int(index[widest]) for index in pairs)
+    # The affinity of PMI and that of the tasks' words are not made of divergences.
+    use = ", from which S is made" if data.gamma is not None else ""
     return paragraph(
         f"Over the whole vocabulary the mean divergence of a pair lies between {lower.mean():.3f} nats (support and "
-        f"tail, from which S is made) and {upper.mean():.3f} (tails that have nothing in common). The widest bracket "
+        f"tail{use}) and {upper.mean():.3f} (tails that have nothing in common). The widest bracket "
         f"is that of {data.names[i]} and {data.names[j]}: {lower[widest]:.3f} to {upper[widest]:.3f}."
     )
 
@@ -197,23 +198,23 @@ def cost(data: ReportData) -> Section:
     """Seconds and tokens of each stage, and what was found finished."""
     if not data.stages:
         return Section("cost", "Cost", note("The cost of the stages was not recorded."))
-    seconds = [s.get("seconds") or 0.0 for s in data.stages]
-    tokens = [s.get("tokens") or 0 for s in data.stages]
+    seconds = [stage.seconds or 0.0 for stage in data.stages]
+    tokens = sum(stage.tokens or 0 for stage in data.stages)
     longest = max(seconds) or 1.0
-    rows = [
+    rows: list[list[Cell | str]] = [
         [
-            stage["stage"],
-            Cell(duration(stage.get("seconds")), stage.get("seconds"), bar=used / longest),
-            Cell(amount(stage.get("tokens")), stage.get("tokens")),
-            Cell(number(stage.get("done")), stage.get("done")),
-            Cell(number(stage.get("reused")), stage.get("reused")),
+            stage.stage,
+            Cell(duration(stage.seconds), stage.seconds, bar=used / longest),
+            Cell(amount(stage.tokens), stage.tokens),
+            Cell(number(stage.done), stage.done),
+            Cell(number(stage.reused), stage.reused),
         ]
         for stage, used in zip(data.stages, seconds, strict=True)
     ]
     return Section(
         "cost",
         "Cost",
-        paragraph(f"{duration(sum(seconds))} and {amount(sum(tokens))} tokens in all.")
+        paragraph(f"{duration(sum(seconds))} and {amount(tokens)} tokens in all.")
         + table(
             ["stage", "time", "tokens", "units done", "units reused"], rows, "Time, tokens and units of each stage"
         ),
@@ -235,11 +236,6 @@ def record(data: ReportData) -> Section:
 
 def _value(value: float | None) -> Cell:
     return Cell(number(value), None if value is None else float(value))
-
-
-def _drop(task: dict[str, Any]) -> float | None:
-    before, after = task.get("heldout_loss_before"), task.get("heldout_loss_after")
-    return None if before is None or after is None else before - after
 
 
 def _listed(names: list[str], most: int = 20) -> str:

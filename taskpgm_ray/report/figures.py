@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from taskpgm_ray.report.clustering import labels
 from taskpgm_ray.report.data import ReportData
-from taskpgm_ray.report.order import labels
 
 COLOURS = (
     "#2f7ed8", "#ef8636", "#2ca58d", "#d1495b", "#8e6bbf", "#c9a227",
@@ -95,7 +95,7 @@ def path_bands(data: ReportData) -> go.Figure:
             fillcolor=colour,
             hovertemplate="%{y:.1f} %",
         )
-    candidates = sorted({t["tau"] for t in data.trials if t.get("tau") is not None})
+    candidates = sorted({t.tau for t in data.trials if t.tau is not None})
     if candidates:
         figure.add_scatter(
             x=candidates,
@@ -125,7 +125,7 @@ def _visible_path(data: ReportData) -> tuple[np.ndarray, np.ndarray]:
     """The path up to a little beyond the chosen balance and the trials; the far end is one task and says nothing."""
     assert data.path_tau is not None
     assert data.path_weights is not None
-    marks = [t["tau"] for t in data.trials if t.get("tau") is not None]
+    marks = [t.tau for t in data.trials if t.tau is not None]
     last = 1.15 * max([2.0, data.tau or 0.0, *marks])
     tau, weights = np.asarray(data.path_tau, dtype=float), np.asarray(data.path_weights, dtype=float)
     if tau[-1] <= last:

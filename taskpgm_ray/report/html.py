@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from html import escape
+from importlib.resources import files
 
 from taskpgm_ray.report import evidence, sections
-from taskpgm_ray.report.assets import CSS, SCRIPT
+from taskpgm_ray.report.clustering import cluster
 from taskpgm_ray.report.data import ReportData
-from taskpgm_ray.report.order import cluster
 from taskpgm_ray.report.page import Page
+
+STYLE, SCRIPT = "page.css", "page.js"
+"""Files beside this one that are written into the page."""
 
 
 def render(data: ReportData) -> str:
@@ -22,6 +25,7 @@ def render(data: ReportData) -> str:
     """
     from plotly.offline import get_plotlyjs
 
+    style, script = (files("taskpgm_ray.report").joinpath(name).read_text(encoding="utf-8") for name in (STYLE, SCRIPT))
     clustering = cluster(data.divergence)
     page = Page()
     head = sections.headline(data)
@@ -44,9 +48,9 @@ def render(data: ReportData) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(data.study)} · TaskPGM</title><style>{CSS}</style></head>\n"
+        f"<title>{escape(data.study)} · TaskPGM</title><style>\n{style}</style></head>\n"
         f'<body><main><header>{head}<nav aria-label="Sections">{links}</nav></header>\n{body}</main>\n'
         f"<script>{get_plotlyjs()}</script>\n"
         f'<script type="application/json" id="figures">{page.figures_json()}</script>\n'
-        f"<script>{SCRIPT}</script></body></html>\n"
+        f"<script>\n{script}</script></body></html>\n"
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from taskpgm_ray.report import noise
-from taskpgm_ray.report.data import ReportData
+from taskpgm_ray.report.data import ReportData, TrialRow
 from taskpgm_ray.report.redundancy import planted
-from taskpgm_ray.report.text import MISSING, balance, duration, metric_name, percent, score
+from taskpgm_ray.report.text import MISSING, balance, duration, interval, metric_name, percent, score
+
+if TYPE_CHECKING:
+    from taskpgm_ray.judge.comparisons import Comparison
 
 
 def study_table(data: ReportData, command: str) -> str:
@@ -19,7 +22,7 @@ def study_table(data: ReportData, command: str) -> str:
         data: The report's data of a finished study.
         command: The command that makes this text again.
     """
-    seconds = sum(stage["seconds"] for stage in data.stages)
+    seconds = sum(stage.seconds or 0.0 for stage in data.stages)
     parts = [
         f"# {data.study}",
         f"Made by `{command}` ({duration(seconds)} in all stages).",
@@ -60,7 +63,7 @@ def study_table(data: ReportData, command: str) -> str:
 
 def _measured(data: ReportData) -> str:
     """What the affinities rest on."""
-    text = f"{len(data.tasks)} tasks, {sum(task['probes'] for task in data.tasks)} probes"
+    text = f"{len(data.tasks)} tasks, {sum(task.probes or 0 for task in data.tasks)} probes"
     if data.gamma is not None:
         text += f"; gamma = {data.gamma:.3g}"
     if data.divergence_se is not None:
@@ -93,23 +96,23 @@ def _redundancy(data: ReportData) -> str:
     return _table(header, rows)
 
 
-def _comparisons(found: Iterable[Mapping[str, Any]], other: str) -> str:
-    """Rows of comparisons; ``other`` is the key of what is different from row to row."""
+def _comparisons(found: Iterable[Comparison], other: Literal["baseline", "system"]) -> str:
+    """Rows of comparisons; ``other`` is what is different from row to row."""
     rows = [
         [
-            row[other],
-            row["scope"],
-            metric_name(row["metric"]),
-            score(row["metric"], row["difference"], signed=True),
-            f"{score(row['metric'], row['low'], signed=True)} to {score(row['metric'], row['high'], signed=True)}",
-            f"{row['p_value']:.3f}",
-            score(row["metric"], row["minimum_detectable"]),
-            score(row["metric"], row["item_error"]),
-            score(row["metric"], row["seed_error"]),
-            row["verdict"],
-            f"{row['items']} × {row['seeds']}",
+            one.baseline if other == "baseline" else one.system,
+            one.scope,
+            metric_name(one.result.metric),
+            score(one.result.metric, one.result.difference, signed=True),
+            interval(one.result.metric, one.result.low, one.result.high),
+            f"{one.p_value:.3f}",
+            score(one.result.metric, one.result.minimum_detectable),
+            score(one.result.metric, one.result.item_error),
+            score(one.result.metric, one.result.seed_error),
+            one.verdict,
+            f"{one.result.items} × {one.result.seeds}",
         ]
-        for row in found
+        for one in found
     ]
     header = ["on", "metric", "difference", "interval", "p", "detectable", "error: items", "seeds", "verdict"]
     return _table(["baseline" if other == "baseline" else "mixture", *header, "items × seeds"], rows)
@@ -118,35 +121,35 @@ def _comparisons(found: Iterable[Mapping[str, Any]], other: str) -> str:
 def _by_benchmark(data: ReportData) -> str:
     if not data.by_task:
         return "No task was scored on the report split."
-    benchmarks = list(dict.fromkeys(row["benchmark"] for row in data.by_task))
+    benchmarks = list(dict.fromkeys(row.benchmark for row in data.by_task))
     rows = []
-    for system in data.by_task[0]["scores"]:
+    for system in data.by_task[0].scores:
         means = []
         for benchmark in benchmarks:
-            tasks = [row["scores"][system] for row in data.by_task if row["benchmark"] == benchmark]
+            tasks = [row.scores[system] for row in data.by_task if row.benchmark == benchmark]
             means.append({metric: fmean(task[metric] for task in tasks) for metric in ("gold_logprob", "accuracy")})
         overall = {metric: fmean(mean[metric] for mean in means) for metric in means[0]}
-        rows.append([system, *map(_both, [*means, overall])])
+        rows.append([system, *(_both(mean["gold_logprob"], mean["accuracy"]) for mean in [*means, overall])])
     return _table(["mixture", *benchmarks, "all"], rows)
 
 
 def _by_seed(data: ReportData) -> str:
-    seeds = sorted({row["seed"] for row in data.by_seed})
-    scores = {(row["system"], row["seed"]): _both(row) for row in data.by_seed}
+    seeds = sorted({row.seed for row in data.by_seed})
+    scores = {(row.system, row.seed): _both(row.gold_logprob, row.accuracy) for row in data.by_seed}
     # The base model is scored once.
     rows = [
         [system, *(scores.get((system, seed), MISSING) for seed in seeds)]
-        for system in dict.fromkeys(row["system"] for row in data.by_seed)
+        for system in dict.fromkeys(row.system for row in data.by_seed)
     ]
     return _table(["mixture", *(f"seed {seed}" for seed in seeds)], rows)
 
 
 def _weights(data: ReportData) -> str:
     """The weights of every mixture that the report split judged."""
-    judged = data.by_task[0]["scores"] if data.by_task else [t["name"] for t in data.trials]
-    mixtures = {t["name"]: t["weights"] for t in data.trials if t["name"] in judged}
+    judged = set(data.by_task[0].scores) if data.by_task else {t.name for t in data.trials}
+    mixtures = {t.name: t.weights for t in data.trials if t.name in judged}
     rows = [
-        [task["name"], *(percent(weights[index]) for weights in mixtures.values())]
+        [task.name, *(percent(weights[index]) for weights in mixtures.values())]
         for index, task in enumerate(data.tasks)
     ]
     return _table(["task", *mixtures], rows)
@@ -157,18 +160,17 @@ def _budgets(data: ReportData) -> list[str]:
         return []
     rows = [
         [
-            row["name"],
-            str(row["tasks"]),
-            percent(row["share"], 0),
-            _both(row),
+            row.name,
+            str(row.tasks),
+            percent(row.share, 0),
+            _both(row.gold_logprob, row.accuracy),
             *(
-                [
-                    score("gold_logprob", row["difference"], signed=True),
-                    f"{score('gold_logprob', row['low'], signed=True)} to "
-                    f"{score('gold_logprob', row['high'], signed=True)}",
+                [MISSING, MISSING]
+                if row.difference is None
+                else [
+                    score("gold_logprob", row.difference, signed=True),
+                    interval("gold_logprob", row.low, row.high),
                 ]
-                if row.get("difference") is not None
-                else ["–", "–"]
             ),
         ]
         for row in data.budgets
@@ -177,18 +179,18 @@ def _budgets(data: ReportData) -> list[str]:
     return ["## Fewer tasks, less training", "Report split, all benchmarks.", _table(header, rows)]
 
 
-def _both(scores: Mapping[str, float]) -> str:
-    return f"{score('gold_logprob', scores['gold_logprob'])} / {score('accuracy', scores['accuracy'])}"
+def _both(gold_logprob: float, accuracy: float) -> str:
+    return f"{score('gold_logprob', gold_logprob)} / {score('accuracy', accuracy)}"
 
 
 def _trials(data: ReportData) -> str:
     rows = [
         [
-            trial["name"] + (" (chosen)" if trial.get("winner") else ""),
-            balance(trial["tau"]),
-            "–" if trial["seed"] is None else str(trial["seed"]),
-            score("gold_logprob", trial.get("gold_logprob")),
-            score("accuracy", trial.get("accuracy")),
+            trial.name + (" (chosen)" if trial.winner else ""),
+            balance(trial.tau),
+            MISSING if trial.seed is None else str(trial.seed),
+            score("gold_logprob", trial.gold_logprob),
+            score("accuracy", trial.accuracy),
             _why_unscored(trial),
         ]
         for trial in data.ranked_trials()
@@ -196,22 +198,22 @@ def _trials(data: ReportData) -> str:
     return _table(["mixture", "tau", "seed", "gold log-probability", "accuracy", ""], rows)
 
 
-def _why_unscored(trial: dict[str, Any]) -> str:
-    if trial.get("stopped") or trial.get("skipped"):
-        return "stopped early" if trial.get("stopped") else "not trained (screen)"
-    return trial.get("error") or ""
+def _why_unscored(trial: TrialRow) -> str:
+    if trial.stopped or trial.skipped:
+        return "stopped early" if trial.stopped else "not trained (screen)"
+    return trial.error or ""
 
 
 def _by_task(data: ReportData) -> str:
     if not data.by_task:
         return "No task was scored on the report split."
-    systems = list(data.by_task[0]["scores"])
+    systems = list(data.by_task[0].scores)
     rows = [
         [
-            row["benchmark"],
-            row["task"],
-            str(row["items"]),
-            *(_both(row["scores"][s]) for s in systems),
+            row.benchmark,
+            row.task,
+            str(row.items),
+            *(_both(row.scores[s]["gold_logprob"], row.scores[s]["accuracy"]) for s in systems),
         ]
         for row in data.by_task
     ]

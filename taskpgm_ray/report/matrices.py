@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from taskpgm_ray.report.clustering import Clustering, blocks, labels
 from taskpgm_ray.report.data import ReportData
-from taskpgm_ray.report.order import Clustering, blocks, labels
 
 MOST_NUMBERS = 14
 """Tasks up to which every cell of a heat map shows its number."""

@@ -20,7 +20,7 @@ def seed_spread(data: ReportData) -> float | None:
     """
     scores: dict[str, list[float]] = defaultdict(list)
     for row in data.by_seed:
-        scores[row["system"]].append(row[data.metric])
+        scores[row.system].append(row.value(data.metric))
     repeated = [np.array(values) for values in scores.values() if len(values) > 1]
     if not repeated:
         return None
@@ -32,8 +32,9 @@ def indistinct(data: ReportData, spread: float) -> tuple[list[str], int]:
     """The balances tried that seeds alone could have put behind the best one, and the number of the others in all."""
     scores: dict[str, list[float]] = defaultdict(list)
     for trial in data.trials:
-        if trial["kind"] == "balance" and trial.get(data.metric) is not None:
-            scores[trial["name"]].append(trial[data.metric])
+        value = trial.value(data.metric)
+        if trial.kind == "balance" and value is not None:
+            scores[trial.name].append(value)
     if not scores:
         return [], 0
     means = {name: float(np.mean(values)) for name, values in scores.items()}

@@ -31,7 +31,7 @@ def planted(data: ReportData) -> list[Planted]:
     """The data sets that the pool holds in several parts, in the tasks' order."""
     groups: dict[str, list[int]] = {}
     for index, task in enumerate(data.tasks):
-        groups.setdefault(task.get("group") or task["name"], []).append(index)
+        groups.setdefault(task.group or task.name, []).append(index)
     split = solve(data.affinity, 0.0).weights
     firsts = [members[0] for members in groups.values()]
     whole = dict(zip(firsts, solve(data.affinity[np.ix_(firsts, firsts)], 0.0).weights, strict=True))

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taskpgm_ray.report import figures, judgement, noise
-from taskpgm_ray.report.data import ReportData
+from taskpgm_ray.report import figures, noise, score_figures
+from taskpgm_ray.report.data import ReportData, TrialRow
 from taskpgm_ray.report.page import Page, Section, note, paragraph
 from taskpgm_ray.report.tables import Cell, table
-from taskpgm_ray.report.text import MISSING, amount, balance, duration, metric_name, number, percent, score
+from taskpgm_ray.report.text import MISSING, amount, balance, duration, interval, metric_name, number, percent, score
+
+if TYPE_CHECKING:
+    from taskpgm_ray.judge.comparisons import Comparison
+    from taskpgm_ray.judge.rows import BudgetScores
+    from taskpgm_ray.judge.statistics import PairedDifference
 
 
 def headline(data: ReportData) -> str:
@@ -20,8 +25,8 @@ def headline(data: ReportData) -> str:
     named = ", ".join(f"{name} {percent(weight)}" for name, weight in heaviest[:6])
     if len(heaviest) > 6:
         named += f", and {len(heaviest) - 6} more"
-    seconds = [s["seconds"] for s in data.stages if s.get("seconds") is not None]
-    tokens = [s["tokens"] for s in data.stages if s.get("tokens") is not None]
+    seconds = [stage.seconds for stage in data.stages if stage.seconds is not None]
+    tokens = [stage.tokens for stage in data.stages if stage.tokens is not None]
     tiles = {
         "tasks": number(len(data.tasks)),
         "effective tasks": number(data.effective_tasks),
@@ -98,7 +103,7 @@ def path(data: ReportData, page: Page) -> Section:
     )
     if data.tau is not None:
         caption += f" The line marks the chosen balance, tau = {balance(data.tau)}."
-    if any(trial.get("tau") is not None for trial in data.trials):
+    if any(trial.tau is not None for trial in data.trials):
         caption += " Triangles mark the balances that were tried."
     return Section("path", title, page.figure("path", figures.path_bands(data), caption))
 
@@ -108,33 +113,33 @@ def search(data: ReportData, page: Page) -> Section:
     title = "Trials"
     if not data.trials:
         return Section("trials", title, note("No search was run: the balance was given, and no mixture was tried out."))
-    metrics = [m for m in (data.metric, *_METRICS) if any(t.get(m) is not None for t in data.trials)]
+    metrics = [m for m in (data.metric, *_METRICS) if any(t.value(m) is not None for t in data.trials)]
     metrics = list(dict.fromkeys(metrics))
     ordered = data.ranked_trials()
-    rows = [
+    rows: list[list[Cell | str]] = [
         [
-            trial["name"],
+            trial.name,
             _outcome(trial),
-            Cell(balance(trial.get("tau")), trial.get("tau")),
-            _plain(trial.get("seed")),
-            *(Cell(score(m, trial.get(m)), trial.get(m)) for m in metrics),
-            _plain(trial.get("items")),
-            Cell(amount(trial.get("tokens")), trial.get("tokens")),
-            Cell(duration(trial.get("seconds")), trial.get("seconds")),
+            Cell(balance(trial.tau), trial.tau),
+            _plain(trial.seed),
+            *(_score(m, trial.value(m)) for m in metrics),
+            _plain(trial.items),
+            Cell(amount(trial.tokens), trial.tokens),
+            Cell(duration(trial.seconds), trial.seconds),
         ]
         for trial in ordered
     ]
-    chosen = [i for i, trial in enumerate(ordered) if trial.get("winner")]
+    chosen = [i for i, trial in enumerate(ordered) if trial.winner]
     header = ["trial", "outcome", "tau", "seed", *map(metric_name, metrics), "items", "tokens", "time"]
     shown = table(header, rows, "Scores of every trial on the search split, best first", chosen=chosen)
-    failed = sum(1 for trial in data.trials if trial.get("error"))
+    failed = sum(1 for trial in data.trials if trial.error)
     plot = ""
     if metrics:
         caption = (
             f"Scores on the search split against the balance (higher is better); {metric_name(data.metric)} decides. "
             "Dashed lines are the baselines. Gold log-probability is the mean log-probability of the right answer."
         )
-        plot = page.figure("scores", judgement.scores(data), caption)
+        plot = page.figure("scores", score_figures.scores(data), caption)
     problem = (
         paragraph(f"{failed} of {len(data.trials)} trials failed; their errors are in the table.") if failed else ""
     )
@@ -150,12 +155,12 @@ def _screen(data: ReportData) -> str:
     if data.screen is None:
         return ""
     found = data.screen
-    use = "may stand in for training" if found["warranted"] else "cannot stand in for training here"
-    if found["skipped"]:
-        use += f"; {len(found['skipped'])} mixtures that could not have been the best were not trained"
+    use = "may stand in for training" if found.warranted else "cannot stand in for training here"
+    if found.skipped:
+        use += f"; {len(found.skipped)} mixtures that could not have been the best were not trained"
     return paragraph(
-        f"Weighted merges of the single-task adapters rank the {found['mixtures']} mixtures with a correlation of "
-        f"{number(found['correlation'])} to training (Spearman; at least {number(found['low'])}): merging {use}."
+        f"Weighted merges of the single-task adapters rank the {found.mixtures} mixtures with a correlation of "
+        f"{number(found.correlation)} to training (Spearman; at least {number(found.low)}): merging {use}."
     )
 
 
@@ -167,19 +172,7 @@ def comparison(data: ReportData, page: Page) -> Section:
     title = "Against the baselines"
     if not data.comparisons:
         return Section("comparison", title, note("No comparison on the report split was made."))
-    rows = [
-        [
-            c["baseline"],
-            c["scope"],
-            metric_name(c["metric"]),
-            Cell(score(c["metric"], c["difference"], signed=True), c["difference"], mark=_direction(c)),
-            f"{score(c['metric'], c['low'], signed=True)} to {score(c['metric'], c['high'], signed=True)}",
-            str(c["verdict"]),
-            Cell(score(c["metric"], c["minimum_detectable"], signed=True).lstrip("+"), c["minimum_detectable"]),
-            _plain(c["items"]),
-        ]
-        for c in data.comparisons
-    ]
+    rows = [_comparison_row(one) for one in data.comparisons]
     caption = (
         "Mixture minus baseline on the report split, which the search never saw, with confidence intervals. Green lies "
         "wholly above zero (the mixture is better), red wholly below, grey is undecided."
@@ -188,23 +181,37 @@ def comparison(data: ReportData, page: Page) -> Section:
     return Section(
         "comparison",
         title,
-        page.figure("comparison", judgement.comparisons(data), caption)
+        page.figure("comparison", score_figures.comparisons(data), caption)
         + table(header, rows, "Difference of the mixture to each baseline on the report split")
         + _by_task(data),
     )
+
+
+def _comparison_row(one: Comparison) -> list[Cell | str]:
+    result = one.result
+    return [
+        one.baseline,
+        one.scope,
+        metric_name(result.metric),
+        Cell(score(result.metric, result.difference, signed=True), result.difference, mark=_direction(result)),
+        interval(result.metric, result.low, result.high),
+        one.verdict,
+        Cell(score(result.metric, result.minimum_detectable, signed=True).lstrip("+"), result.minimum_detectable),
+        _plain(result.items),
+    ]
 
 
 def _by_task(data: ReportData) -> str:
     """Scores of every system on every task, behind a fold: many rows, each of few items."""
     if not data.by_task:
         return ""
-    systems = list(data.by_task[0]["scores"])
-    rows = [
+    systems = list(data.by_task[0].scores)
+    rows: list[list[Cell | str]] = [
         [
-            row["benchmark"],
-            row["task"],
-            _plain(row["items"]),
-            *(Cell(score(data.metric, row["scores"][s][data.metric]), row["scores"][s][data.metric]) for s in systems),
+            row.benchmark,
+            row.task,
+            _plain(row.items),
+            *(_score(data.metric, row.scores[s][data.metric]) for s in systems),
         ]
         for row in data.by_task
     ]
@@ -218,21 +225,14 @@ def budgets(data: ReportData) -> Section:
     title = "Fewer tasks, less training"
     if not data.budgets:
         return Section("budgets", title, note("Neither numbers of tasks nor parts of the budget were compared."))
-    rows = [
+    rows: list[list[Cell | str]] = [
         [
-            row["name"],
-            _plain(row["tasks"]),
-            Cell(percent(row["share"], 0), row["share"]),
-            *(Cell(score(m, row[m]), row[m]) for m in ("gold_logprob", "accuracy")),
-            *(
-                [
-                    Cell(score("gold_logprob", row["difference"], signed=True), row["difference"]),
-                    f"{score('gold_logprob', row['low'], signed=True)} to "
-                    f"{score('gold_logprob', row['high'], signed=True)}",
-                ]
-                if row.get("difference") is not None
-                else ["", ""]
-            ),
+            row.name,
+            _plain(row.tasks),
+            Cell(percent(row.share, 0), row.share),
+            _score("gold_logprob", row.gold_logprob),
+            _score("accuracy", row.accuracy),
+            *_against_uniform(row),
         ]
         for row in data.budgets
     ]
@@ -253,6 +253,13 @@ def budgets(data: ReportData) -> Section:
     )
 
 
+def _against_uniform(row: BudgetScores) -> list[Cell | str]:
+    if row.difference is None:
+        return ["", ""]
+    difference = Cell(score("gold_logprob", row.difference, signed=True), row.difference)
+    return [difference, interval("gold_logprob", row.low, row.high)]
+
+
 def _zero_sentence(count: int) -> str:
     if not count:
         return "Every task takes part."
@@ -263,17 +270,21 @@ def _plain(value: Any) -> Cell:
     return Cell(number(value), value)
 
 
-def _outcome(trial: dict[str, Any]) -> Cell:
-    if trial.get("error"):
-        return Cell(f"failed: {trial['error']}", mark="bad")
-    if trial.get("stopped"):
+def _score(metric: str, value: float | None) -> Cell:
+    return Cell(score(metric, value), value)
+
+
+def _outcome(trial: TrialRow) -> Cell:
+    if trial.error:
+        return Cell(f"failed: {trial.error}", mark="bad")
+    if trial.stopped:
         return Cell("stopped early", title="others were better at a smaller budget")
-    if trial.get("skipped"):
+    if trial.skipped:
         return Cell("not trained", title="by its merge it could not have been the best")
-    return Cell("chosen", mark="good") if trial.get("winner") else Cell("")
+    return Cell("chosen", mark="good") if trial.winner else Cell("")
 
 
-def _direction(comparison: dict[str, Any]) -> str | None:
-    if comparison["low"] > 0:
+def _direction(result: PairedDifference) -> str | None:
+    if result.low > 0:
         return "good"
-    return "bad" if comparison["high"] < 0 else None
+    return "bad" if result.high < 0 else None

@@ -34,10 +34,10 @@ def summary(data: ReportData, files: dict[str, str] | None = None) -> Renderable
     if data.verdict:
         parts.append(Text.assemble("\n", (data.verdict, "bold")))
     parts += [Text(f"{name} was left out of the pool: {why}", style="yellow") for name, why in data.skipped.items()]
-    seconds = [s["seconds"] for s in data.stages if s.get("seconds") is not None]
+    seconds = {stage.stage: stage.seconds for stage in data.stages if stage.seconds is not None}
     if seconds:
-        slowest = max((s for s in data.stages if s.get("seconds") is not None), key=lambda s: s["seconds"])
-        parts.append(Text(f"{duration(sum(seconds))} in all; longest: {slowest['stage']}.", style="dim"))
+        slowest = max(seconds, key=lambda stage: seconds[stage])
+        parts.append(Text(f"{duration(sum(seconds.values()))} in all; longest: {slowest}.", style="dim"))
     for what, where in (files or {}).items():
         # Not markup: a path may hold square brackets. Folded rather than cut: a path is there to be copied.
         parts.append(Text.assemble((f"{what}: ", "dim"), where, overflow="fold"))
@@ -95,18 +95,18 @@ def _trials(data: ReportData) -> Table:
     shown.add_column("")
     ordered = data.ranked_trials()
     for trial in ordered[:MOST_TRIALS]:
-        outcome = Text(f"failed: {trial['error']}", style="red") if trial.get("error") else Text("")
-        if trial.get("stopped") or trial.get("skipped"):
-            outcome = Text("stopped early" if trial.get("stopped") else "not trained", style="dim")
-        if trial.get("winner"):
+        outcome = Text(f"failed: {trial.error}", style="red") if trial.error else Text("")
+        if trial.stopped or trial.skipped:
+            outcome = Text("stopped early" if trial.stopped else "not trained", style="dim")
+        if trial.winner:
             outcome = Text("chosen", style="bold green")
         shown.add_row(
-            Text(trial["name"]),
-            balance(trial.get("tau")),
-            number(trial.get("seed")),
-            score(data.metric, trial.get(data.metric)),
-            score(other, trial.get(other)),
-            amount(trial.get("tokens")),
+            Text(trial.name),
+            balance(trial.tau),
+            number(trial.seed),
+            score(data.metric, trial.value(data.metric)),
+            score(other, trial.value(other)),
+            amount(trial.tokens),
             outcome,
         )
     if len(ordered) > MOST_TRIALS:

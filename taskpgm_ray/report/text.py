@@ -66,6 +66,11 @@ def score(metric: str, value: Any, signed: bool = False) -> str:
     return f"{100 * value:{sign}.1f}{unit}" if is_accuracy(metric) else f"{value:{sign}.4f}"
 
 
+def interval(metric: str, low: float | None, high: float | None) -> str:
+    """The ends of a difference's interval, in the metric's unit."""
+    return f"{score(metric, low, signed=True)} to {score(metric, high, signed=True)}"
+
+
 def duration(seconds: Any) -> str:
     """Seconds as people say them."""
     if seconds is None:

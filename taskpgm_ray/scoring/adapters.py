@@ -12,7 +12,7 @@ from pathlib import Path
 
 from taskpgm_ray.config import LoraSection
 from taskpgm_ray.errors import ModelError
-from taskpgm_ray.models import BaseModelRef
+from taskpgm_ray.models import BaseModelRef, adapted_layers
 from taskpgm_ray.storage import Unit
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
@@ -83,10 +83,9 @@ def name_of(adapter: Unit) -> str:
 def expected_shapes(model: BaseModelRef, lora: LoraSection) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor in an adapter of this model and configuration."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for path, (inputs, outputs) in model.linear_shapes().items():
-        if lora.target_modules == "all-linear" or path.rpartition(".")[2] in lora.target_modules:
-            shapes[f"{_PREFIX}{path}.lora_A.weight"] = (lora.r, inputs)
-            shapes[f"{_PREFIX}{path}.lora_B.weight"] = (outputs, lora.r)
+    for path, (inputs, outputs) in adapted_layers(model.linear_shapes(), lora).items():
+        shapes[f"{_PREFIX}{path}.lora_A.weight"] = (lora.r, inputs)
+        shapes[f"{_PREFIX}{path}.lora_B.weight"] = (outputs, lora.r)
     return shapes
 
 

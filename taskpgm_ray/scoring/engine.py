@@ -13,9 +13,6 @@ from taskpgm_ray.config import EngineConfig, LoraSection
 from taskpgm_ray.models import BaseModelRef
 from taskpgm_ray.storage import Unit
 
-MAX_TOKEN_IDS = 127
-"""Token ids that one query may ask for; vLLM takes 128, and its own sampled token needs no place among them."""
-
 
 @dataclass(frozen=True)
 class Query:
@@ -23,7 +20,7 @@ class Query:
 
     prompt: list[int]
     tokens: list[int]
-    """At most `MAX_TOKEN_IDS`."""
+    """At most `taskpgm_ray.config.MOST_TOKENS`."""
     adapter: Unit | None = None
     """The adapter's unit; ``None`` is the base model."""
 
@@ -101,14 +98,3 @@ def chains(queries: Sequence[Query]) -> list[list[int]]:
 def before_stop(text: str, stop: list[str]) -> str:
     """The text up to the first of the stop strings."""
     return text[: min((text.find(s) for s in stop if s in text), default=len(text))]
-
-
-def build_engine(spec: EngineSpec) -> Engine:
-    """Load the engine that ``spec`` asks for into this process."""
-    if spec.kind == "hf":
-        from taskpgm_ray.scoring.hf_engine import HFEngine
-
-        return HFEngine(spec)
-    from taskpgm_ray.scoring.vllm_engine import VLLMEngine
-
-    return VLLMEngine(spec)

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from taskpgm_ray.cluster import on_this_node, root_cause, thread_environment, threads_of
 from taskpgm_ray.errors import ResourceError, ScoringError, TaskPGMError
-from taskpgm_ray.scoring.engine import Answer, Engine, EngineSpec, Query, build_engine
-from taskpgm_ray.scoring.score import ScoreWork, SegmentWork, build_segment, score_units
+from taskpgm_ray.runtime.cluster import on_this_node, root_cause, thread_environment, threads_of
+from taskpgm_ray.scoring.engine import EngineSpec, Query
+from taskpgm_ray.scoring.engine_actor import EngineActor
+from taskpgm_ray.scoring.score import ScoreWork, SegmentWork
 from taskpgm_ray.scoring.vllm_engine import engine_environment
 from taskpgm_ray.storage import Unit
 
@@ -65,53 +64,6 @@ class EnginePool:
             ray.get(self._actor.close.remote(), timeout=60)
         finally:
             ray.kill(self._actor)
-
-
-class EngineActor:
-    """One engine in a process of its own."""
-
-    engine: Engine
-
-    def placed(self) -> None:
-        """Returns once this actor has its resources; a study may wait for that as long as its lanes are at work."""
-
-    def load(self, spec: EngineSpec) -> None:
-        """Bring the engine up."""
-        import torch
-
-        torch.set_num_threads(threads_of(spec.config.cpus, spec.config.threads))
-        spec.model.check_files()
-        self.engine = build_engine(spec)
-
-    def fetch(self, adapters: Sequence[Unit]) -> None:
-        """Bring adapters to this node that will be asked for next."""
-        self.engine.fetch(adapters)
-
-    def build_segment(self, work: SegmentWork) -> dict[str, Any]:
-        """See `EnginePool.build_segment`."""
-        return build_segment(self.engine, work)
-
-    def score(self, works: Sequence[ScoreWork]) -> list[dict[str, Any] | TaskPGMError]:
-        """See `EnginePool.score`."""
-        return score_units(self.engine, works)
-
-    def next_token(self, queries: list[Query]) -> tuple[list[np.ndarray], list[int]]:
-        """See `EnginePool.next_token`."""
-        answers: list[Answer] = self.engine.next_token(queries)
-        return [answer.logprobs for answer in answers], [answer.greedy for answer in answers]
-
-    def measure(self, queries: list[Query]) -> tuple[list[np.ndarray], float]:
-        """See `EnginePool.measure`."""
-        import time
-
-        # Other prompts of the same length, so that nothing of the measured ones is in a cache, but all is warmed up.
-        self.engine.score([Query(q.prompt[::-1], q.tokens, q.adapter) for q in queries])
-        started = time.perf_counter()
-        return self.engine.score(queries), time.perf_counter() - started
-
-    def generate(self, adapter: Unit | None, prompts: list[list[int]], max_tokens: int, stop: list[str]) -> list[str]:
-        """See `EnginePool.generate`."""
-        return self.engine.generate(adapter, prompts, max_tokens, stop)
 
 
 @dataclass

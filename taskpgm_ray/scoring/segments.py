@@ -74,7 +74,7 @@ def plan_segments(
 
 def block_id(task: Task) -> str:
     """Identity of a task's block: its name, its probes, and the training answers that enter the support."""
-    return fingerprint(task.name, task.facts["probe_content"], task.facts["train_content"])
+    return fingerprint(task.name, task.facts.probe_content, task.facts.train_content)
 
 
 def positions(task: Task, config: ScoringConfig) -> list[dict[str, Any]]:
@@ -109,7 +109,7 @@ def _packed(tasks: Sequence[Task], config: ScoringConfig) -> Iterator[list[Task]
     held = 0
     for task in tasks:
         group.append(task)
-        held += task.facts["probes"] * config.positions_per_probe
+        held += task.facts.probes * config.positions_per_probe
         if held >= config.segment_positions:
             yield group
             group, held = [], 0

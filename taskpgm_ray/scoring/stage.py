@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import ScoringError, TaskPGMError
 from taskpgm_ray.finetune.job import Job
-from taskpgm_ray.models import BaseModelRef
-from taskpgm_ray.progress import Progress, collect
-from taskpgm_ray.scoring.batches import batches
-from taskpgm_ray.scoring.choice import choose_scorer
+from taskpgm_ray.runtime.missing import missing
+from taskpgm_ray.runtime.progress import collect
+from taskpgm_ray.runtime.run import Run
+from taskpgm_ray.scoring.auto_scorer import choose_scorer
 from taskpgm_ray.scoring.score import BASE, ScoreWork, SegmentWork, score_work
-from taskpgm_ray.scoring.segments import plan_segments
+from taskpgm_ray.scoring.segments import SegmentPlan, plan_segments
+from taskpgm_ray.scoring.work_order import in_batches
 from taskpgm_ray.storage import Storage, Unit
 from taskpgm_ray.tasks.prepare import Task
 
-if TYPE_CHECKING:
-    from taskpgm_ray.session import Session
-
 WINDOW = 5_000
-"""Batches that are handed to the pool at one time."""
+"""Batches handed to the pool at one time: neither it nor the driver holds a call for each of a million units."""
 
 
 @dataclass(frozen=True)
@@ -31,53 +28,31 @@ class ScoredSegment:
 
     unit: Unit
     base: Unit
-    adapters: dict[str, Unit]
+    scores: dict[str, Unit]
     """Task name of the adapter -> its scores."""
 
 
-def score_pool(
-    jobs: Sequence[Job],
-    tasks: Sequence[Task],
-    config: StudyConfig,
-    model: BaseModelRef,
-    storage: Storage,
-    session: Session,
-    progress: Progress,
-) -> list[ScoredSegment]:
+def score_pool(jobs: Sequence[Job], tasks: Sequence[Task], run: Run) -> list[ScoredSegment]:
     """Build the missing segments, and score what is missing on each.
 
     Raises:
         TaskPGMError: A segment or unit could not be scored.
     """
-    plans = plan_segments(tasks, config.scoring, model, storage)
-    session.scorer = choose_scorer(plans, jobs, config, model, storage, session, progress)
-    unbuilt = [plan for plan in plans if not plan.unit.done()]
-    if unbuilt:
-        with progress.stage("support", len(plans), len(plans) - len(unbuilt)) as stage:
-            references = {
-                session.pool.build_segment(SegmentWork(plan, config.scoring)): plan.unit.path for plan in unbuilt
-            }
-            collect(
-                references,
-                lambda _, manifest: stage.finished(
-                    f"{manifest['positions']} positions of {len(manifest['blocks'])} tasks, "
-                    f"{manifest['support']} tokens each"
-                ),
-                lambda: "an engine fixes the support of each position",
-                stage,
-            )
+    plans = plan_segments(tasks, run.config.scoring, run.model, run.storage)
+    scorer = choose_scorer(plans, jobs, run)
+    _build_segments(plans, run)
     adapters = {job.name: job.unit for job in jobs}
-    work = {
-        (plan.unit.path, name): score_work(plan.unit, name, adapter, config.scoring, session.scorer, model, storage)
+    works = {
+        (plan.unit.path, name): score_work(plan.unit, name, adapter, run.config.scoring, scorer, run.model, run.storage)
         for plan in plans
         for name, adapter in [(BASE, None), *adapters.items()]
     }
-    _score_missing(list(work.values()), config, session, progress)
+    _score_missing(list(works.values()), run)
     return [
         ScoredSegment(
             plan.unit,
-            work[plan.unit.path, BASE].unit,
-            {name: work[plan.unit.path, name].unit for name in adapters},
+            works[plan.unit.path, BASE].unit,
+            {name: works[plan.unit.path, name].unit for name in adapters},
         )
         for plan in plans
     ]
@@ -89,23 +64,33 @@ def discard(units: Sequence[str], storage: Storage) -> None:
         storage.delete(path)
 
 
-def _score_missing(works: Sequence[ScoreWork], config: StudyConfig, session: Session, progress: Progress) -> None:
+def _build_segments(plans: Sequence[SegmentPlan], run: Run) -> None:
+    if all(plan.unit.done() for plan in plans):
+        return
+    with missing(run, "support", plans) as (stage, todo):
+
+        def on_done(_: SegmentPlan, manifest: dict[str, Any]) -> None:
+            stage.finished(
+                f"{manifest['positions']} positions of {len(manifest['blocks'])} tasks, "
+                f"{manifest['support']} tokens each"
+            )
+
+        references = {run.pool.build_segment(SegmentWork(plan, run.config.scoring)): plan for plan in todo}
+        collect(stage, references, on_done, lambda: "an engine fixes the support of each position")
+
+
+def _score_missing(works: Sequence[ScoreWork], run: Run) -> None:
     """Score what is not scored yet; what fails by itself does not keep the rest from being scored.
 
     Raises:
         ScoringError: Some units could not be scored: which, and why.
     """
-    todo = [work for work in works if not work.unit.done()]
+    engines = run.config.scoring.engines
     failed: list[str] = []
-    with progress.stage("score", len(works), len(works) - len(todo)) as stage:
-        if not todo:
-            return
-        engines = config.scoring.engines
-        sizes = {work.segment.path: work.segment.manifest()["positions"] for work in todo}
-        plan = batches(todo, lambda work: sizes[work.segment.path], engines.batch_positions, engines.max_loras)
+    with missing(run, "score", works) as (stage, todo):
 
-        def on_done(number: str, outcomes: Sequence[dict[str, Any] | TaskPGMError]) -> None:
-            for work, outcome in zip(plan[int(number)], outcomes, strict=True):
+        def on_done(batch: list[ScoreWork], outcomes: Sequence[dict[str, Any] | TaskPGMError]) -> None:
+            for work, outcome in zip(batch, outcomes, strict=True):
                 if isinstance(outcome, TaskPGMError):
                     failed.append(str(outcome))
                     stage.finished(f"{work.name}: FAILED: {outcome}")
@@ -116,11 +101,10 @@ def _score_missing(works: Sequence[ScoreWork], config: StudyConfig, session: Ses
                         outcome["tokens"],
                     )
 
-        # A window of batches: neither the pool nor the driver holds a call for each of a million units.
-        waiting = list(enumerate(plan))[::-1]
-        while waiting:
-            window = [waiting.pop() for _ in range(min(WINDOW, len(waiting)))]
-            references = {session.pool.score(batch): str(number) for number, batch in window}
-            collect(references, on_done, lambda: "engines score", stage)
+        sizes = {path: Unit(run.storage, path).manifest()["positions"] for path in {w.segment.path for w in todo}}
+        batches = in_batches(todo, lambda work: sizes[work.segment.path], engines.batch_positions, engines.max_loras)
+        for start in range(0, len(batches), WINDOW):
+            references = {run.pool.score(batch): batch for batch in batches[start : start + WINDOW]}
+            collect(stage, references, on_done, lambda: "engines score")
     if failed:
         raise ScoringError(f"{len(failed)} of {len(todo)} units could not be scored: {'; '.join(failed[:5])}")

@@ -22,10 +22,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from taskpgm_ray.config import MOST_TOKENS
 from taskpgm_ray.errors import ScoringError
 from taskpgm_ray.scoring import cpu_lora
 from taskpgm_ray.scoring.adapters import AdapterFolders, name_of
-from taskpgm_ray.scoring.engine import MAX_TOKEN_IDS, Answer, EngineSpec, Query, before_stop, chains
+from taskpgm_ray.scoring.engine import Answer, EngineSpec, Query, before_stop, chains
 from taskpgm_ray.storage import Unit
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -120,8 +121,8 @@ class VLLMEngine:
         from vllm import SamplingParams
 
         longest = max((len(query.tokens) for query in queries), default=0)
-        if longest > MAX_TOKEN_IDS:
-            raise ScoringError(f"a query asks for {longest} tokens; at most {MAX_TOKEN_IDS} can be scored at once")
+        if longest > MOST_TOKENS:
+            raise ScoringError(f"a query asks for {longest} tokens; at most {MOST_TOKENS} can be scored at once")
         params = [
             SamplingParams(
                 max_tokens=1,

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from taskpgm_ray.affinity import kernel, text_affinity
-from taskpgm_ray.config import SearchConfig
+from taskpgm_ray.affinity import text_affinity
+from taskpgm_ray.affinity.affinities import Affinities
+from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.mrf import MixturePath, path
-
-if TYPE_CHECKING:
-    from taskpgm_ray.affinity.stage import Affinity
-    from taskpgm_ray.tasks.prepare import Task
+from taskpgm_ray.tasks.prepare import Task
 
 Floats = NDArray[np.float64]
 TEXTS = 300
@@ -47,32 +44,34 @@ class Family:
 
 
 def families(
-    own: Affinity,
-    other: Callable[[str], Affinity],
-    tasks: Sequence[Task],
-    config: SearchConfig,
-    lift: Callable[[], Floats],
+    affinities: Affinities, tasks: Sequence[Task], config: StudyConfig, lift: Callable[[], Floats]
 ) -> list[Family]:
     """The families that a search covers, contenders first.
 
     Args:
-        own: The study's affinity.
-        other: Computes the affinity of another kind (``jsd`` or ``pmi``).
+        affinities: Of the pool; every kind and bandwidth is a view of them.
         tasks: The pool, whose texts the text affinity compares.
         config: Affinities, kernel bandwidths, utilities, baselines.
         lift: Measures what each task's adapter gains on the search split, in nats [n]; asked only when it is needed.
     """
-    found = []
-    for kind in config.affinities or (own.kind,):
-        for name, S, gamma in _affinities(kind, own, other, tasks, config):
-            for utility in config.utilities:
+    search, found = config.search, []
+    for kind in search.affinities or (config.affinity.kind,):
+        for name, S, gamma in _views(kind, affinities, tasks, config):
+            for utility in search.utilities:
                 target = None if utility == "rows" else targeted(S, lift())
                 found.append(
                     Family(name if target is None else f"{name}-targeted", kind, S, gamma, target, contender=True)
                 )
-    if "text" in config.baselines and not any(family.affinity == "text" for family in found):
+    if "text" in search.baselines and not any(family.affinity == "text" for family in found):
         found.append(Family("text", "text", text_similarity(tasks), None, None, contender=False))
     return found
+
+
+def own_family(affinities: Affinities, config: StudyConfig) -> Family:
+    """The family of the study's own kind and bandwidth: what is reported where nothing was searched."""
+    kind = config.affinity.kind
+    gamma = _bandwidth(affinities, config) if kind == "jsd" else None
+    return Family(kind, kind, affinities.view(kind, gamma), gamma, None, contender=True)
 
 
 def targeted(S: Floats, lift: Floats) -> Floats:
@@ -98,17 +97,22 @@ def text_similarity(tasks: Sequence[Task]) -> Floats:
     return text_affinity(texts)
 
 
-def _affinities(
-    kind: str, own: Affinity, other: Callable[[str], Affinity], tasks: Sequence[Task], config: SearchConfig
+def _views(
+    kind: str, affinities: Affinities, tasks: Sequence[Task], config: StudyConfig
 ) -> list[tuple[str, Floats, float | None]]:
     """(name, S, gamma) of each variant of one kind of affinity."""
     if kind == "text":
         return [("text", text_similarity(tasks), None)]
-    affinity = own if own.kind == kind else other(kind)
-    if affinity.gamma is None:
-        return [(kind, affinity.S, None)]
-    gamma, several = affinity.gamma, len(config.gammas) > 1
+    if kind == "pmi":
+        return [("pmi", affinities.view("pmi"), None)]
+    factors, gamma = config.search.gammas, _bandwidth(affinities, config)
+    names = ["jsd"] if len(factors) == 1 else [f"jsd-gamma-{factor:g}" for factor in factors]
     return [
-        (f"{kind}-gamma-{factor:g}" if several else kind, kernel(affinity.divergence, factor * gamma), factor * gamma)
-        for factor in config.gammas
+        (name, affinities.view("jsd", factor * gamma), factor * gamma)
+        for name, factor in zip(names, factors, strict=True)
     ]
+
+
+def _bandwidth(affinities: Affinities, config: StudyConfig) -> float:
+    """The JSD kernel's bandwidth per nat: the user's, or by the median rule."""
+    return config.affinity.gamma or affinities.median_gamma

@@ -3,55 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from taskpgm_ray.evaluation import ItemScore, summarise
 from taskpgm_ray.finetune.job import Job
-from taskpgm_ray.progress import Progress, collect
-from taskpgm_ray.search.plan import Planner, measured_by, write_items
+from taskpgm_ray.runtime.missing import missing
+from taskpgm_ray.runtime.progress import collect
+from taskpgm_ray.runtime.run import Run
+from taskpgm_ray.search.trials import Planner, measured_by, write_items
 from taskpgm_ray.storage import Unit, fingerprint
 
-if TYPE_CHECKING:
-    from taskpgm_ray.session import Session
+BASE = "base"
 
 
-def measure_lift(jobs: Sequence[Job], planner: Planner, session: Session, progress: Progress) -> NDArray[np.float64]:
+@dataclass(frozen=True)
+class _Lift:
+    """One model (the base or an adapter) on the search split."""
+
+    name: str
+    adapter: Unit | None
+    unit: Unit
+
+
+def measure_lift(jobs: Sequence[Job], planner: Planner, run: Run) -> NDArray[np.float64]:
     """Search score of each task's adapter minus that of the base model, in the search's metric [n].
 
     The search split only: the report split may not choose anything.
     """
-    planner.search.require("search")
-    adapters: dict[str, Unit | None] = {"base": None} | {job.name: job.unit for job in jobs}
-    units = {name: _unit(adapter, planner) for name, adapter in adapters.items()}
-    todo = [name for name, unit in units.items() if not unit.done()]
-    with progress.stage("lift", len(units), len(units) - len(todo)) as stage:
-        if todo:
+    planner.search_split.require("search")
+    lifts = [_lift(BASE, None, planner), *(_lift(job.name, job.unit, planner) for job in jobs)]
+    with missing(run, "lift", lifts) as (stage, todo):
 
-            def on_done(name: str, rows: list[ItemScore]) -> None:
-                write_items(units[name], rows)
-                facts = summarise(rows)
-                units[name].finish({"summary": facts})
-                stage.finished(f"{name}: gold log-probability {facts['gold_logprob']:.3f} on {facts['items']} items")
+        def on_done(one: _Lift, rows: list[ItemScore]) -> None:
+            write_items(one.unit, rows)
+            summary = summarise(rows)
+            one.unit.finish({"summary": summary})
+            stage.finished(
+                f"{one.name}: gold log-probability {summary['gold_logprob']:.3f} on {summary['items']} items"
+            )
 
-            session.connect()
-            references: dict[Any, str] = {
-                session.evaluator.evaluate.remote(adapters[name], planner.search, planner.config.seed, "search"): name
-                for name in todo
-            }
-            collect(references, on_done, lambda: "engines score the single-task adapters", stage)
-    scores = {name: unit.manifest()["summary"][planner.config.search.metric] for name, unit in units.items()}
-    return np.array([scores[job.name] - scores["base"] for job in jobs])
+        references = {
+            run.evaluator.evaluate(one.adapter, planner.search_split, planner.config.seed, "search"): one
+            for one in todo
+        }
+        collect(stage, references, on_done, lambda: "engines score the single-task adapters")
+    base, *scores = [one.unit.manifest()["summary"][planner.config.search.metric] for one in lifts]
+    return np.array(scores) - base
 
 
-def _unit(adapter: Unit | None, planner: Planner) -> Unit:
+def _lift(name: str, adapter: Unit | None, planner: Planner) -> _Lift:
     identity = fingerprint(
         "lift",
         adapter.path if adapter else planner.model.fingerprint,
-        planner.search.path,
+        planner.search_split.path,
         *measured_by(planner.config),
     )
-    name = adapter.path.rpartition("/")[2] if adapter else "base"
-    return Unit(planner.storage, f"lifts/{name}-{identity}")
+    folder = adapter.path.rpartition("/")[2] if adapter else BASE
+    return _Lift(name, adapter, Unit(planner.storage, f"lifts/{folder}-{identity}"))

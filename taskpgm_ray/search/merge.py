@@ -1,8 +1,8 @@
 """A cheap stand-in for training on a mixture: the weighted merge of the single-task adapters.
 
 Merging costs seconds, training minutes to hours. Whether the merge ranks mixtures as training does is measured, not
-assumed: `rank_correlation` over mixtures that have both scores. Where it does, `foretold_best` says what training could
-make of a mixture that has been merged only.
+assumed: `rank_correlation` over mixtures that have both scores. Where it does, `predicted_best` says what training
+could make of a mixture that has been merged only.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ def rank_correlation(merged: npt.ArrayLike, trained: npt.ArrayLike, confidence: 
     return rho, float(low)
 
 
-def foretold_best(
+def predicted_best(
     merged: npt.ArrayLike, trained: npt.ArrayLike, new: npt.ArrayLike, confidence: float = 0.95
 ) -> npt.NDArray[np.float64]:
-    """Upper end of what training is foretold to score [r], for mixtures of which only the merge was scored.
+    """Upper end of what training is predicted to score [r], for mixtures of which only the merge was scored.
 
     The one-sided prediction interval of a straight line through the mixtures that have both scores; it widens with the
     line's own uncertainty and with the distance from the mixtures it rests on.

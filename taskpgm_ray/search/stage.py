@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.finetune.job import Job
-from taskpgm_ray.progress import Progress
+from taskpgm_ray.runtime.progress import Stage
+from taskpgm_ray.runtime.run import Run
 from taskpgm_ray.search.candidates import Candidate, baselines, candidates
 from taskpgm_ray.search.families import Family
-from taskpgm_ray.search.plan import Planner, TrialPlan
-from taskpgm_ray.search.screen import Screen, pilots
-from taskpgm_ray.search.space import PathSpace, points_folder
+from taskpgm_ray.search.optuna_space import PathSpace, points_folder
+from taskpgm_ray.search.screen import Screen, ScreenFinding, pilots
+from taskpgm_ray.search.trials import Planner, TrialPlan
 from taskpgm_ray.storage import Unit, fingerprint
 
 if TYPE_CHECKING:
-    from taskpgm_ray.session import Session
+    from taskpgm_ray.search.tuner import TuneRunner
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,8 @@ class Outcome:
     """Why, by the trial's name."""
     stopped: list[str]
     """Trials that ASHA ended before the full budget."""
-    screen: dict[str, Any] | None = None
-    """How well merged adapters rank the trials, and the trials ``skipped`` for it, see `taskpgm_ray.search.screen`;
-    ``None``: not measured."""
+    screen: ScreenFinding | None = None
+    """How well merged adapters rank the trials, and the trials skipped for it; ``None``: not measured."""
 
     @property
     def finished(self) -> list[TrialPlan]:
@@ -46,33 +46,30 @@ class Outcome:
         return {name: max(plans, key=lambda plan: _rank(plan, metric)) for name, plans in methods.items()}
 
 
-def search(
-    families: Sequence[Family],
-    sizes: Sequence[int],
-    jobs: Sequence[Job],
-    planner: Planner,
-    session: Session,
-    progress: Progress,
-) -> Outcome:
+def search(families: Sequence[Family], jobs: Sequence[Job], planner: Planner, run: Run) -> Outcome:
     """Run the trials that are not finished, on Ray Tune.
 
     A trial that failed or was stopped in a search that came to its end stays so; its runs are made again only after
     its record (``search/outcome-...``) is removed.
 
+    Args:
+        families: The paths of mixtures to be searched.
+        jobs: The single-task fine-tunes, one a task.
+        planner: Makes the trials.
+        run: Lanes and engines.
+
     Raises:
         EvaluationError: No mixture of TaskPGM could be tried; the message has the first reason.
     """
     config = planner.config.search
-    fixed = planner.config.mixture.fixed_tau(len(sizes))
-    screen = Screen(jobs, planner, session, progress)
+    fixed = planner.config.mixture.fixed_tau(len(planner.tasks))
+    screen = Screen(jobs, planner, run)
     if config.algorithm == "optuna" and fixed is None:
-        outcome = _optuna(families, sizes, planner, session, progress)
+        outcome = _optuna(families, planner, run)
     else:
-        plans = [planner.plan(one) for one in candidates(families, sizes, config, fixed, planner.config.seed)]
-        if config.screen == "skip":
-            outcome = _screened(plans, screen, planner, session, progress)
-        else:
-            outcome = _grid(plans, planner, session, progress)
+        tried = candidates(families, planner.sizes, config, fixed, planner.config.seed)
+        plans = [planner.plan(one) for one in tried]
+        outcome = _screened(plans, screen, planner, run) if config.screen == "skip" else _grid(plans, planner, run)
     if config.screen == "measure":
         outcome = replace(outcome, screen=screen.agreement(outcome.finished))
     if not any(plan.candidate.kind == "balance" for plan in outcome.finished):
@@ -94,61 +91,56 @@ def _rank(plan: TrialPlan, metric: str) -> tuple[float, float]:
     return plan.score(metric), -abs((plan.candidate.tau or 0.0) - 1.0)
 
 
-def _grid(plans: list[TrialPlan], planner: Planner, session: Session, progress: Progress) -> Outcome:
+def _grid(plans: list[TrialPlan], planner: Planner, run: Run) -> Outcome:
     record = Unit(planner.storage, f"search/outcome-{fingerprint([r.unit.path for p in plans for r in p.runs])}")
     known = record.manifest() if record.done() else {"failed": {}, "stopped": []}
     failed, stopped = known["failed"], known["stopped"]
     todo = [p for p in plans if not p.done() and p.name not in failed and p.name not in stopped]
-    with progress.stage("search", len(plans), len(plans) - len(todo)) as stage:
+    with run.progress.stage("search", len(plans), len(plans) - len(todo)) as stage:
         if todo:
-            from taskpgm_ray.search.tuner import Search
-
-            session.connect()
-            failed |= Search(planner.config.search, session.fleet, session.evaluator, planner.storage, stage).grid(todo)
+            failed |= _tune(planner, run, stage).grid(todo)
             stopped += [plan.name for plan in todo if not plan.done() and plan.name not in failed]
     if failed or stopped:
         record.finish({"failed": failed, "stopped": stopped})
     return Outcome(plans, failed, stopped)
 
 
-def _screened(
-    plans: list[TrialPlan], screen: Screen, planner: Planner, session: Session, progress: Progress
-) -> Outcome:
+def _screened(plans: list[TrialPlan], screen: Screen, planner: Planner, run: Run) -> Outcome:
     """The grid without the trials that merging, where it proves reliable on the first ones, shows to be hopeless."""
     first, others = pilots(plans)
-    piloted = _grid(first, planner, session, progress)
+    piloted = _grid(first, planner, run)
     found = screen.agreement(piloted.finished)
-    if found["warranted"]:
-        found["skipped"] = screen.hopeless(piloted.finished, others)
-    rest = _grid([plan for plan in others if plan.name not in found["skipped"]], planner, session, progress)
+    if found.warranted:
+        found = replace(found, skipped=screen.hopeless(piloted.finished, others))
+    rest = _grid([plan for plan in others if plan.name not in found.skipped], planner, run)
     return Outcome(plans, piloted.failed | rest.failed, [*piloted.stopped, *rest.stopped], found)
 
 
-def _optuna(
-    families: Sequence[Family], sizes: Sequence[int], planner: Planner, session: Session, progress: Progress
-) -> Outcome:
-    config = planner.config.search
+def _optuna(families: Sequence[Family], planner: Planner, run: Run) -> Outcome:
+    config, sizes = planner.config.search, planner.sizes
     made = [planner.plan(candidate) for candidate in baselines(sizes, config, planner.config.seed)]
     # A comparator's family is no place to look for a winner; its balances are a grid.
-    made += [
-        planner.plan(c)
-        for c in candidates([f for f in families if not f.contender], (1,) * len(sizes), config)
-        if c.tau is not None
-    ]
-    first = _grid(made, planner, session, progress)
+    comparators = candidates([family for family in families if not family.contender], (1,) * len(sizes), config)
+    made += [planner.plan(one) for one in comparators if one.tau is not None]
+    first = _grid(made, planner, run)
     contenders = tuple(family for family in families if family.contender)
     space = PathSpace(contenders, planner, points_folder(planner.storage, contenders, planner))
     record = Unit(planner.storage, f"search/outcome-{fingerprint(space.storage.uri)}")
     samples = config.balances * len(contenders)
-    with progress.stage("search with Optuna", samples, samples if record.done() else 0) as stage:
+    with run.progress.stage("search with Optuna", samples, samples if record.done() else 0) as stage:
         if not record.done():
-            from taskpgm_ray.search.tuner import Search
-
-            session.connect()
-            runner = Search(config, session.fleet, session.evaluator, planner.storage, stage)
-            record.finish({"failed": runner.optuna(space, contenders, samples, planner.config.seed)})
+            found = _tune(planner, run, stage).optuna(space, contenders, samples, planner.config.seed)
+            record.finish({"failed": found})
     # Two proposals may be one mixture.
     plans = {plan.name: plan for plan in map(space.plan, space.points())}
     failed = first.failed | record.manifest()["failed"]
     stopped = [name for name, plan in plans.items() if not plan.done() and name not in failed]
     return Outcome([*first.plans, *plans.values()], failed, [*first.stopped, *stopped])
+
+
+def _tune(planner: Planner, run: Run, stage: Stage) -> TuneRunner:
+    """What runs the trials; imported and connected only when there are some to run."""
+    from taskpgm_ray.search.tuner import TuneRunner
+
+    run.connect()
+    return TuneRunner(planner.config.search, run.fleet, run.evaluator, planner.storage, stage)

@@ -13,25 +13,26 @@ from ray import tune
 from ray.tune import Callback, CheckpointConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
-from taskpgm_ray.cluster import root_cause
 from taskpgm_ray.config import SearchConfig
 from taskpgm_ray.errors import ConfigError
-from taskpgm_ray.finetune.view import describe
-from taskpgm_ray.progress import QUIET_SECONDS, Stage
+from taskpgm_ray.finetune.fleet_view import describe
+from taskpgm_ray.runtime.cluster import root_cause
+from taskpgm_ray.runtime.preflight import TRIAL_CPUS
+from taskpgm_ray.runtime.progress import QUIET_SECONDS, Stage
 from taskpgm_ray.search.families import Family
-from taskpgm_ray.search.plan import TrialPlan
-from taskpgm_ray.search.space import PathSpace
-from taskpgm_ray.search.trial import MixtureTrial
+from taskpgm_ray.search.optuna_space import PathSpace
+from taskpgm_ray.search.trainable import MixtureTrial
+from taskpgm_ray.search.trials import TrialPlan
 from taskpgm_ray.storage import Storage
 
 
-class Search:
+class TuneRunner:
     """Runs trials on Ray Tune; what a trial finished is kept in its own units, and is not repeated.
 
     Args:
         config: Concurrency, ASHA's rungs, algorithm, loggers.
         fleet: Where trials train.
-        evaluator: Handle of the evaluator actor.
+        evaluator: Where trials are scored.
         storage: The study's folder; Tune keeps its own state, and TensorBoard's files, in its subfolder ``ray``.
         stage: Shows each finished trial.
     """
@@ -74,7 +75,7 @@ class Search:
                 fleet=self.fleet,
                 evaluator=self.evaluator,
             ),
-            {"CPU": 0.01},
+            {"CPU": TRIAL_CPUS},
         )
         folder = self.storage / "ray"
         tuner = Tuner(

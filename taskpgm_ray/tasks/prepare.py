@@ -7,25 +7,57 @@ Columns of ``examples.parquet``: ``id`` (content hash), ``split`` (``train``, ``
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import DataError, TaskPGMError
 from taskpgm_ray.models import BaseModelRef
+from taskpgm_ray.runtime.missing import missing
+from taskpgm_ray.runtime.run import Run
 from taskpgm_ray.storage import Storage, Unit, fingerprint
 from taskpgm_ray.tasks.contamination import NOTHING, EvaluationTexts
 from taskpgm_ray.tasks.sources import TaskSource, data_set, task_sources
 from taskpgm_ray.tasks.tokens import encode, prompt_text
 
-if TYPE_CHECKING:
-    from taskpgm_ray.progress import Progress
-    from taskpgm_ray.session import Session
-
 EXAMPLES = "examples.parquet"
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What is known of a prepared task: the content of its manifest."""
+
+    name: str
+    source: str
+    """Kind of its source."""
+    group: str
+    """The data set that it comes from; the parts of one data set share it."""
+    train: int
+    """Examples to train on."""
+    probes: int
+    train_tokens: int
+    """Tokens of all examples to train on, prompt and response."""
+    train_content: str
+    """Fingerprint of the examples to train on; the next two likewise."""
+    probe_content: str
+    heldout_content: str
+    read: int
+    """Examples that were read; the next four say what became of those that are not in the task."""
+    repeats: int
+    too_long: int
+    evaluated: int
+    """Dropped, because they repeat evaluation items."""
+    cut: int
+    """Prompts that lost tokens on their left."""
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any]) -> TaskFacts:
+        """From a manifest, which may hold more than this version reads."""
+        return cls(**{field.name: manifest[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -36,9 +68,9 @@ class Task:
     unit: Unit
 
     @cached_property
-    def facts(self) -> dict[str, Any]:
-        """Counts and content hashes, see `prepare_one`."""
-        return self.unit.manifest()
+    def facts(self) -> TaskFacts:
+        """Counts and content hashes."""
+        return TaskFacts.of(self.unit.manifest())
 
     def examples(self, split: str) -> list[tuple[list[int], list[int]]]:
         """(prompt_ids, response_ids) of the examples of one split, in the order of their content hash."""
@@ -73,43 +105,37 @@ def task_units(
     ]
 
 
-def prepare_tasks(
-    config: StudyConfig,
-    model: BaseModelRef,
-    storage: Storage,
-    session: Session,
-    progress: Progress,
-    evaluated: EvaluationTexts = NOTHING,
-) -> list[Task]:
+def prepare_tasks(run: Run, evaluated: EvaluationTexts = NOTHING) -> list[Task]:
     """Prepare every task that is not prepared yet, in parallel on Ray Data.
 
     Args:
-        config: Pool, model format and seed.
-        model: Whose tokenizer makes the token ids.
-        storage: The study's folder.
-        session: Connects to Ray where something is to be done.
-        progress: Shows each task.
+        run: Its config says what the pool is, its model has the tokenizer.
         evaluated: Texts of the evaluation's items; examples that repeat them are dropped.
 
     Raises:
         DataError: One or more tasks are unusable; the message names them all, each with file and line.
     """
-    units = task_units(config, model, storage, evaluated)
-    todo = [(source, unit) for source, unit in units if not unit.done()]
-    with progress.stage("tasks", len(units), len(units) - len(todo)) as stage:
-        if todo:
-            session.connect()
-            errors = _prepare_on_ray_data(todo, config, model, evaluated)
-            if errors:
-                raise DataError("\n".join(errors))
-            for source, unit in todo:
-                facts = unit.manifest()
-                stage.finished(
-                    f"{source.name}: {facts['train']} to train on, {facts['probes']} probes, "
-                    f"{facts['repeats']} repeats and {facts['too_long']} over-long dropped, {facts['cut']} prompts cut"
-                    + (f", {facts['evaluated']} dropped that repeat evaluation items" if facts["evaluated"] else "")
-                )
-    return [Task(source.name, unit) for source, unit in units]
+    planned = [_Planned(*pair) for pair in task_units(run.config, run.model, run.storage, evaluated)]
+    with missing(run, "tasks", planned) as (stage, todo):
+        errors = _prepare_on_ray_data(todo, run.config, run.model, evaluated) if todo else []
+        if errors:
+            raise DataError("\n".join(errors))
+        for one in todo:
+            facts = Task(one.source.name, one.unit).facts
+            stage.finished(
+                f"{facts.name}: {facts.train} to train on, {facts.probes} probes, {facts.repeats} repeats and "
+                f"{facts.too_long} over-long dropped, {facts.cut} prompts cut"
+                + (f", {facts.evaluated} dropped that repeat evaluation items" if facts.evaluated else "")
+            )
+    return [Task(one.source.name, one.unit) for one in planned]
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A task of the pool, and where it lies once it is prepared."""
+
+    source: TaskSource
+    unit: Unit
 
 
 def prepare_one(
@@ -123,13 +149,13 @@ def prepare_one(
     Raises:
         DataError: No usable example, or not more than probes are wanted.
     """
-    rows, facts = _encode_all(source, config, model.tokenizer(), evaluated)
+    rows, dropped = _encode_all(source, config, model.tokenizer(), evaluated)
     probes, kept = config.pool.probes_per_task, config.pool.probes_per_task + config.pool.heldout_per_task
     if len(rows) <= kept:
         raise DataError(
-            f"task {source.name!r} has {len(rows)} usable different examples ({facts['repeats']} repeats, "
-            f"{facts['too_long']} over-long responses and {facts['evaluated']} that repeat evaluation items dropped), "
-            f"which is not more than the {kept} kept as probes or held out; lower pool.probes_per_task or "
+            f"task {source.name!r} has {len(rows)} usable different examples ({dropped['repeats']} repeats, "
+            f"{dropped['too_long']} over-long responses and {dropped['evaluated']} that repeat evaluation items "
+            f"dropped), which is not more than the {kept} kept as probes or held out; lower pool.probes_per_task or "
             "heldout_per_task, raise model.max_length, or drop the task"
         )
     rows.sort(key=lambda row: row["id"])
@@ -137,24 +163,23 @@ def prepare_one(
         row["split"] = "probe" if rank < probes else "heldout" if rank < kept else "train"
     train, probe, heldout = rows[kept:], rows[:probes], rows[probes:kept]
     unit.files.write_table(EXAMPLES, pa.Table.from_pylist(rows))
-    unit.finish(
-        {
-            "name": source.name,
-            "source": type(data_set(source)).__name__,
-            "group": data_set(source).name,
-            "train": len(train),
-            "probes": len(probe),
-            "train_tokens": sum(len(r["prompt_ids"]) + len(r["response_ids"]) for r in train),
-            "train_content": fingerprint([r["id"] for r in train]),
-            "probe_content": fingerprint([r["id"] for r in probe]),
-            "heldout_content": fingerprint([r["id"] for r in heldout]),
-            **facts,
-        }
+    facts = TaskFacts(
+        name=source.name,
+        source=type(data_set(source)).__name__,
+        group=data_set(source).name,
+        train=len(train),
+        probes=len(probe),
+        train_tokens=sum(len(r["prompt_ids"]) + len(r["response_ids"]) for r in train),
+        train_content=fingerprint([r["id"] for r in train]),
+        probe_content=fingerprint([r["id"] for r in probe]),
+        heldout_content=fingerprint([r["id"] for r in heldout]),
+        **dropped,
     )
+    unit.finish(asdict(facts))
 
 
 def _prepare_on_ray_data(
-    todo: list[tuple[TaskSource, Unit]], config: StudyConfig, model: BaseModelRef, evaluated: EvaluationTexts
+    todo: list[_Planned], config: StudyConfig, model: BaseModelRef, evaluated: EvaluationTexts
 ) -> list[str]:
     """Prepare the given tasks; returns what was wrong with those that could not be."""
     import ray
@@ -176,9 +201,9 @@ def _prepare_row(shared: Any, row: dict[str, Any]) -> dict[str, Any]:
     import ray
 
     todo, config, model, evaluated = ray.get(shared)
-    source, unit = todo[row["id"]]
+    one = todo[row["id"]]
     try:
-        prepare_one(source, unit, config, model, evaluated)
+        prepare_one(one.source, one.unit, config, model, evaluated)
     except TaskPGMError as error:
         return {"id": row["id"], "error": str(error)}
     return {"id": row["id"], "error": ""}

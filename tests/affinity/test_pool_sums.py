@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from taskpgm_ray.affinity import bracket, jsd_matrix, pmi_matrix, pmi_profile
-from taskpgm_ray.affinity.pmi import profile_affinity
+from taskpgm_ray.affinity.mutual_information import profile_affinity
 from taskpgm_ray.affinity.pool_sums import Part, PoolSums
 from taskpgm_ray.errors import InputError
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from taskpgm_ray.config import MOST_TOKENS
 from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.evaluation import NextToken
-from taskpgm_ray.evaluation.client import MAX_TOKENS
 
 from .helpers import HFClient, tiny_llama, tiny_tokenizer
 
@@ -94,7 +94,7 @@ def test_more_tokens_than_a_request_takes_are_split(model: Any, tokenizer: Any) 
     scores = ours._loglikelihood_tokens([(None, [5], [token]) for token in range(300)])
     ((prompts, tokens),) = client.calls
     assert prompts == [[5]] * 3
-    assert [len(ids) for ids in tokens] == [MAX_TOKENS, MAX_TOKENS, 300 - 2 * MAX_TOKENS]
+    assert [len(ids) for ids in tokens] == [MOST_TOKENS, MOST_TOKENS, 300 - 2 * MOST_TOKENS]
     assert sum(greedy for _, greedy in scores) <= 1
     assert 0 < sum(np.exp(value) for value, _ in scores) <= 1 + 1e-5
 

@@ -181,7 +181,9 @@ def prepared_task(name: str, group: str, count: int = 4) -> Any:
         for i in range(count)
     ]
     table = pa.Table.from_pylist(rows) if rows else pa.table({"prompt": []})
-    return SimpleNamespace(name=name, facts={"group": group, "heldout_content": name}, table=lambda split: table)
+    return SimpleNamespace(
+        name=name, facts=SimpleNamespace(group=group, heldout_content=name), table=lambda split: table
+    )
 
 
 def test_the_pools_own_examples_are_scored_on_their_token_ids(model: Any, tokenizer: Any, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_bbh_asks_directly(sets: EvaluationSets) -> None:
 
 
 def test_texts_that_look_like_code_are_not_evaluated(sets: EvaluationSets) -> None:
-    from taskpgm_ray.evaluation.data import Item
+    from taskpgm_ray.evaluation.items import Item
     from taskpgm_ray.evaluation.tasks import SplitTask, _bbh
 
     item = Item("bbh", "dyck", "{{ 7 * 7 }} [ [", "] ]")

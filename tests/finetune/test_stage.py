@@ -7,18 +7,22 @@ from taskpgm_ray.config import load_config
 from taskpgm_ray.errors import TrainingError
 from taskpgm_ray.finetune import stage as module
 from taskpgm_ray.finetune.stage import FAILURE, finetune_pool, skipped
-from taskpgm_ray.progress import Progress
+from taskpgm_ray.runtime.progress import Progress
 from taskpgm_ray.storage import Storage
 
 MANIFEST = {"heldout_loss_before": 2.0, "heldout_loss_after": 1.0, "tokens": 10, "seconds": 1.0}
 
 
-class Session:
-    """Stands for a session whose fleet notes what it is given."""
+class StubRun:
+    """Stands for a run whose fleet notes what it is given."""
 
-    def __init__(self):
+    def __init__(self, config, progress):
+        self.config, self.progress = config, progress
         self.fleet = self
         self.submitted = []
+
+    def connect(self):
+        assert not self.submitted
 
     def submit(self, job):
         self.submitted.append(job.name)
@@ -27,19 +31,19 @@ class Session:
 
 @pytest.fixture
 def pool(tiny_jobs, tmp_path, monkeypatch):
-    """run(study, bad, mode) -> (kept names, submitted names, session's log); tasks named in ``bad`` fail."""
+    """run(study, bad, mode) -> names of the jobs that are kept; tasks named in ``bad`` fail."""
 
     def run(study, bad=(), mode="skip"):
         jobs = [tiny_jobs[1](study, task) for task in ("copy", "parity", "sum")]
-        session, console = Session(), Console(record=True, width=200)
+        console = Console(record=True, width=200)
 
-        def collect(references, on_done, status, stage, on_error, live):
-            for job, name in references.items():
-                if name in bad:
-                    on_error(name, TrainingError("the loss became nan"))
+        def collect(stage, references, on_done, status, on_error, view):
+            for job in references.values():
+                if job.name in bad:
+                    on_error(job, TrainingError("the loss became nan"))
                 else:
                     job.unit.finish(MANIFEST)
-                    on_done(name, MANIFEST)
+                    on_done(job, MANIFEST)
 
         monkeypatch.setattr(module, "collect", collect)
         config = load_config(
@@ -49,10 +53,11 @@ def pool(tiny_jobs, tmp_path, monkeypatch):
                 "finetune": {"steps": 1, "on_task_failure": mode},
             }
         )
+        stub = StubRun(config, Progress(Storage(str(tmp_path / study)), console))
         try:
-            kept = finetune_pool(jobs, config, session, Progress(Storage(str(tmp_path / study)), console))
+            kept = finetune_pool(jobs, stub)
         finally:
-            run.jobs, run.submitted, run.printed = jobs, session.submitted, console.export_text()
+            run.jobs, run.submitted, run.printed = jobs, stub.submitted, console.export_text()
         run.skipped = skipped(jobs, kept)
         return [job.name for job in kept]
 

@@ -8,9 +8,9 @@ import pytest
 from taskpgm_ray.config import LaneConfig
 from taskpgm_ray.errors import MemoryLimitError, StorageError, TrainingError
 from taskpgm_ray.finetune.checkpoint import FILE, TrainState, load_checkpoint, save_checkpoint
-from taskpgm_ray.finetune.data import Loader, load
+from taskpgm_ray.finetune.job_data import Loader, load
 from taskpgm_ray.finetune.lora import LoraTrainer
-from taskpgm_ray.finetune.training import Lane, train_job
+from taskpgm_ray.finetune.training import Training, train_job
 from taskpgm_ray.finetune.workers import Workers
 from taskpgm_ray.storage import Storage, Unit
 from taskpgm_ray.tasks.prepare import Task
@@ -30,7 +30,7 @@ def made(tiny_jobs):
 @pytest.fixture
 def lane(made):
     def build(report=lambda row: None, preempted=lambda: False, **config):
-        return Lane(made[0], Workers(), LaneConfig(**config), 0, report, preempted)
+        return Training(made[0], Workers(), LaneConfig(**config), 0, report, preempted)
 
     return build
 
@@ -54,7 +54,7 @@ def kill_at(step):
 @pytest.fixture(scope="module")
 def undisturbed(made):
     job = made[1]("undisturbed")
-    manifest = train_job(Lane(made[0], Workers(), LaneConfig(), 0), job, load(job))
+    manifest = train_job(Training(made[0], Workers(), LaneConfig(), 0), job, load(job))
     return job, manifest
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from taskpgm_ray.cluster import thread_environment
 from taskpgm_ray.config import EngineConfig, LoraSection, ModelConfig
 from taskpgm_ray.models import resolve
+from taskpgm_ray.runtime.cluster import thread_environment
 from taskpgm_ray.scoring.engine import EngineSpec, Query
 from taskpgm_ray.scoring.hf_engine import HFEngine
 from taskpgm_ray.scoring.pool import EngineActor

@@ -7,11 +7,11 @@ import pytest
 
 from taskpgm_ray.config import LaneConfig
 from taskpgm_ray.errors import TrainingError
-from taskpgm_ray.finetune.data import load
 from taskpgm_ray.finetune.fleet import Fleet
+from taskpgm_ray.finetune.job_data import load
 from taskpgm_ray.finetune.lane import LaneSpec
 from taskpgm_ray.finetune.lora import LoraTrainer
-from taskpgm_ray.finetune.training import Lane, train_job
+from taskpgm_ray.finetune.training import Training, train_job
 from taskpgm_ray.finetune.workers import Workers
 from taskpgm_ray.storage import Storage
 
@@ -40,7 +40,7 @@ def alone(tiny_jobs):
     """Trains a job in this process: what every lane must come to."""
     model, job = tiny_jobs
     trainer = LoraTrainer(model.load(), job("any").recipe.lora)
-    return lambda job: train_job(Lane(trainer, Workers(), LaneConfig(), 0), job, load(job))
+    return lambda job: train_job(Training(trainer, Workers(), LaneConfig(), 0), job, load(job))
 
 
 def adapter(job):

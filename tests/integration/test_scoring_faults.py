@@ -8,7 +8,6 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,12 +15,12 @@ from rich.console import Console
 
 from taskpgm_ray.affinity.distributed import PartOf, read_part
 from taskpgm_ray.affinity.pool_sums import PoolSums
-from taskpgm_ray.affinity.stage import affinity_unit, compute_affinity, divergence_groups
+from taskpgm_ray.affinity.stage import affinity_unit, compute_affinities
+from taskpgm_ray.affinity.stored import divergence_groups
 from taskpgm_ray.config import load_config
 from taskpgm_ray.errors import DamagedScoresError, ModelError, ResourceError, ScoringError
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.models import resolve
-from taskpgm_ray.progress import Progress
 from taskpgm_ray.scoring.stage import discard, score_pool
 from taskpgm_ray.session import Session
 from taskpgm_ray.storage import Storage, Unit
@@ -49,19 +48,16 @@ class Pool:
             self.tasks.append(Task(source.name, unit))
         # Only the name and the unit of a job matter to scoring.
         self.jobs = [Job(task.name, (task,), (1.0,), None, adapters[TASKS.index(task.name)]) for task in self.tasks]
-        self.session = Session(self.config, self.model, self.storage)
-        self.progress = Progress(self.storage, Console(file=open(os.devnull, "w")))  # noqa: SIM115
+        self.session = Session(self.config, self.model, self.storage, Console(quiet=True))
 
     def score(self):
         try:
-            return score_pool(self.jobs, self.tasks, self.config, self.model, self.storage, self.session, self.progress)
+            return score_pool(self.jobs, self.tasks, self.session)
         finally:
             self.session.close()
 
-    def affinity(self, segments):
-        session = SimpleNamespace(connect=lambda: None)
-        names = [task.name for task in self.tasks]
-        return compute_affinity(segments, names, self.config.affinity, self.storage, session, self.progress)
+    def affinities(self, segments):
+        return compute_affinities(segments, [task.name for task in self.tasks], self.session)
 
 
 @pytest.fixture
@@ -74,7 +70,7 @@ def whole(local_ray, tiny_config, adapters, tmp_path_factory):
     """A pool that was scored without any fault: the pool, its segments, its affinity."""
     made = Pool(tiny_config, adapters, tmp_path_factory.mktemp("whole"))
     segments = made.score()
-    return made, segments, made.affinity(segments)
+    return made, segments, made.affinities(segments)
 
 
 def manifests(storage):
@@ -124,7 +120,7 @@ def test_s_equals_plain_numpy(whole):
     D = np.array([[w @ (entropy((a + b) / 2) - (entropy(a) + entropy(b)) / 2) for b in p] for a in p])
     np.testing.assert_allclose(affinity.divergence, D, atol=1e-12)
     gamma = np.log(2) / np.median(D[np.triu_indices(4, 1)])
-    np.testing.assert_allclose(affinity.S, np.exp(-gamma * D), atol=1e-12)
+    np.testing.assert_allclose(affinity.view("jsd"), np.exp(-gamma * D), atol=1e-12)
 
 
 def test_the_groups_of_probes_are_kept(whole):
@@ -153,14 +149,14 @@ def test_damaged_scores_are_named_and_only_they_are_made_again(whole, pool, tmp_
     Path(victims[1].storage.path(f"{victims[1].path}/logprobs.parquet")).unlink()
     before = manifests(made.storage)
     with pytest.raises(DamagedScoresError, match=r"parity-.* is damaged.*base-.* is missing") as caught:
-        made.affinity(segments)
+        made.affinities(segments)
     assert set(caught.value.units) == {unit.path for unit in victims}
     discard(caught.value.units, made.storage)
     segments = made.score()
     after = manifests(made.storage)
     assert {made.storage.path(unit.path) for unit in victims} == {p for p in after if before.get(p) != after[p]}
     assert files(made.storage) == original
-    np.testing.assert_array_equal(made.affinity(segments).S, reference.S)
+    np.testing.assert_array_equal(made.affinities(segments).view("jsd"), reference.view("jsd"))
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "another rank", "another base"])
@@ -220,7 +216,7 @@ def test_added_tasks_cost_their_rows_and_columns_and_removed_ones_nothing(whole,
     before = manifests(first.storage)
     assert len(before) == 2 * 3
     grown = pool(tmp_path / "grown")
-    affinity = grown.affinity(grown.score())
+    affinity = grown.affinities(grown.score())
     after = manifests(grown.storage)
     # The two new adapters on two old segments, and everyone, the base model included, on two new ones.
     assert len(after) - len(before) == 2 * 2 + 2 * 5
@@ -228,11 +224,11 @@ def test_added_tasks_cost_their_rows_and_columns_and_removed_ones_nothing(whole,
 
     scratch = pool(tmp_path / "scratch")
     shutil.copytree(grown.storage.path("segments"), scratch.storage.path("segments"))
-    np.testing.assert_allclose(scratch.affinity(scratch.score()).S, affinity.S, atol=1e-12)
-    np.testing.assert_allclose(whole[2].S, affinity.S, atol=1e-12)
+    np.testing.assert_allclose(scratch.affinities(scratch.score()).view("jsd"), affinity.view("jsd"), atol=1e-12)
+    np.testing.assert_allclose(whole[2].view("jsd"), affinity.view("jsd"), atol=1e-12)
 
     smaller = pool(tmp_path / "grown", ("copy", "reverse", "sum"))
-    assert smaller.affinity(smaller.score()).S.shape == (3, 3)
+    assert smaller.affinities(smaller.score()).view("jsd").shape == (3, 3)
     assert manifests(grown.storage) == after
 
 
@@ -277,7 +273,7 @@ def test_a_killed_engine_costs_no_finished_unit(whole, pool, tmp_path):
     assert len(after) == 20
     assert {p: t for p, t in after.items() if p in seen} == seen
     assert sorted(files(made.storage).values()) == sorted(files(whole[0].storage).values())
-    np.testing.assert_array_equal(made.affinity(again).S, reference.S)
+    np.testing.assert_array_equal(made.affinities(again).view("jsd"), reference.view("jsd"))
 
 
 @pytest.fixture
@@ -296,8 +292,8 @@ def in_a_process(tmp_path, tiny_config, adapters):
             f"config['scoring']['engines'] |= {engines!r}\n"
             "units = [Unit(Storage(uri), path) for uri, path in units]\n"
             "pool = Pool(lambda root, **changes: {**config, **changes}, units, folder / 'study')\n"
-            "affinity = pool.affinity(pool.score())\n"
-            "(folder / 'S.json').write_text(json.dumps(affinity.S.tolist()))\n"
+            "affinity = pool.affinities(pool.score())\n"
+            "(folder / 'S.json').write_text(json.dumps(affinity.view('jsd').tolist()))\n"
         )
         return [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parents[2])]
 
@@ -319,7 +315,7 @@ def test_a_killed_driver_goes_on_where_it_was(whole, in_a_process):
     after = manifests(storage)
     assert len(after) == 20
     assert {p: t for p, t in after.items() if p in seen} == seen
-    np.testing.assert_array_equal(result(), reference.S)
+    np.testing.assert_array_equal(result(), reference.view("jsd"))
 
 
 def test_a_lost_node_costs_no_finished_unit(whole, in_a_process):
@@ -345,4 +341,4 @@ def test_a_lost_node_costs_no_finished_unit(whole, in_a_process):
     assert 5 <= len(seen) < 20
     assert len(after) == 20
     assert {p: t for p, t in after.items() if p in seen} == seen
-    np.testing.assert_array_equal(result(), reference.S)
+    np.testing.assert_array_equal(result(), reference.view("jsd"))

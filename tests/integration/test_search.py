@@ -27,10 +27,10 @@ from taskpgm_ray.config import load_config
 from taskpgm_ray.errors import TrainingError
 from taskpgm_ray.evaluation import ItemScore, Split
 from taskpgm_ray.models import BaseModelRef
-from taskpgm_ray.progress import Progress
+from taskpgm_ray.runtime.progress import Progress
 from taskpgm_ray.search import screen
 from taskpgm_ray.search.families import Family
-from taskpgm_ray.search.plan import Planner
+from taskpgm_ray.search.trials import Planner
 from taskpgm_ray.search.stage import search, winner
 from taskpgm_ray.storage import Storage, Unit
 
@@ -59,19 +59,26 @@ class Stand:
         best = -abs(max(adapter.manifest()["weights"]) - 0.5)
         return [ItemScore("mmlu", "t", f"i{i}", 1.0, best, seed) for i in range(3)]
 
-class Fleet:
+class Handle:
     def __init__(self, stand):
         self.stand = stand
     def submit(self, job):
         return self.stand.train.remote(job)
     def status(self):
         return {"running": {}, "waiting": 0}
+    def evaluate(self, *what):
+        return self.stand.evaluate.remote(*what)
 
 ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
 storage = Storage(str(root))
 stand = Stand.remote()
-tasks = tuple(SimpleNamespace(name=n, facts={"train_content": n, "probe_content": n}) for n in "abc")
-session = SimpleNamespace(connect=lambda: None, fleet=Fleet(stand), evaluator=stand)
+tasks = tuple(
+    SimpleNamespace(name=n, facts=SimpleNamespace(train_content=n, probe_content=n, train=size))
+    for n, size in zip("abc", (10, 20, 30))
+)
+run = SimpleNamespace(
+    connect=lambda: None, fleet=Handle(stand), evaluator=Handle(stand), progress=Progress(storage, Console())
+)
 model = BaseModelRef("m", None, "f", "float32")
 split = Split("search", storage, "evaluation/search")
 Unit(storage, split.path).finish({"split": "search"})
@@ -83,10 +90,11 @@ def merge(model, sources, weights, rank, unit):
     weights = 1 - np.asarray(weights) if options.get("misleading") else weights
     unit.finish({"weights": list(weights)})
 screen.merge_adapters = merge
-outcome = search(families, [10, 20, 30], [], planner, session, Progress(storage, Console()))
+outcome = search(families, [], planner, run)
 print("OUTCOME " + json.dumps({
     "winner": winner(outcome, "gold_logprob").name, "failed": outcome.failed, "stopped": outcome.stopped,
-    "finished": [plan.name for plan in outcome.finished], "screen": outcome.screen,
+    "finished": [plan.name for plan in outcome.finished],
+    "screen": outcome.screen and vars(outcome.screen),
 }))
 """
 

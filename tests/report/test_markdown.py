@@ -1,27 +1,32 @@
 """The study as Markdown."""
 
+from dataclasses import replace
+
+from taskpgm_ray.judge.comparisons import Comparison
+from taskpgm_ray.judge.rows import BudgetScores, SeedScores, TaskScores
+from taskpgm_ray.judge.statistics import PairedDifference
+from taskpgm_ray.report.data import TrialRow
 from taskpgm_ray.report.markdown import study_table
 
 
 def comparison(system, scope="all", difference=0.06):
-    return {
-        "system": system, "baseline": "uniform", "scope": scope, "metric": "gold_logprob", "difference": difference,
-        "low": difference - 0.02, "high": difference + 0.02, "verdict": "better", "minimum_detectable": 0.05,
-        "item_error": 0.011, "seed_error": 0.022,
-        "items": 120, "seeds": 3, "p_value": 0.012,
-    }  # fmt: skip
+    result = PairedDifference(
+        "gold_logprob", difference, difference - 0.02, difference + 0.02, p_value=0.01, item_error=0.011,
+        seed_error=0.022, minimum_detectable=0.05, confidence=0.95, items=120, seeds=3,
+    )  # fmt: skip
+    return Comparison(system, "uniform", scope, result, 0.012, "better")
 
 
 def test_the_table_holds_every_method_task_and_the_command(report_data):
-    scores = {name: {"gold_logprob": -1.5, "accuracy": 0.25} for name in ("tau-0.5", "uniform")}
+    means = {"gold_logprob": -1.5, "accuracy": 0.25}
     data = report_data(
         against_uniform=[comparison("tau-0.5"), comparison("text|tau-1", "mmlu", -0.1)],
         comparisons=[comparison("tau-0.5")],
-        by_task=[{"benchmark": "mmlu", "task": "anatomy", "items": 20, "scores": scores}],
+        by_task=[TaskScores("mmlu", "anatomy", 20, {"tau-0.5": means, "uniform": means})],
         by_seed=[
-            {"system": "tau-0.5", "seed": 0, **scores["uniform"]},
-            {"system": "tau-0.5", "seed": 1, "gold_logprob": -1.75, "accuracy": 0.25},
-            {"system": "base model", "seed": 0, **scores["uniform"]},
+            SeedScores("tau-0.5", 0, **means),
+            SeedScores("tau-0.5", 1, gold_logprob=-1.75, accuracy=0.25),
+            SeedScores("base model", 0, **means),
         ],
     )
     text = study_table(data, "python jobs/real_study.py")
@@ -35,7 +40,7 @@ def test_the_table_holds_every_method_task_and_the_command(report_data):
     assert "| base model | -1.5000 / 25.0\u00a0% | – |" in text
     assert "| mmlu | anatomy | 20 | -1.5000 / 25.0" in text
     assert "| tau-0.5 | -1.5000 / 25.0\u00a0% | -1.5000 / 25.0\u00a0% |" in text
-    weights = next(t["weights"] for t in data.trials if t["name"] == "tau-0.5")
+    weights = next(t.weights for t in data.trials if t.name == "tau-0.5")
     assert f"| {data.names[0]} | {100 * weights[0]:.1f}\u00a0% |" in text
     assert "less training" not in text
     assert "stopped" not in text
@@ -45,7 +50,7 @@ def test_the_table_holds_every_method_task_and_the_command(report_data):
 def test_benchmarks_count_equally_in_the_mean(report_data):
     scores = [{"ours": {"gold_logprob": value, "accuracy": 0.5}} for value in (-1.0, -2.0, -4.0)]
     tasks = [("mmlu", "a"), ("mmlu", "b"), ("bbh", "c")]
-    rows = [{"benchmark": b, "task": t, "items": 9, "scores": s} for (b, t), s in zip(tasks, scores, strict=True)]
+    rows = [TaskScores(benchmark, task, 9, s) for (benchmark, task), s in zip(tasks, scores, strict=True)]
     text = study_table(report_data(by_task=rows, gamma=None, divergence_se=None), "command")
     assert "gamma" not in text
     assert "standard error of a divergence" not in text
@@ -55,19 +60,19 @@ def test_benchmarks_count_equally_in_the_mean(report_data):
 
 
 def test_budgets_are_compared_with_uniform(report_data):
-    row = {"name": "greedy-4-tasks", "tasks": 4, "share": 0.25, "gold_logprob": -1.25, "accuracy": 0.3}
-    compared = row | {"name": "uniform@25%", "difference": -0.1, "low": -0.2, "high": 0.05}
+    row = BudgetScores("greedy-4-tasks", 4, 0.25, gold_logprob=-1.25, accuracy=0.3)
+    compared = replace(row, name="uniform@25%", difference=-0.1, low=-0.2, high=0.05)
     text = study_table(report_data(budgets=[row, compared]), "command")
     assert "| greedy-4-tasks | 4 | 25\u00a0% | -1.2500 / 30.0\u00a0% | – | – |" in text
     assert "| uniform@25% | 4 | 25\u00a0% | -1.2500 / 30.0\u00a0% | -0.1000 | -0.2000 to +0.0500 |" in text
 
 
 def test_trials_without_a_score_say_why(report_data):
-    bare = {"kind": "balance", "tau": 1.5, "seed": None, "weights": [1 / 6] * 6}
+    bare = TrialRow(name="a", kind="balance", tau=1.5, weights=[1 / 6] * 6)
     trials = [
-        bare | {"name": "a", "stopped": True},
-        bare | {"name": "b", "skipped": True},
-        bare | {"name": "c", "error": "the loss became nan"},
+        replace(bare, stopped=True),
+        replace(bare, name="b", skipped=True),
+        replace(bare, name="c", error="the loss became nan"),
     ]
     text = study_table(report_data(trials=trials), "command")
     assert "| a | 1.5 | – | – | – | stopped early |" in text

@@ -1,5 +1,7 @@
 """Data sets that the pool holds in several parts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ def clones(report_data):
     whole = np.array([[1.0, 0.3, 0.2, 0.1], [0.3, 1.0, 0.2, 0.1], [0.2, 0.2, 1.0, 0.1], [0.1, 0.1, 0.1, 1.0]])
     index = [0, 0, 0, 1, 2, 3]
     affinity = whole[np.ix_(index, index)]
-    tasks = [task | {"group": name} for task, name in zip(report_data(n=6).tasks, group, strict=True)]
+    tasks = [replace(task, group=name) for task, name in zip(report_data(n=6).tasks, group, strict=True)]
     return report_data(n=6, affinity=affinity, divergence=np.abs(np.log(affinity)), tasks=tasks)
 
 
@@ -33,7 +35,7 @@ def test_the_table_shows_both_weights_and_the_ratio(clones):
 
 
 def test_a_pool_of_one_data_set_has_no_other_near(report_data):
-    tasks = [task | {"group": "a"} for task in report_data(n=6).tasks]
+    tasks = [replace(task, group="a") for task in report_data(n=6).tasks]
     (row,) = planted(report_data(n=6, tasks=tasks))
     assert row.nearest == np.inf
     assert row.share_as_one == 1.0

@@ -1,10 +1,11 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from taskpgm_ray.report import figures, judgement, matrices
-from taskpgm_ray.report.order import blocks, cluster, labels
+from taskpgm_ray.report import figures, matrices, score_figures
+from taskpgm_ray.report.clustering import blocks, cluster, labels
 
 
 def test_clustering_puts_families_side_by_side():
@@ -121,28 +122,28 @@ def test_path_is_drawn_only_as_far_as_something_happens(report_data):
 
 def test_scores_average_the_seeds_and_leave_out_failed_trials(report_data):
     data = report_data(6)
-    figure = judgement.scores(data)
+    figure = score_figures.scores(data)
     means = figure.data[0]
     assert list(means.x) == [0.0, 0.5, 1.0, 2.0, 4.0]  # not 6, which failed
-    expected = np.mean([t["gold_logprob"] for t in data.trials if t["tau"] == 0.5])
+    expected = np.mean([t.gold_logprob for t in data.trials if t.tau == 0.5])
     assert means.y[1] == pytest.approx(expected)
     [uniform] = [t for t in figure.data if t.name == "uniform" and t.xaxis == "x"]
-    level = np.mean([t["gold_logprob"] for t in data.trials if t["name"] == "uniform"])
+    level = np.mean([t.gold_logprob for t in data.trials if t.name == "uniform"])
     assert list(uniform.y) == [level, level]
     [chosen] = [t for t in figure.data if t.name == "chosen" and t.xaxis == "x"]
     assert (list(chosen.x), list(chosen.y)) == ([0.5], [pytest.approx(expected)])
 
 
 def test_a_baseline_that_won_is_marked_as_chosen(report_data):
-    trials = [dict(t, winner=t["name"] == "uniform") for t in report_data(6).trials]
-    names = {trace.name for trace in judgement.scores(report_data(6, trials=trials)).data}
+    trials = [replace(t, winner=t.name == "uniform") for t in report_data(6).trials]
+    names = {trace.name for trace in score_figures.scores(report_data(6, trials=trials)).data}
     assert "uniform (chosen)" in names
     assert "chosen" not in names  # no balance wears the star
 
 
 def test_comparisons_show_differences_with_their_intervals(report_data):
     data = report_data(6)
-    gold, accuracy = [trace for trace in judgement.comparisons(data).data if trace.customdata is not None]
+    gold, accuracy = [trace for trace in score_figures.comparisons(data).data if trace.customdata is not None]
     assert list(gold.x) == [0.061, 0.09]
     np.testing.assert_allclose(accuracy.x, [1.2, -3.1])  # points
     np.testing.assert_allclose(accuracy.error_x.arrayminus, [2, 2])

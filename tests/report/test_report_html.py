@@ -1,13 +1,18 @@
 import json
 import re
 import time
+from dataclasses import replace
 from html import escape
 from html.parser import HTMLParser
+from importlib.resources import files
 
 import numpy as np
 import pytest
 
-from taskpgm_ray.report import render
+from taskpgm_ray.report import ReportData, render
+from taskpgm_ray.report.data import TaskRow, TrialRow
+from taskpgm_ray.runtime.progress import StageCost
+from taskpgm_ray.search.screen import ScreenFinding
 
 HOSTILE = "<script>alert('x')</script>"
 
@@ -79,15 +84,15 @@ def test_page_is_well_formed_self_contained_and_complete(report_data):
 def test_every_string_of_the_user_is_escaped(report_data):
     names = [f"{HOSTILE}{i}" for i in range(5)]
     base = report_data(5, names=names)
-    trials = [dict(t, name=t["name"] + HOSTILE) for t in base.trials]
-    trials[-1]["error"] = HOSTILE
+    trials = [replace(t, name=t.name + HOSTILE) for t in base.trials]
+    trials[-1] = replace(trials[-1], error=HOSTILE)
     page = render(
         report_data(
             5, names=names, study=HOSTILE, verdict=HOSTILE, config_yaml=HOSTILE, versions={HOSTILE: HOSTILE},
-            tasks=[dict(t, source=HOSTILE) for t in base.tasks], trials=trials,
+            tasks=[replace(t, source=HOSTILE) for t in base.tasks], trials=trials,
             baselines={HOSTILE: base.baselines["uniform"]}, coverage=np.full((6, 5), 0.5),
-            coverage_names=[HOSTILE] * 6, stages=[{"stage": HOSTILE, "seconds": 1.0}],
-            comparisons=[dict(c, baseline=HOSTILE, verdict=HOSTILE) for c in base.comparisons],
+            coverage_names=[HOSTILE] * 6, stages=[StageCost(HOSTILE, seconds=1.0)],
+            comparisons=[replace(c, baseline=HOSTILE, verdict=HOSTILE) for c in base.comparisons],
         )
     )  # fmt: skip
     assert "<script>alert" not in page
@@ -121,11 +126,9 @@ def test_missing_pieces_become_sentences_without_figures(report_data):
 
 
 def test_only_what_is_required_is_enough(report_data):
-    from taskpgm_ray.report import ReportData
-
     full = report_data(4)
     data = ReportData(
-        study="bare", tasks=[{"name": name} for name in full.names], divergence=full.divergence,
+        study="bare", tasks=[TaskRow(name=name) for name in full.names], divergence=full.divergence,
         affinity=full.affinity, mixture=full.mixture,
     )  # fmt: skip
     assert "None" not in Outline(render(data)).words
@@ -137,10 +140,8 @@ def test_a_single_task_has_no_affinities(report_data):
 
 
 def test_all_trials_failed(report_data):
-    failed = [
-        {"name": "tau-1", "kind": "balance", "tau": 1.0, "seed": 0, "gold_logprob": None, "error": "out of memory"}
-    ]
-    page = render(report_data(6, trials=failed))
+    failed = TrialRow(name="tau-1", kind="balance", tau=1.0, seed=0, weights=[1 / 6] * 6, error="out of memory")
+    page = render(report_data(6, trials=[failed]))
     assert "1 of 1 trials failed" in Outline(page).words
     assert "failed: out of memory" in Outline(page).words
     assert "figure-scores" not in figures_of(page)
@@ -170,9 +171,9 @@ def test_low_coverage_is_warned_about_and_good_coverage_is_not(report_data):
 def test_adapters_that_learned_nothing_are_named(report_data, after):
     tasks = report_data(6).tasks
     assert "did not lower" not in Outline(render(report_data(6, tasks=tasks))).words
-    tasks[2] = dict(tasks[2], heldout_loss_before=1.0, heldout_loss_after=after)
+    tasks[2] = replace(tasks[2], heldout_loss_before=1.0, heldout_loss_after=after)
     words = Outline(render(report_data(6, tasks=tasks))).words
-    assert f"did not lower the held-out loss of its own task for: {tasks[2]['name']}." in words
+    assert f"did not lower the held-out loss of its own task for: {tasks[2].name}." in words
 
 
 def test_two_hundred_tasks_render_in_seconds(report_data):
@@ -188,6 +189,24 @@ def test_two_hundred_tasks_render_in_seconds(report_data):
 @pytest.mark.parametrize("n", [2, 3, 15, 41])
 def test_other_sizes(report_data, n):
     assert Outline(render(report_data(n))).rows > 2 * n
+
+
+def test_the_screen_says_what_merges_are_good_for(report_data):
+    found = ScreenFinding(0.81, 0.65, mixtures=9, warranted=True, skipped=("tau-3", "tau-4"))
+    words = Outline(render(report_data(6, screen=found))).words
+    assert "rank the 9 mixtures with a correlation of 0.810 to training (Spearman; at least 0.650)" in words
+    assert "may stand in for training; 2 mixtures that could not have been the best were not trained" in words
+    found = ScreenFinding(0.1, -0.4, mixtures=9, warranted=False)
+    assert "merging cannot stand in for training here." in Outline(render(report_data(6, screen=found))).words
+
+
+def test_style_and_script_are_those_of_the_files(report_data):
+    page = render(report_data(2))
+    folder = files("taskpgm_ray.report")
+    assert f"<style>\n{folder.joinpath('page.css').read_text(encoding='utf-8')}</style>" in page
+    assert f"<script>\n{folder.joinpath('page.js').read_text(encoding='utf-8')}</script></body>" in page
+    # The arrows of sorted columns are CSS escapes.
+    assert 'content:" \\2191"' in page
 
 
 def test_the_bracket_of_the_divergences_is_given(report_data):

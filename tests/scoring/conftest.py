@@ -1,11 +1,13 @@
 """Prepared tasks without a tokenizer, for planning and scoring without a model."""
 
+from dataclasses import asdict
+
 import pyarrow as pa
 import pytest
 
 from taskpgm_ray.models import BaseModelRef
 from taskpgm_ray.storage import Storage, Unit, fingerprint
-from taskpgm_ray.tasks.prepare import EXAMPLES, Task
+from taskpgm_ray.tasks.prepare import EXAMPLES, Task, TaskFacts
 
 MODEL = BaseModelRef(source="none", revision=None, fingerprint="model-0", dtype="float32")
 
@@ -27,15 +29,23 @@ def make_task(storage):
             for i, (prompt, response) in enumerate(pairs)
         ]
         unit.files.write_table(EXAMPLES, pa.Table.from_pylist(rows))
-        unit.finish(
-            {
-                "name": name,
-                "train": len(train),
-                "probes": len(probe),
-                "train_content": fingerprint(train),
-                "probe_content": fingerprint(probe),
-            }
+        facts = TaskFacts(
+            name=name,
+            source="JsonLines",
+            group=name,
+            train=len(train),
+            probes=len(probe),
+            train_tokens=0,
+            train_content=fingerprint(train),
+            probe_content=fingerprint(probe),
+            heldout_content="",
+            read=len(train) + len(probe),
+            repeats=0,
+            too_long=0,
+            evaluated=0,
+            cut=0,
         )
+        unit.finish(asdict(facts))
         return Task(name, unit)
 
     return make

@@ -6,7 +6,8 @@ import pytest
 from taskpgm_ray.config import EngineConfig, LoraSection, ModelConfig
 from taskpgm_ray.errors import ScoringError
 from taskpgm_ray.models import resolve
-from taskpgm_ray.scoring.engine import EngineSpec, Query, build_engine, chains
+from taskpgm_ray.scoring.engine import EngineSpec, Query, chains
+from taskpgm_ray.scoring.engine_actor import build_engine
 from taskpgm_ray.scoring.hf_engine import HFEngine
 from taskpgm_ray.storage import Storage, Unit
 

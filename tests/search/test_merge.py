@@ -6,7 +6,7 @@ import pytest
 from taskpgm_ray.config import ModelConfig
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.models import resolve
-from taskpgm_ray.search.merge import foretold_best, merge_adapters, rank_correlation
+from taskpgm_ray.search.merge import merge_adapters, predicted_best, rank_correlation
 from taskpgm_ray.storage import Storage, Unit
 
 
@@ -77,23 +77,23 @@ def test_rank_correlation():
     assert rank_correlation(x, np.zeros(12)) == (0.0, -1.0)
 
 
-def test_the_foretold_best_of_scores_on_a_line_is_the_line():
+def test_the_predicted_best_of_scores_on_a_line_is_the_line():
     x = np.array([-2.0, -1.5, -1.0, 0.0])
-    np.testing.assert_allclose(foretold_best(x, 3 * x + 1, [-3.0, 2.0]), [-8.0, 7.0], atol=1e-12)
+    np.testing.assert_allclose(predicted_best(x, 3 * x + 1, [-3.0, 2.0]), [-8.0, 7.0], atol=1e-12)
 
 
-def test_training_exceeds_the_foretold_best_as_seldom_as_said():
+def test_training_exceeds_the_predicted_best_as_seldom_as_said():
     rng = np.random.default_rng(0)
     below = []
     for _ in range(4000):
         x = rng.normal(size=9)
         y = 0.7 * x + rng.normal(scale=0.4, size=9)
-        below.append(y[-1] <= foretold_best(x[:-1], y[:-1], x[-1:], confidence=0.9)[0])
+        below.append(y[-1] <= predicted_best(x[:-1], y[:-1], x[-1:], confidence=0.9)[0])
     # Four standard errors of a share of 0.9.
     assert abs(np.mean(below) - 0.9) < 4 * np.sqrt(0.9 * 0.1 / 4000)
 
 
 @pytest.mark.parametrize(("merged", "trained"), [([0.0, 1.0], [0.0, 1.0]), ([1.0] * 4, [0.0, 1.0, 2.0, 3.0])])
-def test_no_line_no_foretelling(merged, trained):
+def test_no_line_no_prediction(merged, trained):
     with pytest.raises(InputError, match="three mixtures"):
-        foretold_best(merged, trained, [0.5])
+        predicted_best(merged, trained, [0.5])

@@ -43,7 +43,7 @@ def test_repeats_of_evaluation_items_are_dropped_and_counted(tiny_llama, tmp_pat
     assert unit.path != task_units(config, model, storage)[0][1].path
     prepare_one(source, unit, config, model, evaluated)
     task = Task(source.name, unit)
-    assert (task.facts["evaluated"], task.facts["probes"], task.facts["train"]) == (1, 4, 11)
+    assert (task.facts.evaluated, task.facts.probes, task.facts.train) == (1, 4, 11)
     splits = {name: set(task.table(name)["id"].to_pylist()) for name in ("train", "probe", "heldout")}
     assert [len(ids) for ids in splits.values()] == [11, 4, 5]
     assert len(set.union(*splits.values())) == 20

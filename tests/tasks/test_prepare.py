@@ -64,12 +64,12 @@ def records(count):
 
 def test_counts_columns_and_manifest(prepared):
     task = prepared(records(20))
-    assert (task.facts["train"], task.facts["probes"], task.facts["read"]) == (15, 5, 20)
+    assert (task.facts.train, task.facts.probes, task.facts.read) == (15, 5, 20)
     probe, train = task.table("probe"), task.table("train")
     assert (len(probe), len(train)) == (5, 15)
     assert set(probe.column_names) == {"id", "split", "prompt", "response", "prompt_ids", "response_ids", "cut"}
     tokens = sum(len(p) + len(r) for p, r in task.examples("train"))
-    assert task.facts["train_tokens"] == tokens
+    assert task.facts.train_tokens == tokens
     assert task.examples("probe") == list(
         zip(probe["prompt_ids"].to_pylist(), probe["response_ids"].to_pylist(), strict=True)
     )
@@ -89,10 +89,10 @@ def test_train_and_probe_share_no_prompt_and_do_not_depend_on_the_order(prepared
     assert not probe & train
     assert len(probe) == 5
     assert probe | train == {row["prompt"] for row in rows}
-    assert again.facts["probe_content"] == task.facts["probe_content"]
-    assert again.facts["train_content"] == task.facts["train_content"]
+    assert again.facts.probe_content == task.facts.probe_content
+    assert again.facts.train_content == task.facts.train_content
     assert again.table("probe").equals(task.table("probe"))
-    assert task.facts["repeats"] == len(prompts) - len(set(prompts))
+    assert task.facts.repeats == len(prompts) - len(set(prompts))
 
 
 def test_more_examples_only_add(prepared):
@@ -101,21 +101,21 @@ def test_more_examples_only_add(prepared):
     assert set(small.table("probe")["id"].to_pylist()) <= set(
         large.table("probe")["id"].to_pylist() + large.table("train")["id"].to_pylist()
     )
-    assert large.facts["train"] == 35
+    assert large.facts.train == 35
 
 
 def test_a_question_with_two_answers_is_on_one_side(prepared):
     rows = [{"prompt": f"question {i // 2}", "response": "yes" if i % 2 else "no"} for i in range(40)]
     task = prepared(rows)
-    assert task.facts["repeats"] == 20
+    assert task.facts.repeats == 20
     assert set(task.table("train")["response"].to_pylist()) | set(task.table("probe")["response"].to_pylist()) == {"no"}
 
 
 def test_overlong_examples_are_counted_and_prompts_cut(prepared):
     rows = [*records(10), {"prompt": "long", "response": "word " * 60}, {"prompt": "word " * 100, "response": "r"}]
     task = prepared(rows)
-    assert (task.facts["too_long"], task.facts["cut"], task.facts["read"]) == (1, 1, 12)
-    assert task.facts["train"] + task.facts["probes"] == 11
+    assert (task.facts.too_long, task.facts.cut, task.facts.read) == (1, 1, 12)
+    assert task.facts.train + task.facts.probes == 11
     assert all(len(p) + len(r) <= 48 for split in ("train", "probe") for p, r in task.examples(split))
 
 
@@ -125,7 +125,7 @@ def test_too_few_examples(prepared):
 
 
 def test_max_examples_limits_what_is_read(prepared):
-    assert prepared(records(30), max_examples=8).facts["read"] == 8
+    assert prepared(records(30), max_examples=8).facts.read == 8
 
 
 def test_a_unit_depends_on_what_matters_to_it(tiny_llama, model, tiny_pool):

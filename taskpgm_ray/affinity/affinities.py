@@ -1,0 +1,79 @@
+"""`Affinities`: what the pool's scores add up to, and the affinity matrix S as a view of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from taskpgm_ray.affinity.distributions import LEAST_COVERAGE
+from taskpgm_ray.affinity.kernels import kernel, median_gamma
+from taskpgm_ray.affinity.mutual_information import profile_affinity
+from taskpgm_ray.errors import InputError
+from taskpgm_ray.numerics.types import FloatArray
+
+Kind = Literal["jsd", "pmi"]
+
+
+@dataclass(frozen=True, eq=False)
+class Affinities:
+    """How alike the tasks' adapters behave; n tasks in the order of ``tasks``.
+
+    Only sums over the probes are kept. Kind and bandwidth are applied by `view` in memory: another kernel, or another
+    kind of affinity, costs no second pass over the scores.
+    """
+
+    tasks: tuple[str, ...]
+    divergence: FloatArray
+    """[n, n] mean Jensen-Shannon divergence on support and tail, nats: a lower bound of that of the full vocabulary."""
+    divergence_upper: FloatArray
+    """[n, n] the upper bound, nats."""
+    divergence_se: FloatArray
+    """[n, n] standard error of ``divergence``."""
+    pmi: FloatArray
+    """[n, n] pointwise mutual information, nats: row model, column task's probes."""
+    gram: FloatArray
+    """[n, n] inner products of the models' centred PMI profiles."""
+    lift: FloatArray
+    """[n, n] mean log-likelihood ratio to the base model, nats: row model, column task's probes."""
+    coverage: FloatArray
+    """[1 + n, n] mean mass on the support: the base model first, then the adapters; by the probes' task."""
+    fingerprint: str
+    """Of the scores that were summed."""
+
+    @cached_property
+    def median_gamma(self) -> float:
+        """The bandwidth of the JSD kernel that is taken unless one is given: ln 2 / median divergence, per nat."""
+        return median_gamma(self.divergence)
+
+    def view(self, kind: Kind, gamma: float | None = None) -> FloatArray:
+        """The affinity matrix S [n, n], symmetric and positive semidefinite.
+
+        Args:
+            kind: ``jsd``: exp(-gamma JSD). ``pmi``: correlation of the centred PMI profiles.
+            gamma: Bandwidth of the JSD kernel per nat; ``median_gamma`` if None.
+
+        Raises:
+            InputError: More than half of the divergences are 0 and no gamma was given, a model has no PMI profile of
+                its own, or a gamma was given for PMI, which has none.
+        """
+        if kind == "jsd":
+            return kernel(self.divergence, self.median_gamma if gamma is None else gamma)
+        if gamma is not None:
+            raise InputError(f"the PMI affinity has no bandwidth, but gamma = {gamma:g} was given")
+        return profile_affinity(self.gram)
+
+    def coverage_warning(self) -> str:
+        """A sentence when a mean coverage is below `LEAST_COVERAGE`, else nothing."""
+        low = self.coverage < LEAST_COVERAGE
+        if not low.any():
+            return ""
+        row, column = np.unravel_index(int(self.coverage.argmin()), self.coverage.shape)
+        worst = "the base model" if row == 0 else f"the adapter of {self.tasks[int(row) - 1]}"
+        return (
+            f"coverage is below {LEAST_COVERAGE:.0%} for {int(low.sum())} of {low.size} pairs of model and task, least "
+            f"{self.coverage.min():.1%} ({worst} on {self.tasks[int(column)]}); the report gives bounds of each "
+            "divergence"
+        )

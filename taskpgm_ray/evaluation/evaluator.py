@@ -1,0 +1,91 @@
+"""The evaluator: lm-eval in one process of its own, with the engine pool behind it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from taskpgm_ray.config import StudyConfig
+from taskpgm_ray.evaluation.run import evaluate
+from taskpgm_ray.evaluation.scores import ItemScore
+from taskpgm_ray.evaluation.splits import Split
+from taskpgm_ray.evaluation.token_scorer import NextToken
+from taskpgm_ray.models import BaseModelRef
+from taskpgm_ray.runtime.cluster import on_this_node
+from taskpgm_ray.scoring.engine import Query
+from taskpgm_ray.scoring.pool import EnginePool
+from taskpgm_ray.storage import Unit
+
+Side = Literal["search", "report"]
+
+
+class Evaluator:
+    """Handle of a study's evaluator; may be passed to any task or actor of the cluster.
+
+    It computes nothing heavy itself, so it reserves nothing, and it ends with the last handle on it.
+    """
+
+    def __init__(self, model: BaseModelRef, pool: EnginePool, config: StudyConfig) -> None:
+        import ray
+
+        options = {"num_cpus": 0, "max_concurrency": 1, "scheduling_strategy": on_this_node()}
+        self._actor: Any = ray.remote(EvaluatorActor).options(**options).remote(model, pool, config)
+
+    def evaluate(self, adapter: Unit | None, split: Split, seed: int, side: Side) -> Any:
+        """Score an adapter on a split; the object reference becomes a list of `ItemScore`, one per item.
+
+        The caller says which ``side`` it may read: a split of the other one is an `EvaluationError`.
+        """
+        return self._actor.evaluate.remote(adapter, split, seed, side)
+
+
+class PoolClient:
+    """The engine pool under one adapter, as lm-eval's bridge calls it."""
+
+    def __init__(self, pool: EnginePool, adapter: Unit | None) -> None:
+        self.pool, self.adapter = pool, adapter
+
+    def next_token(self, prompts: list[list[int]], tokens: list[list[int]]) -> NextToken:
+        """Log-probabilities of the given next tokens, see `taskpgm_ray.evaluation.token_scorer.TokenScorer`."""
+        import ray
+
+        queries = [Query(prompt, wanted, self.adapter) for prompt, wanted in zip(prompts, tokens, strict=True)]
+        logprobs, greedy = ray.get(self.pool.next_token(queries))
+        return NextToken(logprobs=[np.asarray(row) for row in logprobs], greedy=greedy)
+
+    def generate(self, prompts: list[list[int]], max_tokens: int, stop: list[str]) -> list[str]:
+        """Greedy continuations."""
+        import ray
+
+        return ray.get(self.pool.generate(self.adapter, prompts, max_tokens, stop))
+
+
+class EvaluatorActor:
+    """Scores adapters on a split. One process for all trials: lm-eval is imported, and tasks are built, once."""
+
+    def __init__(self, model: BaseModelRef, pool: EnginePool, config: StudyConfig) -> None:
+        self.tokenizer = model.tokenizer()
+        self.pool = pool
+        self.config = config.evaluation
+        self.chat = config.model.prompt_format == "chat"
+        self.window = model.window(config.scoring.engines.max_model_length)
+
+    def evaluate(self, adapter: Unit | None, split: Split, seed: int, side: Side) -> list[ItemScore]:
+        """One row per item of the split; ``seed`` of the fine-tune goes into the rows.
+
+        Raises:
+            EvaluationError: The split is not the ``side`` that the caller is allowed to read.
+        """
+        split.require(side)
+        client = PoolClient(self.pool, adapter)
+        return evaluate(
+            split,
+            client,
+            self.tokenizer,
+            config=self.config,
+            apply_chat_template=self.chat,
+            # The window has to hold the predicted token as well.
+            max_length=self.window - 1,
+            seed=seed,
+        )

@@ -1,0 +1,245 @@
+"""What a study will take before it runs: lanes, hours, GPU-hours, storage and cost of its fine-tunes.
+
+How many there are is said in `taskpgm_ray.workload`. Speed comes from the manifests of adapters that were trained
+already (a few tasks suffice), or is given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from taskpgm_ray.config import FinetuneConfig, LoraSection, StudyConfig
+from taskpgm_ray.errors import ConfigError
+from taskpgm_ray.models import adapted_layers, linear_layers, resolve
+from taskpgm_ray.report.text import amount
+from taskpgm_ray.storage import MANIFEST, Storage
+from taskpgm_ray.workload import FineTunes, fine_tunes
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+LANE_START_SECONDS = 30.0
+"""From a job in the queue to the base model in a lane's memory, on a node that is there."""
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a lane trains."""
+
+    tokens_per_second: float
+    """Trained tokens per second of one lane, whatever its number of workers."""
+    example_tokens: float
+    """Mean tokens of an example, prompt and response."""
+    job_seconds: float = 0.0
+    """Seconds of a job beside its training: held-out losses, the adapter's upload."""
+    adapter_bytes: float = 0.0
+    """Size of one stored adapter."""
+    source: str = "given"
+
+
+@dataclass(frozen=True)
+class Work:
+    """One kind of fine-tune in a study, and what all of its jobs take."""
+
+    what: str
+    jobs: int
+    tokens: float
+    """Trained tokens of all jobs."""
+    lanes: int
+    seconds: float
+    """From the first job's start to the last adapter."""
+    gpu_hours: float
+    storage_bytes: float
+    cost: float | None
+    """In the currency of the price; ``None`` without a price."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Fine-tunes of one budget."""
+
+    jobs: int
+    tokens: float
+    """Of each of them."""
+    together: int
+    """Most of them in flight at one time."""
+
+
+def measure(storage: Storage) -> Speed | None:
+    """The speed of the adapters that a study has trained; ``None`` when it has none.
+
+    Args:
+        storage: The study's folder.
+    """
+    trained = [storage.read_json(f"adapters/{name}/{MANIFEST}") for name in _finished(storage, "adapters")]
+    if not trained:
+        return None
+    tasks = [storage.read_json(f"tasks/{name}/{MANIFEST}") for name in _finished(storage, "tasks")]
+    return Speed(
+        tokens_per_second=sum(m["tokens"] for m in trained) / sum(m["seconds"] for m in trained),
+        example_tokens=sum(t["train_tokens"] for t in tasks) / sum(t["train"] for t in tasks),
+        job_seconds=median(m["wall_seconds"] - m["seconds"] for m in trained),
+        adapter_bytes=median(m["adapter_bytes"] for m in trained),
+        source=f"measured on {len(trained)} adapters in {storage.uri}",
+    )
+
+
+def plan_study(config: StudyConfig, tasks: int, speed: Speed, price: float | None = None) -> list[Work]:
+    """What every fine-tune of a study takes: adapters, trials, finalists and the questions about budgets.
+
+    Args:
+        config: The study.
+        tasks: Tasks in the pool.
+        speed: Of one lane, see `measure`.
+        price: Of a GPU per hour; of a CPU per hour where lanes have no GPU.
+
+    Returns:
+        One row per kind of fine-tune, in the order in which they run.
+    """
+    rows: dict[str, list[Batch]] = {}
+    for part in fine_tunes(config, tasks):
+        tokens = _tokens(config, part, speed)
+        rows.setdefault(part.kind, []).append(Batch(part.jobs, tokens, _together(config, part)))
+    return [_work(kind, batches, config.finetune, speed, price) for kind, batches in rows.items()]
+
+
+def adapter_bytes(model: Any, lora: LoraSection) -> int:
+    """Size of an adapter in float32, as it is stored.
+
+    Args:
+        model: The base model's own configuration (transformers ``PretrainedConfig``).
+        lora: The adapters' shape.
+    """
+    layers = adapted_layers(linear_layers(model), lora)
+    return sum(4 * lora.r * (inputs + outputs) for inputs, outputs in layers.values())
+
+
+def plan_table(rows: Sequence[Work], speed: Speed, price: float | None) -> Table:
+    """The plan for a terminal."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    title = f"{speed.tokens_per_second:,.0f} tokens/s a lane ({speed.source})"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("fine-tunes", no_wrap=True)
+    for column in (
+        "jobs",
+        "tokens",
+        "lanes",
+        "hours",
+        "GPU-hours",
+        "storage",
+        *(["cost"] if price is not None else []),
+    ):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in [*rows, _total(rows)] if len(rows) > 1 else rows:
+        cells = [
+            row.what,
+            f"{row.jobs:,}",
+            amount(row.tokens),
+            f"{row.lanes:,}",
+            f"{row.seconds / 3600:,.2f}",
+            f"{row.gpu_hours:,.1f}",
+            f"{row.storage_bytes / GIB:,.0f} GiB",
+        ]
+        table.add_row(*cells, *([] if row.cost is None else [f"{row.cost:,.0f}"]))
+    return table
+
+
+def _tokens(config: StudyConfig, part: FineTunes, speed: Speed) -> float:
+    """Tokens that one of these fine-tunes trains on."""
+    steps, tokens = config.finetune.steps, config.finetune.tokens
+    search = config.search
+    if part.kind != "adapters" and (search.steps is not None or search.tokens is not None):
+        steps, tokens = search.steps, search.tokens
+    whole = float(tokens) if tokens is not None else (steps or 0) * config.finetune.batch_size * speed.example_tokens
+    return whole * part.share
+
+
+def _together(config: StudyConfig, part: FineTunes) -> int:
+    """Most of these fine-tunes that are in flight at one time: every trial waits for all of its seeds."""
+    return min(part.jobs, config.search.concurrency * config.search.seeds) if part.kind == "trials" else part.jobs
+
+
+def _work(what: str, batches: Sequence[Batch], config: FinetuneConfig, speed: Speed, price: float | None) -> Work:
+    jobs = sum(batch.jobs for batch in batches)
+    lanes = max(min(batch.together, config.lanes.max) for batch in batches)
+    seconds, busy = LANE_START_SECONDS, lanes * LANE_START_SECONDS
+    for batch in batches:
+        job = batch.tokens / speed.tokens_per_second + speed.job_seconds
+        seconds += math.ceil(batch.jobs / min(batch.together, config.lanes.max)) * job
+        # Lanes end when no job is left for them, so the last round costs only those that have one.
+        busy += batch.jobs * job
+    workers = busy / 3600 * config.lanes.workers
+    gpu_hours = workers * config.lanes.gpus
+    hours = gpu_hours if config.lanes.gpus else workers * config.lanes.cpus
+    return Work(
+        what=what,
+        jobs=jobs,
+        tokens=sum(batch.jobs * batch.tokens for batch in batches),
+        lanes=lanes,
+        seconds=seconds,
+        gpu_hours=gpu_hours,
+        # An in-flight checkpoint holds the adapter and its two moments.
+        storage_bytes=(jobs + 3 * lanes) * speed.adapter_bytes,
+        cost=None if price is None else hours * price,
+    )
+
+
+def _total(rows: Sequence[Work]) -> Work:
+    return Work(
+        what="together",
+        jobs=sum(row.jobs for row in rows),
+        tokens=sum(row.tokens for row in rows),
+        lanes=max(row.lanes for row in rows),
+        seconds=sum(row.seconds for row in rows),
+        gpu_hours=sum(row.gpu_hours for row in rows),
+        storage_bytes=sum(row.storage_bytes for row in rows),
+        cost=None if rows[0].cost is None else sum(row.cost or 0.0 for row in rows),
+    )
+
+
+def speed_of(
+    config: StudyConfig, tokens_per_second: float | None, example_tokens: float | None, adapter_mib: float | None
+) -> Speed:
+    """The speed to plan with: what is given, and for the rest what the study has measured.
+
+    Raises:
+        ConfigError: Something is neither given nor measured; the message says how to get it.
+    """
+    known = tokens_per_second is not None and (example_tokens is not None or config.finetune.tokens is not None)
+    measured = None if known else _measured(config)
+    if measured is not None:
+        size = measured.adapter_bytes if adapter_mib is None else adapter_mib * 2**20
+        return replace(
+            measured,
+            tokens_per_second=tokens_per_second or measured.tokens_per_second,
+            example_tokens=example_tokens or measured.example_tokens,
+            adapter_bytes=size,
+        )
+    assert tokens_per_second is not None, "otherwise it was measured"
+    if adapter_mib is None:
+        size = adapter_bytes(resolve(config.model, Storage(config.storage)).config(), config.finetune.lora)
+    else:
+        size = adapter_mib * 2**20
+    return Speed(tokens_per_second, example_tokens or 0.0, adapter_bytes=size)
+
+
+def _measured(config: StudyConfig) -> Speed:
+    storage = Storage(config.storage) / config.study
+    measured = measure(storage)
+    if measured is None:
+        raise ConfigError(
+            f"no adapter was trained in {storage.uri} yet, so the speed is unknown: give --tokens-per-second and "
+            "--example-tokens, or measure them with a few tasks (taskpgm finetune --config ... pool.max_tasks=2)"
+        )
+    return measured
+
+
+def _finished(storage: Storage, folder: str) -> list[str]:
+    return [name for name in storage.names(folder) if storage.exists(f"{folder}/{name}/{MANIFEST}")]

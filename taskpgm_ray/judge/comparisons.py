@@ -1,0 +1,98 @@
+"""Systems compared item by item on the report split: differences with intervals, and scores by task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from taskpgm_ray.evaluation import ItemScore, summarise
+from taskpgm_ray.evaluation.scores import METRICS
+from taskpgm_ray.judge.rows import SeedScores, TaskScores
+from taskpgm_ray.judge.statistics import PairedDifference, holm, paired_difference, verdict
+
+ALL = "all"
+"""The scope of a comparison over all benchmarks; the others are a benchmark each."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One system against another on the report split, in one metric and one scope."""
+
+    system: str
+    baseline: str
+    scope: str
+    """``all`` benchmarks, or the name of one."""
+    result: PairedDifference
+    p_value: float
+    """Adjusted for the number of baselines (Holm)."""
+    verdict: str
+
+
+def compare(
+    system: str,
+    rows: Mapping[str, Sequence[ItemScore]],
+    baselines: Sequence[str],
+    confidence: float,
+    seed: int,
+) -> list[Comparison]:
+    """One system against each baseline: both metrics, over all benchmarks and (where there are several) in each."""
+    benchmarks = sorted({row.benchmark for row in rows[system]})
+    found = []
+    for scope in [ALL, *(benchmarks if len(benchmarks) > 1 else [])]:
+        part = {name: [r for r in rows[name] if scope in (ALL, r.benchmark)] for name in (system, *baselines)}
+        for metric in METRICS:
+            results = [
+                paired_difference(part[system], part[name], confidence, seed, metric=metric) for name in baselines
+            ]
+            adjusted = holm([result.p_value for result in results])
+            found += [
+                Comparison(system, name, scope, result, p, verdict(result, p))
+                for name, result, p in zip(baselines, results, adjusted, strict=True)
+            ]
+    return found
+
+
+def against_uniform(
+    systems: Sequence[str], rows: Mapping[str, Sequence[ItemScore]], confidence: float, seed: int
+) -> list[Comparison]:
+    """Each of these systems against uniform; nothing where uniform was not tried."""
+    if "uniform" not in systems:
+        return []
+    singles = [compare(name, rows, ["uniform"], confidence, seed) for name in systems if name != "uniform"]
+    found = []
+    # Each list has one comparison for every scope and metric, in the same order.
+    for same in zip(*singles, strict=True):
+        adjusted = holm([one.result.p_value for one in same])
+        found += [
+            replace(one, p_value=p, verdict=verdict(one.result, p)) for one, p in zip(same, adjusted, strict=True)
+        ]
+    return found
+
+
+def by_seed(rows: Mapping[str, Sequence[ItemScore]]) -> list[SeedScores]:
+    """One row per system and seed: its means over all benchmarks."""
+    found = []
+    for name, scores in rows.items():
+        for seed in sorted({row.seed for row in scores}):
+            summary = summarise([row for row in scores if row.seed == seed])
+            found.append(SeedScores(name, seed, **{metric: summary[metric] for metric in METRICS}))
+    return found
+
+
+def by_task(rows: Mapping[str, Sequence[ItemScore]]) -> list[TaskScores]:
+    """One row per benchmark and task: number of items, and each system's mean over items and seeds."""
+    summaries = {name: summarise(scores)["benchmarks"] for name, scores in rows.items()}
+    first = next(iter(summaries.values()))
+    return [
+        TaskScores(
+            benchmark,
+            task,
+            facts["items"],
+            {
+                name: {metric: summary[benchmark]["tasks"][task][metric] for metric in METRICS}
+                for name, summary in summaries.items()
+            },
+        )
+        for benchmark, part in first.items()
+        for task, facts in part["tasks"].items()
+    ]

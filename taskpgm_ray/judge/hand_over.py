@@ -1,0 +1,64 @@
+"""The final adapter: the winner's, trained on the full budget, with a model card beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from taskpgm_ray.runtime.missing import missing
+from taskpgm_ray.runtime.progress import collect
+from taskpgm_ray.runtime.run import Run
+from taskpgm_ray.search.candidates import Candidate
+from taskpgm_ray.search.trials import Planner
+from taskpgm_ray.storage import MANIFEST
+
+FOLDER = "adapter"
+
+
+def hand_over(chosen: Candidate, verdict: str, planner: Planner, run: Run) -> None:
+    """Write the winner's adapter (first seed) and its card into the study's folder ``adapter``.
+
+    A trial at the full budget is this very fine-tune, so it is trained again only when its unit was lost.
+    """
+    job = planner.job(chosen, planner.config.seed)
+    if not job.unit.done():
+        with missing(run, "final adapter", [job]) as (stage, todo):
+            references = {run.fleet.submit(one): one for one in todo}
+            collect(stage, references, lambda one, _: stage.finished(one.name), lambda: "a lane trains it")
+    files = planner.storage / FOLDER
+    for name in job.unit.files.names():
+        if name != MANIFEST and not (files.exists(name) and files.read_bytes(name) == job.unit.files.read_bytes(name)):
+            files.write_bytes(name, job.unit.files.read_bytes(name))
+    names = [task.name for task in planner.tasks]
+    card = model_card(chosen, verdict, planner, job.unit.manifest(), names).encode()
+    if not (files.exists("README.md") and files.read_bytes("README.md") == card):
+        files.write_bytes("README.md", card)
+
+
+def model_card(chosen: Candidate, verdict: str, planner: Planner, trained: dict[str, Any], names: Sequence[str]) -> str:
+    """The model card in the hub's format: what it is, what it was trained on, how it did."""
+    model, lora, finetune = planner.config.model, planner.config.finetune.lora, planner.config.finetune
+    shares = sorted(zip(chosen.weights.tolist(), names, strict=True), reverse=True)
+    table = "\n".join(f"| {name} | {weight:.4f} |" for weight, name in shares)
+    return f"""---
+base_model: {model.path}
+library_name: peft
+tags: [lora, taskpgm]
+---
+
+# {planner.config.study}
+
+A LoRA adapter of `{model.path}` (fingerprint `{planner.model.fingerprint}`), fine-tuned on a mixture of \
+{len(names)} tasks
+that TaskPGM ([arXiv 2507.12612](https://arxiv.org/abs/2507.12612)) found: {chosen.method}, tau = {chosen.tau:.4g}.
+
+{verdict}
+
+| task | weight |
+|---|---|
+{table}
+
+Rank {lora.r}, alpha {lora.alpha}, on {lora.target_modules}; {trained["steps"]} steps of {finetune.batch_size} \
+examples, {trained["tokens"]} tokens,
+peak learning rate {finetune.learning_rate:g}, seed {planner.config.seed}; prompts in the {model.prompt_format} format.
+"""

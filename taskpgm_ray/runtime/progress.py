@@ -1,0 +1,152 @@
+"""What a run shows while it works, and what each stage cost.
+
+Every finished piece of work is one printed line, so that a log file and a terminal show the same; a terminal gets a
+live line as well.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.spinner import Spinner
+
+from taskpgm_ray.runtime.cluster import root_cause
+from taskpgm_ray.storage import Storage
+
+STAGES = "stages.json"
+QUIET_SECONDS = 30.0
+"""A log that nobody watches live gets a line about what is going on at least so often."""
+
+W = TypeVar("W")
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What one stage has cost over all runs of a study; ``None``: not recorded."""
+
+    stage: str
+    seconds: float | None = None
+    tokens: int | None = None
+    done: int | None = None
+    """Units of work that were done."""
+    reused: int | None = None
+    """Units that were found finished."""
+
+
+@dataclass
+class Stage:
+    """One running stage: how much there is to do, and how much is done."""
+
+    name: str
+    total: int
+    reused: int
+    console: Console
+    done: int = 0
+    tokens: int = 0
+
+    def finished(self, text: str, tokens: int = 0) -> None:
+        """One more piece of work is finished; ``text`` says which, and how it came out."""
+        self.done += 1
+        self.tokens += tokens
+        width = len(str(self.total))
+        line = f"  [dim]{self.name}[/] {self.done + self.reused:>{width}}/{self.total}  {escape(text)}"
+        self.console.print(line, soft_wrap=True, highlight=False)
+
+    def note(self, text: str) -> None:
+        """What is going on, between two finished pieces of work."""
+        self.console.print(f"  [dim]{escape(text)}[/]", soft_wrap=True, highlight=False)
+
+
+class Progress:
+    """Prints stages, and keeps the seconds and tokens of each in the study's ``stages.json``."""
+
+    def __init__(self, storage: Storage, console: Console | None = None) -> None:
+        self.storage = storage
+        self.console = console or Console()
+
+    @contextmanager
+    def stage(self, name: str, total: int, reused: int = 0) -> Iterator[Stage]:
+        """Run one stage; its cost is added to that of earlier runs of the same study."""
+        stage = Stage(name, total, reused, self.console)
+        todo = total - reused
+        note = f"{reused} of {total} already there" if reused else f"{total} to do"
+        self.console.print(
+            f"[bold]{name}[/]: {note if todo else 'nothing to do'}" + (f", {todo} to do" if reused and todo else "")
+        )
+        started = time.perf_counter()
+        try:
+            yield stage
+        finally:
+            if todo:
+                seconds = time.perf_counter() - started
+                self.console.print(f"  [dim]{name}: {seconds:.0f} s[/]")
+                self._record(stage, seconds)
+
+    def stages(self) -> list[StageCost]:
+        """Cost of every stage over all runs of the study."""
+        return [StageCost(name, **cost) for name, cost in self._costs().items()]
+
+    def _costs(self) -> dict[str, dict[str, Any]]:
+        return self.storage.read_json(STAGES) if self.storage.exists(STAGES) else {}
+
+    def _record(self, stage: Stage, seconds: float) -> None:
+        costs = self._costs()
+        old = costs.get(stage.name, {"seconds": 0.0, "tokens": 0, "done": 0})
+        costs[stage.name] = {
+            "seconds": round(old["seconds"] + seconds, 1),
+            "tokens": old["tokens"] + stage.tokens,
+            "done": old["done"] + stage.done,
+        }
+        self.storage.write_json(STAGES, costs)
+
+
+def collect(
+    stage: Stage,
+    references: Mapping[Any, W],
+    on_done: Callable[[W, Any], None],
+    status: Callable[[], str],
+    on_error: Callable[[W, BaseException], None] | None = None,
+    view: Callable[[], RenderableType] | None = None,
+) -> None:
+    """Wait for Ray object references in whatever order they finish; with none, return at once.
+
+    Args:
+        stage: Whose work this is; shows the line.
+        references: Reference -> the work that it stands for.
+        on_done: Called with the work and the result.
+        status: One line about what is going on, for a log.
+        on_error: Called with the work and the exception that a user can act upon; by default that is raised.
+        view: What a terminal shows live, asked for every second; by default the line.
+    """
+    if not references:
+        return
+    import ray
+
+    open_references, console = dict(references), stage.console
+    spoken = time.monotonic()
+    with Live(console=console, transient=True) if console.is_terminal else nullcontext() as live:
+        while open_references:
+            ready, _ = ray.wait(list(open_references), num_returns=1, timeout=1.0)
+            for reference in ready:
+                work = open_references.pop(reference)
+                spoken = time.monotonic()
+                try:
+                    result = ray.get(reference)
+                except Exception as error:  # Ray wraps whatever the remote side raised
+                    if on_error is None:
+                        raise root_cause(error) from error
+                    on_error(work, root_cause(error))
+                else:
+                    on_done(work, result)
+            if live is not None and open_references:
+                live.update(view() if view is not None else Spinner("dots", status()))
+            elif time.monotonic() - spoken > QUIET_SECONDS:
+                stage.note(status())
+                spoken = time.monotonic()

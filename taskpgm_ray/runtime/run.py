@@ -1,0 +1,75 @@
+"""The contract between a run and its stages: what a stage may ask for, and nothing of how it came to be.
+
+`taskpgm_ray.session.Session` implements it and stands above all stages; tests hand stages something smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+from taskpgm_ray.config import StudyConfig
+from taskpgm_ray.models import BaseModelRef
+from taskpgm_ray.runtime.progress import Progress
+from taskpgm_ray.storage import Storage
+
+
+class Run(Protocol):
+    """One run of a study. Asking for lanes, engines or the evaluator starts them; a finished study asks for none."""
+
+    config: StudyConfig
+    model: BaseModelRef
+    storage: Storage
+    """The study's folder."""
+    progress: Progress
+
+    def connect(self) -> None:
+        """Connect to Ray, and make sure that the base model's files are there; once."""
+
+    @property
+    def fleet(self) -> Fleet:
+        """The training lanes."""
+
+    @property
+    def pool(self) -> EnginePool:
+        """The scoring engines, of the kind that scores this study."""
+
+    def pool_of(self, kind: Literal["vllm", "hf"]) -> EnginePool:
+        """Engines of this kind; whoever asks for them closes them."""
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """lm-eval over the engine pool."""
+
+
+class Fleet(Protocol):
+    """See `taskpgm_ray.finetune.fleet.Fleet`."""
+
+    def submit(self, job: Any) -> Any:
+        """Queue a `taskpgm_ray.finetune.job.Job`; the object reference becomes its manifest, or raises its error."""
+
+    def status(self) -> dict[str, Any]:
+        """What runs, and what waits."""
+
+
+class EnginePool(Protocol):
+    """See `taskpgm_ray.scoring.pool.EnginePool`; every method but ``close`` returns an object reference."""
+
+    def build_segment(self, work: Any) -> Any:
+        """Fix the supports of a segment of the probe set."""
+
+    def score(self, works: Sequence[Any]) -> Any:
+        """Score units of different adapters in one batch."""
+
+    def measure(self, queries: list[Any]) -> Any:
+        """Score queries twice, and time the second time."""
+
+    def close(self) -> None:
+        """End all engines and the pool."""
+
+
+class Evaluator(Protocol):
+    """See `taskpgm_ray.evaluation.evaluator.Evaluator`."""
+
+    def evaluate(self, adapter: Any, split: Any, seed: int, side: Literal["search", "report"]) -> Any:
+        """Score an adapter (``None``: the base model) on a split; becomes one row per item."""

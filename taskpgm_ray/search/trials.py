@@ -1,0 +1,153 @@
+"""What a trial is before and after it runs: its fine-tunes, their units, and the item scores in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from taskpgm_ray.config import StudyConfig
+from taskpgm_ray.errors import EvaluationError
+from taskpgm_ray.evaluation import ItemScore, Split, summarise
+from taskpgm_ray.finetune.job import Job, Recipe, make_job
+from taskpgm_ray.models import BaseModelRef
+from taskpgm_ray.search.candidates import Candidate
+from taskpgm_ray.storage import Storage, Unit, fingerprint
+from taskpgm_ray.tasks.prepare import Task
+
+SCORES = "items.json"
+
+
+@dataclass(frozen=True)
+class TrialRun:
+    """One fine-tune of a candidate, and the unit that holds its scores."""
+
+    seed: int
+    job: Job
+    unit: Unit
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """Everything about one trial that is known before it runs.
+
+    Raises:
+        EvaluationError: It would be scored on another split than the search split.
+    """
+
+    candidate: Candidate
+    rungs: tuple[tuple[TrialRun, ...], ...]
+    """The runs (one a seed) at each budget, from the smallest to the full one; baselines have the full one only."""
+    budgets: tuple[int, ...]
+    """The budget of each rung, as a multiple of the smallest rung's."""
+    split: Split
+
+    def __post_init__(self) -> None:
+        if self.split.name != "search":
+            raise EvaluationError(
+                f"the trial of {self.candidate.name} would read the {self.split.name} split; trials choose the "
+                "mixture and read the search split only"
+            )
+
+    @property
+    def name(self) -> str:
+        """Unique among the trials of a search."""
+        return self.candidate.name
+
+    @property
+    def runs(self) -> tuple[TrialRun, ...]:
+        """The runs at the full budget."""
+        return self.rungs[-1]
+
+    def done(self) -> bool:
+        """Whether every run at the full budget is finished."""
+        return all(run.unit.done() for run in self.runs)
+
+    def score(self, metric: str) -> float:
+        """The trial's score at the full budget: the mean over its seeds."""
+        return fmean(run.unit.manifest()["summary"][metric] for run in self.runs)
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Makes plans; cheap to pickle, so that a trial whose candidate is found while the search runs can make its own."""
+
+    tasks: tuple[Task, ...]
+    search_split: Split
+    config: StudyConfig
+    model: BaseModelRef
+    storage: Storage
+
+    @property
+    def sizes(self) -> list[int]:
+        """Examples to train on of each task [n]."""
+        return [task.facts.train for task in self.tasks]
+
+    def plan(self, candidate: Candidate) -> TrialPlan:
+        """The trial of a candidate; the unit of a run depends on its adapter and on the search split."""
+        search = self.config.search
+        # Baselines are needed at the full budget, whatever they score at a smaller one.
+        first = 0 if candidate.kind == "balance" else search.rungs - 1
+        seeds = range(self.config.seed, self.config.seed + search.seeds)
+        rungs = tuple(
+            tuple(self._run(candidate, seed, search.reduction ** (search.rungs - 1 - rung)) for seed in seeds)
+            for rung in range(first, search.rungs)
+        )
+        budgets = tuple(search.reduction**rung for rung in range(first, search.rungs))
+        return TrialPlan(candidate, rungs, budgets, self.search_split)
+
+    def job(self, candidate: Candidate, seed: int, share: float = 1.0) -> Job:
+        """The fine-tune of a candidate on ``share`` of a trial's full budget."""
+        steps, tokens = self.config.search.steps, self.config.search.tokens
+        if steps is None and tokens is None:
+            steps, tokens = self.config.finetune.steps, self.config.finetune.tokens
+        steps, tokens = (None if whole is None else max(1, round(whole * share)) for whole in (steps, tokens))
+        recipe = Recipe.of(self.config.finetune, seed=seed, init_seed=self.config.seed, steps=steps, tokens=tokens)
+        mixture = dict(zip((task.name for task in self.tasks), candidate.weights.tolist(), strict=True))
+        return make_job(
+            f"{candidate.name}-seed{seed}", "mixtures", mixture, self.tasks, recipe, self.model, self.storage
+        )
+
+    def _run(self, candidate: Candidate, seed: int, divisor: int) -> TrialRun:
+        # Each rung is trained anew: its learning rate decays over its own budget, so that scores at one rung are
+        # those of complete fine-tunes, and an adapter depends on nothing but its own recipe.
+        job = self.job(candidate, seed, 1 / divisor)
+        identity = fingerprint("trial", job.unit.path, self.search_split.path, *measured_by(self.config))
+        return TrialRun(seed, job, Unit(self.storage, f"trials/{job.name}-{identity}"))
+
+
+def measured_by(config: StudyConfig) -> list[Any]:
+    """What a score depends on beside the adapter and the items."""
+    evaluation = config.evaluation
+    return [evaluation.num_fewshot, evaluation.bbh_answers, list(evaluation.lm_eval), config.scoring.scorer]
+
+
+def finish_run(
+    plan: TrialPlan, run: TrialRun, rows: Sequence[ItemScore], trained: dict[str, Any], seconds: float
+) -> None:
+    """Store a run's item scores and its summary."""
+    write_items(run.unit, rows)
+    run.unit.finish(
+        {
+            "name": plan.name,
+            "kind": plan.candidate.kind,
+            "method": plan.candidate.method,
+            "tau": plan.candidate.tau,
+            "seed": run.seed,
+            "weights": plan.candidate.weights.tolist(),
+            "summary": summarise(rows),
+            "trained_tokens": trained["tokens"],
+            "seconds": round(seconds, 3),
+        }
+    )
+
+
+def write_items(unit: Unit, rows: Sequence[ItemScore]) -> None:
+    """Store item scores in a unit."""
+    unit.files.write_json(SCORES, [asdict(row) for row in rows])
+
+
+def read_items(unit: Unit) -> list[ItemScore]:
+    """The item scores of a finished trial or report evaluation."""
+    return [ItemScore(**row) for row in unit.files.read_json(SCORES)]

@@ -1,0 +1,91 @@
+"""How many fine-tunes a study makes, from its config and the number of its tasks: counted here and nowhere else.
+
+The counts are what a study makes where all its mixtures differ. Mixtures that nearly coincide are trained once
+(``search.merge_distance``), so that a study may make fewer; how many candidates ASHA promotes depends on their scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from taskpgm_ray.config import StudyConfig
+
+
+@dataclass(frozen=True)
+class FineTunes:
+    """Fine-tunes of one kind and one budget."""
+
+    kind: str
+    """``adapters`` (one a task), ``trials``, ``finalists`` (further seeds for the report split), ``budgets``."""
+    jobs: int
+    share: float = 1.0
+    """Part of the full budget: of ``finetune`` for adapters, of ``search`` for all others."""
+
+
+def fine_tunes(config: StudyConfig, tasks: int) -> list[FineTunes]:
+    """Every fine-tune of a study of ``tasks`` tasks, in the order in which they run; no row without jobs."""
+    rows = [FineTunes("adapters", tasks)]
+    if config.search.balances:
+        rows += _trials(config)
+        rows.append(FineTunes("finalists", methods(config) * (report_seeds(config) - config.search.seeds)))
+        rows += _budgets(config, tasks)
+    return [row for row in rows if row.jobs]
+
+
+def contenders(config: StudyConfig) -> int:
+    """Families of mixtures that may win: every affinity, JSD with each bandwidth, with every utility."""
+    search = config.search
+    kinds = search.affinities or (config.affinity.kind,)
+    variants = sum(len(search.gammas) if kind == "jsd" else 1 for kind in kinds)
+    return variants * len(search.utilities)
+
+
+def candidates(config: StudyConfig) -> int:
+    """Mixtures that a search tries: the balances of every family, and the baselines that are no family."""
+    return (contenders(config) + _comparators(config)) * _balances(config) + _plain_baselines(config)
+
+
+def methods(config: StudyConfig) -> int:
+    """What the report split judges by its best mixture: every family, and every baseline that is none."""
+    return contenders(config) + _comparators(config) + _plain_baselines(config)
+
+
+def report_seeds(config: StudyConfig) -> int:
+    """Fine-tunes of every mixture that the report split judges; those of the search are among them."""
+    return max(config.evaluation.report_seeds, config.search.seeds)
+
+
+def _trials(config: StudyConfig) -> list[FineTunes]:
+    search = config.search
+    balances = contenders(config) * _balances(config)
+    # Comparators and baselines have the full budget only.
+    others = _comparators(config) * _balances(config) + _plain_baselines(config)
+    rows = []
+    for rung in range(search.rungs):
+        promoted = -(-balances // search.reduction**rung)
+        last = rung == search.rungs - 1
+        share = 1 / search.reduction ** (search.rungs - 1 - rung)
+        rows.append(FineTunes("trials", (promoted + others * last) * search.seeds, share))
+    return rows
+
+
+def _budgets(config: StudyConfig, tasks: int) -> list[FineTunes]:
+    """Greedy, heaviest and random tasks for each number of them; the winner and uniform on each part of the budget."""
+    search, seeds = config.search, report_seeds(config)
+    fewer = sum(k < tasks for k in search.task_counts)
+    parts = [FineTunes("budgets", 2 * seeds, share) for share in sorted(search.budget_fractions)]
+    return [FineTunes("budgets", 3 * fewer * seeds), *parts]
+
+
+def _balances(config: StudyConfig) -> int:
+    """Candidates of a family: one where the user set the balance."""
+    return config.search.balances if config.mixture.fixed_tau(1) is None else 1
+
+
+def _comparators(config: StudyConfig) -> int:
+    """Families that may not win: the text affinity as a baseline."""
+    return int("text" in config.search.baselines and "text" not in config.search.affinities)
+
+
+def _plain_baselines(config: StudyConfig) -> int:
+    return sum(name != "text" for name in config.search.baselines)

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from taskpgm_ray import affinity
+from taskpgm_ray.errors import IndefiniteAffinityError, InputError
+
+
+def pmi_data(n=6, per_task=15, seed=0):
+    rng = np.random.default_rng(seed)
+    owner = np.repeat(np.arange(n), per_task)
+    gold = rng.normal(-2, 0.3, size=(n, n * per_task))
+    gold[owner, np.arange(len(owner))] += 0.8
+    return gold, owner, rng.normal(-2, 0.3, size=n * per_task)
+
+
+def test_pmi_properties():
+    gold, owner, base = pmi_data()
+    values = affinity.pmi(gold)
+    assert values.max() <= np.log(6)
+    np.testing.assert_allclose(np.exp(values).mean(axis=0), 1)
+    A, B = affinity.pmi_matrix(gold, owner), affinity.pmi_matrix(gold, owner, base)
+    assert A[2, 3] == pytest.approx(values[2, owner == 3].mean())
+    assert B[2, 3] == pytest.approx((gold[2] - base)[owner == 3].mean())
+    # The two definitions differ by a constant in each column; terms common to all models cancel in the first.
+    np.testing.assert_allclose(A - B, np.broadcast_to((A - B)[0], A.shape), atol=1e-13)
+    shift = np.random.default_rng(1).normal(size=len(owner))
+    np.testing.assert_allclose(affinity.pmi_matrix(gold + shift, owner), A, atol=1e-13)
+    assert np.trace(A) / 6 <= np.log(6)
+    se = affinity.pmi_standard_errors(gold, owner)
+    assert se[1, 4] == pytest.approx(values[1, owner == 4].std(ddof=1) / np.sqrt(15))
+
+
+def test_pmi_affinities_are_valid():
+    gold, owner, _ = pmi_data(12, 5)
+    S = affinity.pmi_profile(gold, owner)
+    assert (np.diag(S) == 1).all()
+    assert np.linalg.eigvalsh(S).min() > -1e-12
+    table = np.random.default_rng(0).normal(size=(12, 12))
+    S, repair = affinity.pmi_symmetric(table)
+    J = np.eye(12) - 1 / 12
+    assert np.linalg.eigvalsh(J @ S @ J).min() > -1e-10
+    assert repair.clipped > 0
+    with pytest.raises(IndefiniteAffinityError):
+        affinity.pmi_symmetric(table, noise=1e-3)
+    with pytest.raises(InputError, match="no profile of its own"):
+        affinity.pmi_profile(np.zeros((3, 3)), [0, 1, 2])
+    with pytest.raises(InputError, match="at least once"):
+        affinity.pmi_matrix(gold, np.zeros_like(owner))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: affinity.pmi_matrix(np.full((2, 2), -np.inf), [0, 1]), "finite"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(InputError, match=message):
+        call()

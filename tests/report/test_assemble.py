@@ -1,0 +1,133 @@
+"""What the report takes from each of a study's outputs."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from taskpgm_ray.export import MixtureDocument, MixtureTask
+from taskpgm_ray.judge.comparisons import Comparison
+from taskpgm_ray.judge.rows import BudgetScores, SeedScores, TaskScores
+from taskpgm_ray.judge.stage import Judgement
+from taskpgm_ray.judge.statistics import PairedDifference
+from taskpgm_ray.report.assemble import StudyOutputs, assemble
+from taskpgm_ray.runtime.progress import StageCost
+from taskpgm_ray.search.candidates import Candidate
+from taskpgm_ray.search.families import Family
+from taskpgm_ray.search.screen import ScreenFinding
+
+NAMES = ("gcd", "chess", "poetry")
+HALF = np.array([[1.0, 0.5, 0.5], [0.5, 1.0, 0.5], [0.5, 0.5, 1.0]])
+
+
+def unit(**manifest):
+    return SimpleNamespace(manifest=lambda: manifest)
+
+
+def family(kind="jsd", S=HALF, gamma=2.0):
+    return Family(kind, kind, S, gamma, None, contender=True)
+
+
+def plan(name, kind="balance", tau=1.0, scores=()):
+    """A trial with one run for each score."""
+    runs = tuple(
+        SimpleNamespace(
+            seed=seed,
+            unit=unit(
+                weights=[1 / 3] * 3, trained_tokens=700, seconds=12.5,
+                summary={
+                    "accuracy": 0.25, "gold_logprob": score, "items": 40,
+                    "benchmarks": {"mmlu": {"accuracy": 0.3, "gold_logprob": -1.4, "items": 40, "tasks": {}}},
+                },
+            ),
+        )
+        for seed, score in enumerate(scores)
+    )  # fmt: skip
+    return SimpleNamespace(name=name, candidate=Candidate(name, kind, tau, np.full(3, 1 / 3), name), runs=runs)
+
+
+@pytest.fixture
+def outputs():
+    """A study without a search, whose own affinity is not that of the mixture's family."""
+    matrix = np.zeros((3, 3))
+    config = SimpleNamespace(
+        study="demo", to_yaml=lambda: "study: demo\n", search=SimpleNamespace(metric="gold_logprob")
+    )
+    tasks = tuple(MixtureTask(name=name, weight=1 / 3, count=1, available=9, source="jsonl") for name in NAMES)
+    facts = SimpleNamespace(source="jsonl", group="data", train=90, probes=8, cut=2)
+    trained = unit(heldout_loss_before=2.0, heldout_loss_after=1.5, tokens=500, wall_seconds=3.0, gpu_seconds=2.0)
+    return StudyOutputs(
+        config=config,
+        model=SimpleNamespace(source="hub", fingerprint="abc"),
+        tasks=[SimpleNamespace(name=name, facts=facts) for name in NAMES],
+        jobs=[SimpleNamespace(unit=trained) for _ in NAMES],
+        affinities=SimpleNamespace(
+            divergence=matrix, divergence_upper=matrix, divergence_se=matrix, pmi=matrix, coverage=np.ones((4, 3))
+        ),
+        family=family(),
+        mixture=MixtureDocument(study="demo", fingerprint="f", tasks=tasks, tau=1.0).as_json(),
+        baselines={"uniform": np.full(3, 1 / 3)},
+        stages=[StageCost("finetune", seconds=9.0)],
+        skipped={"bad": "its loss became nan"},
+        verdict="Use it.",
+    )
+
+
+def test_a_study_without_a_search_has_its_pool_and_mixture(outputs):
+    data = assemble(outputs)
+    assert (data.study, data.verdict, data.skipped) == ("demo", "Use it.", {"bad": "its loss became nan"})
+    task = data.tasks[0]
+    assert (task.name, task.source, task.group, task.train, task.probes, task.cut) == ("gcd", "jsonl", "data", 90, 8, 2)
+    assert (task.loss_drop, task.tokens, task.seconds, task.gpu_seconds) == (0.5, 500, 3.0, 2.0)
+    assert data.versions["base model"] == "hub (abc)"
+    assert [data.trials, data.comparisons, data.by_task, data.by_seed, data.budgets] == [[]] * 5
+    assert data.screen is None
+
+
+def test_affinity_and_bandwidth_are_those_of_the_mixtures_family(outputs):
+    data = assemble(outputs)
+    np.testing.assert_array_equal(data.affinity, HALF)
+    assert data.gamma == 2.0
+    assert data.effective_tasks == pytest.approx(1.5)  # 1'S^-1 1 = n / (1 + (n - 1) / 2)
+    np.testing.assert_allclose(data.path_weights.sum(axis=1), 1)
+
+
+def test_a_pmi_family_has_no_bandwidth_and_no_magnitude(outputs):
+    centred = np.array([[1.0, -0.5, -0.5], [-0.5, 1.0, -0.5], [-0.5, -0.5, 1.0]])  # its rows sum to zero
+    data = assemble(replace(outputs, family=family("pmi", centred, None)))
+    np.testing.assert_array_equal(data.affinity, centred)
+    assert data.gamma is None
+    assert data.effective_tasks is None
+
+
+def test_every_trial_has_its_scores_or_its_reason(outputs):
+    plans = [plan("best", scores=(-1.0, -1.2)), plan("uniform", "baseline", None, (-1.5,))]
+    plans += [plan("broken"), plan("slow"), plan("spared")]
+    outcome = SimpleNamespace(
+        plans=plans, finished=plans[:2], failed={"broken": "out of memory"}, stopped=["slow"],
+        screen=ScreenFinding(0.9, 0.7, 2, True, ("spared",)),
+    )  # fmt: skip
+    judgement = Judgement("best", [], [], [], [], [])
+    data = assemble(replace(outputs, outcome=outcome, judgement=judgement))
+    best, again, baseline, broken, slow, spared = data.trials
+    assert [(t.name, t.seed, t.gold_logprob, t.winner) for t in (best, again, baseline)] == [
+        ("best", 0, -1.0, True), ("best", 1, -1.2, True), ("uniform", 0, -1.5, False),
+    ]  # fmt: skip
+    assert (best.tau, best.value("mmlu_accuracy"), best.value("mmlu_gold_logprob")) == (1.0, 0.3, -1.4)
+    assert (best.accuracy, best.items, best.tokens, best.seconds) == (0.25, 40, 700, 12.5)
+    assert (broken.error, broken.seed, broken.gold_logprob) == ("out of memory", None, None)
+    assert (slow.stopped, slow.skipped) == (True, False)
+    assert (spared.stopped, spared.skipped) == (False, True)
+    assert data.screen.mixtures == 2
+
+
+def test_the_judgement_is_passed_on(outputs):
+    result = PairedDifference("gold_logprob", 0.1, 0.0, 0.2, 0.5, 0.03, 0.04, 0.14, 0.95, 640, 3)
+    one = Comparison("best", "uniform", "all", result, 0.5, "better")
+    means = {"gold_logprob": -1.0, "accuracy": 0.5}
+    rows = [TaskScores("mmlu", "law", 9, {"best": means})], [SeedScores("best", 0, **means)]
+    budgets = [BudgetScores("best@25%", 3, 0.25, **means)]
+    data = assemble(replace(outputs, judgement=Judgement("best", [one], [one], *rows, budgets)))
+    assert data.comparisons == data.against_uniform == [one]
+    assert (data.by_task, data.by_seed, data.budgets) == (*rows, budgets)

@@ -1,0 +1,120 @@
+"""The plan of a study: arithmetic that can be checked by hand, and the sizes of real models."""
+
+import pytest
+
+from taskpgm_ray.cli import main
+from taskpgm_ray.config import LoraSection, load_config
+from taskpgm_ray.errors import ConfigError
+from taskpgm_ray.forecast import GIB, LANE_START_SECONDS, Speed, adapter_bytes, measure, plan_study, speed_of
+from taskpgm_ray.storage import Storage
+
+
+def study(**finetune):
+    return load_config(
+        {
+            "study": "s",
+            "storage": "nowhere",
+            "pool": {"tasks": ["jsonl:x"]},
+            "finetune": {"steps": 100, "batch_size": 10, **finetune},
+            "search": {"balances": 3, "seeds": 2, "steps": 200, "concurrency": 4},
+        }
+    )
+
+
+def test_the_plan_by_hand():
+    """Ten jobs of 100 x 10 x 50 tokens at 1,000 tokens/s are 50 s each, and 10 s beside it; four lanes."""
+    config = study(lanes={"max": 4, "gpus": 1})
+    adapters, trials, finalists = plan_study(
+        config, 10, Speed(1000, 50, job_seconds=10, adapter_bytes=GIB / 22), price=3.0
+    )
+    assert (adapters.jobs, adapters.tokens, adapters.lanes) == (10, 500_000, 4)
+    assert adapters.seconds == LANE_START_SECONDS + 3 * 60
+    assert adapters.gpu_hours == pytest.approx((4 * LANE_START_SECONDS + 10 * 60) / 3600)
+    assert adapters.storage_bytes == pytest.approx(GIB)
+    assert adapters.cost == pytest.approx(3 * adapters.gpu_hours)
+    # Three balances and two baselines, two seeds each, twice the steps.
+    assert (trials.jobs, trials.tokens, trials.lanes) == (10, 1_000_000, 4)
+    assert trials.seconds == LANE_START_SECONDS + 3 * 110
+    # The winner's method and both baselines are judged by three seeds, of which the search has trained two.
+    assert (finalists.jobs, finalists.tokens, finalists.lanes) == (3, 300_000, 3)
+    assert finalists.seconds == LANE_START_SECONDS + 110
+
+
+def test_without_gpus_cpus_are_paid():
+    row, *_ = plan_study(study(lanes={"max": 1, "cpus": 2}), 2, Speed(1000, 50), price=1.0)
+    assert row.gpu_hours == 0
+    assert row.cost == pytest.approx(2 * (LANE_START_SECONDS + 2 * 50) / 3600)
+
+
+def test_budgets_of_several_sizes_are_one_row():
+    """Half and a quarter of 200 steps, of the winner and of uniform, three seeds each; three mixtures of two tasks."""
+    config = study(lanes={"max": 2})
+    config = config.model_copy(
+        update={"search": config.search.model_copy(update={"task_counts": (2, 3), "budget_fractions": (0.5, 0.25)})}
+    )
+    *_, budgets = plan_study(config, 3, Speed(1000, 50))
+    # With three tasks in the pool, three are no choice.
+    assert (budgets.what, budgets.jobs) == ("budgets", 3 * 3 + 2 * 3 + 2 * 3)
+    assert budgets.tokens == 9 * 100_000 + 6 * 50_000 + 6 * 25_000
+    assert budgets.seconds == LANE_START_SECONDS + 5 * 100 + 3 * 50 + 3 * 25
+
+
+def test_all_workers_of_a_lane_are_paid():
+    one, two = (plan_study(study(lanes={"gpus": 1, "workers": n}), 4, Speed(1000, 50))[0] for n in (1, 2))
+    assert two.gpu_hours == 2 * one.gpu_hours
+    assert two.seconds == one.seconds
+
+
+def test_a_thousand_tasks_of_llama_2_7b_on_64_gpus():
+    from transformers import LlamaConfig
+
+    config = load_config("jobs/llama2-7b.yaml", ["search.balances=0", "mixture.tau=1"])
+    size = adapter_bytes(LlamaConfig(), config.finetune.lora)
+    # Rank 16 on q, k, v, o (4096 x 4096) and gate, up, down (4096 x 11008), in each of 32 layers, four bytes a number.
+    assert size == 32 * 16 * (4 * (4096 + 4096) + 3 * (4096 + 11008)) * 4
+    (row,) = plan_study(config, 1000, Speed(3000, 180, job_seconds=20, adapter_bytes=size), price=2.5)
+    assert row.lanes == 64
+    assert row.tokens == 1000 * 300 * 16 * 180
+    # 288 s of training and 20 s beside it, 16 rounds.
+    assert row.seconds / 3600 == pytest.approx((30 + 16 * 308) / 3600)
+    assert row.gpu_hours == pytest.approx((64 * 30 + 1000 * 308) / 3600)
+    assert row.cost == pytest.approx(2.5 * row.gpu_hours)
+    assert row.storage_bytes / GIB == pytest.approx(177.5, abs=0.5)
+
+
+def test_named_modules_are_counted_alone():
+    from transformers import LlamaConfig
+
+    size = adapter_bytes(LlamaConfig(), LoraSection(r=8, target_modules=("q_proj", "v_proj")))
+    assert size == 32 * 8 * 2 * (4096 + 4096) * 4
+
+
+def test_speed_is_measured_from_finished_adapters(tmp_path):
+    storage = Storage(str(tmp_path))
+    assert measure(storage) is None
+    for name, seconds in (("a-1", 10.0), ("b-2", 30.0)):
+        manifest = {"tokens": 4000, "seconds": seconds, "wall_seconds": seconds + 2, "adapter_bytes": 100}
+        storage.write_json(f"adapters/{name}/manifest.json", manifest)
+        storage.write_json(f"tasks/{name}/manifest.json", {"train_tokens": 900, "train": 30})
+    storage.write_json("adapters/c-3/checkpoint.safetensors", {})
+    speed = measure(storage)
+    assert (speed.tokens_per_second, speed.example_tokens) == (200.0, 30.0)
+    assert (speed.job_seconds, speed.adapter_bytes) == (2.0, 100)
+
+
+def test_what_is_neither_given_nor_measured_is_asked_for(tmp_path):
+    config = study().model_copy(update={"storage": str(tmp_path)})
+    with pytest.raises(ConfigError, match=r"no adapter was trained in .*/s yet.* give --tokens-per-second"):
+        speed_of(config, None, None, 1.0)
+    with pytest.raises(ConfigError, match=r"give --tokens-per-second and --example-tokens"):
+        speed_of(config, 1000.0, None, 1.0)
+    assert speed_of(config, 1000.0, 50.0, 1.0) == Speed(1000.0, 50.0, adapter_bytes=2**20)
+
+
+def test_the_command(capsys):
+    arguments = ["--config", "jobs/llama2-7b.yaml", "--tasks", "1000", "--adapter-mib", "153", "--price", "2.5"]
+    assert main(["plan", *arguments, "--tokens-per-second", "3000", "--example-tokens", "180"]) == 0
+    printed = capsys.readouterr().out
+    assert "adapters" in printed
+    assert "1,000" in printed
+    assert "64" in printed

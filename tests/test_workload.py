@@ -1,0 +1,65 @@
+"""The number of fine-tunes of a study; that a real study makes as many is counted in test_finished_study.py."""
+
+import pytest
+
+from taskpgm_ray.config import load_config
+from taskpgm_ray.workload import FineTunes, candidates, contenders, fine_tunes, methods, report_seeds
+
+
+def study(search=None, **changes):
+    return load_config(
+        {
+            "study": "s",
+            "pool": {"tasks": ["jsonl:x"]},
+            "finetune": {"steps": 10},
+            "search": {"balances": 4, **(search or {})},
+            **changes,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("search", "families", "tried", "judged"),
+    [
+        ({}, 1, 4 + 2, 1 + 2),
+        ({"affinities": ["jsd", "pmi"]}, 2, 8 + 2, 2 + 2),
+        # PMI and the text affinity have no bandwidth.
+        ({"affinities": ["jsd", "pmi", "text"], "gammas": [0.5, 1, 2]}, 5, 20 + 2, 5 + 2),
+        ({"utilities": ["rows", "targeted"]}, 2, 8 + 2, 2 + 2),
+        # A text baseline is a family that cannot win.
+        ({"baselines": ["uniform", "text"]}, 1, 8 + 1, 2 + 1),
+        ({"affinities": ["text"], "baselines": ["uniform", "text"]}, 1, 4 + 1, 1 + 1),
+    ],
+)
+def test_families_candidates_and_methods(search, families, tried, judged):
+    config = study(search)
+    assert (contenders(config), candidates(config), methods(config)) == (families, tried, judged)
+
+
+def test_a_study_in_numbers():
+    config = study({"seeds": 2, "task_counts": [2, 9], "budget_fractions": [0.5]}, evaluation={"report_seeds": 5})
+    assert fine_tunes(config, 7) == [
+        FineTunes("adapters", 7),
+        FineTunes("trials", 6 * 2),
+        FineTunes("finalists", 3 * 3),
+        FineTunes("budgets", 3 * 5),
+        FineTunes("budgets", 2 * 5, 0.5),
+    ]
+
+
+def test_the_seeds_of_a_search_are_among_those_of_the_report():
+    config = study({"seeds": 4}, evaluation={"report_seeds": 3})
+    assert report_seeds(config) == 4
+    assert [row.kind for row in fine_tunes(config, 3)] == ["adapters", "trials"]
+
+
+def test_asha_gives_fewer_and_fewer_the_larger_budgets():
+    config = study({"balances": 9, "rungs": 3, "reduction": 3})
+    trials = [row for row in fine_tunes(config, 3) if row.kind == "trials"]
+    # The baselines have the full budget only.
+    assert [(row.jobs, row.share) for row in trials] == [(9, 1 / 9), (3, 1 / 3), (1 + 2, 1.0)]
+
+
+def test_a_given_balance_is_tried_alone_and_without_a_search_there_are_adapters_only():
+    assert candidates(study(mixture={"tau": 1.5})) == 1 + 2
+    assert fine_tunes(study({"balances": 0}, mixture={"tau": 1.5}), 3) == [FineTunes("adapters", 3)]
