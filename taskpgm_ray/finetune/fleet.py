@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskpgm_ray.errors import TaskPGMError, TrainingError
+from taskpgm_ray.finetune.fleet_view import FleetStatus
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.finetune.lane import LaneSpec, run_lane
 from taskpgm_ray.runtime.cluster import on_this_node, root_cause
@@ -32,8 +33,8 @@ class Fleet:
         """Queue a job. The returned object reference becomes its manifest, or raises its error."""
         return self._actor.train.remote(job)
 
-    def status(self) -> dict[str, Any]:
-        """``waiting`` and ``running`` jobs (name -> last metrics row), and ``lanes`` that work and are ``pending``."""
+    def status(self) -> FleetStatus:
+        """What runs, and what waits."""
         import ray
 
         return ray.get(self._actor.status.remote())
@@ -120,15 +121,15 @@ class FleetActor:
         entry = self._release(number)
         entry.future.set_exception(type(error)(f"job {entry.job.name!r}: {error}"))
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> FleetStatus:
         """See `Fleet.status`."""
         working = [lane for lane in self.lanes.values() if lane.held is not None]
-        return {
-            "waiting": len(self.waiting),
-            "running": {lane.held.job.name: lane.row for lane in working if lane.held is not None},
-            "lanes": sum(lane.started for lane in self.lanes.values()),
-            "pending": sum(not lane.started for lane in self.lanes.values()),
-        }
+        return FleetStatus(
+            waiting=len(self.waiting),
+            running={lane.held.job.name: lane.row for lane in working if lane.held is not None},
+            lanes=sum(lane.started for lane in self.lanes.values()),
+            pending=sum(not lane.started for lane in self.lanes.values()),
+        )
 
     async def close(self) -> None:
         """Cancel every lane and wait until they have given their resources back."""

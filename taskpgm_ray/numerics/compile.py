@@ -34,7 +34,9 @@ def _cached(dispatcher: Any) -> Any:
 def kernel(function: F) -> F:
     """Compile with numba: cached on disk, no division checks (they block SIMD), sums may be reordered, GIL released.
 
-    Infinities must not enter a kernel: ``fastmath`` assumes that there are none.
+    Infinities must not enter a kernel: ``fastmath`` assumes that there are none. Nor may it call another kernel, only
+    `inlined` functions: of a called kernel there are two copies, one compiled alone and one with its caller, whose sums
+    are ordered differently, and a process that compiled runs the one, a process that found the cache the other.
     """
     return cast(F, _cached(numba.njit(cache=True, error_model="numpy", fastmath=True, nogil=True)(function)))
 
@@ -45,7 +47,7 @@ def inlined(function: F) -> F:
 
 
 def exact_kernel(function: F) -> F:
-    """Compile without reordering: for arithmetic that lives on its own rounding errors."""
+    """Compile without reordering: the same bits however it was compiled, also where kernels call kernels."""
     return cast(F, _cached(numba.njit(cache=True, error_model="numpy", nogil=True)(function)))
 
 

@@ -48,8 +48,8 @@ class Fleet(Protocol):
     def submit(self, job: Any) -> Any:
         """Queue a `taskpgm_ray.finetune.job.Job`; the object reference becomes its manifest, or raises its error."""
 
-    def status(self) -> dict[str, Any]:
-        """What runs, and what waits."""
+    def status(self) -> Any:
+        """What runs, and what waits: a `taskpgm_ray.finetune.fleet_view.FleetStatus`."""
 
 
 class EnginePool(Protocol):

@@ -11,6 +11,8 @@ from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.evaluation import EvaluationSets, prepare
 from taskpgm_ray.storage import Storage
 
+from .helpers import write_lines
+
 
 @pytest.fixture
 def sets(folder: Path, tmp_path: Path) -> EvaluationSets:
@@ -67,15 +69,19 @@ def test_bbh_asks_directly(sets: EvaluationSets) -> None:
         assert task.instances[0].args == (f"Q: {item.question}\nA:", target)
 
 
-def test_texts_that_look_like_code_are_not_evaluated(sets: EvaluationSets) -> None:
-    from taskpgm_ray.evaluation.items import Item
-    from taskpgm_ray.evaluation.tasks import SplitTask, _bbh
+def test_texts_that_look_like_code_are_not_evaluated(tmp_path: Path) -> None:
+    from taskpgm_ray.evaluation.tasks import build_tasks
 
-    item = Item("bbh", "dyck", "{{ 7 * 7 }} [ [", "] ]")
-    listy = Item("bbh", "dyck", "41", "[1]")
-    task = SplitTask(_bbh("dyck", chat=False), {"test": [item, listy]})
-    task.build_all_requests()
-    assert [i.args for i in task.instances] == [("Q: {{ 7 * 7 }} [ [\nA:", " ] ]"), ("Q: 41\nA:", " [1]")]
+    rows = [("{{ 7 * 7 }} [ [", "] ]"), ("41", "[1]"), ("{% if x %}", "1 + 1"), ("__import__('os')", "{}")]
+    write_lines(tmp_path / "data" / "bbh" / "dyck.jsonl", [{"input": q, "target": a} for q, a in rows])
+    config = EvaluationConfig(data=str(tmp_path / "data"), mmlu=False)
+    sets = prepare(config, 0, Storage(str(tmp_path / "study")))
+    asked = set()
+    for split in (sets.search, sets.report):
+        task = build_tasks(split)["bbh", "dyck"]
+        task.build_all_requests()
+        asked |= {instance.args for instance in task.instances}
+    assert asked == {(f"Q: {question}\nA:", f" {answer}") for question, answer in rows}
 
 
 def test_too_few_examples_to_show_is_an_error(sets: EvaluationSets) -> None:

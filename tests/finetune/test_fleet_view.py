@@ -3,10 +3,10 @@
 from rich.console import Console
 
 from taskpgm_ray.finetune import fleet_view
-from taskpgm_ray.finetune.fleet_view import Pace, describe, fleet_table
+from taskpgm_ray.finetune.fleet_view import FleetStatus, Pace, describe, fleet_table
 
 ROW = {"step": 30, "loss": 1.234, "tokens": 5000, "seconds": 10.0, "progress": 0.5}
-STATUS = {"waiting": 7, "running": {"boolq": ROW, "sst2": None}, "lanes": 2, "pending": 1}
+STATUS = FleetStatus(waiting=7, running={"boolq": ROW, "sst2": None}, lanes=2, pending=1)
 
 
 def shown(*arguments):
@@ -42,4 +42,4 @@ def test_what_a_checkpoint_brought_along_was_not_done_now(monkeypatch):
 def test_the_line_of_a_log():
     line = describe(STATUS)
     assert line == "boolq step 30 loss 1.23, sst2 starting (7 waiting, 2 lanes (1 starting))"
-    assert describe({"waiting": 1, "running": {}, "lanes": 1, "pending": 0}) == "a lane is starting (1 waiting, 1 lane)"
+    assert describe(FleetStatus(1, {}, 1, 0)) == "a lane is starting (1 waiting, 1 lane)"

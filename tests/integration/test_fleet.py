@@ -115,9 +115,9 @@ def test_lanes_that_wait_for_room_are_cancelled_when_no_job_is_left(fleet, tiny_
 
     lanes = fleet(max=4, idle_seconds=1)
     references = [lanes.submit(tiny_jobs[1]("surplus", task)) for task in TASKS]
-    wait_until(lambda: lanes.status()["pending"] == 4, "the lanes were not asked for")
+    wait_until(lambda: lanes.status().pending == 4, "the lanes were not asked for")
     ray.get(references)
-    wait_until(lambda: lanes.status()["lanes"] + lanes.status()["pending"] == 0, "lanes are left")
+    wait_until(lambda: lanes.status().lanes + lanes.status().pending == 0, "lanes are left")
     wait_until(lambda: ray.available_resources().get("CPU", 0.0) == 2.0, "CPUs are still held")
 
 
@@ -126,6 +126,6 @@ def test_the_minimum_of_lanes_stays(fleet, tiny_jobs):
 
     lanes = fleet(min=1, max=2, idle_seconds=0.5)
     ray.get([lanes.submit(tiny_jobs[1]("minimum", task)) for task in TASKS])
-    wait_until(lambda: (lanes.status()["lanes"], lanes.status()["pending"]) == (1, 0), "not one lane is left")
+    wait_until(lambda: (lanes.status().lanes, lanes.status().pending) == (1, 0), "not one lane is left")
     time.sleep(2)
-    assert lanes.status()["lanes"] == 1
+    assert lanes.status().lanes == 1

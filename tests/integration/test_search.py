@@ -26,6 +26,7 @@ from rich.console import Console
 from taskpgm_ray.config import load_config
 from taskpgm_ray.errors import TrainingError
 from taskpgm_ray.evaluation import ItemScore, Split
+from taskpgm_ray.finetune.fleet_view import FleetStatus
 from taskpgm_ray.models import BaseModelRef
 from taskpgm_ray.runtime.progress import Progress
 from taskpgm_ray.search import screen
@@ -65,7 +66,7 @@ class Handle:
     def submit(self, job):
         return self.stand.train.remote(job)
     def status(self):
-        return {"running": {}, "waiting": 0}
+        return FleetStatus(0, {}, 0, 0)
     def evaluate(self, *what):
         return self.stand.evaluate.remote(*what)
 

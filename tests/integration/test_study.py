@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import yaml
 
-from taskpgm_ray.storage import Storage
+from taskpgm_ray.affinity.stored import read
+from taskpgm_ray.storage import Storage, Unit
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
@@ -122,7 +123,9 @@ def test_the_affinity_equals_a_plain_computation_from_the_stored_distributions(f
     stored = table["divergence"].to_numpy().reshape(4, 4)
     np.testing.assert_allclose(stored, expected, atol=1e-11)
     gamma = np.log(2) / np.median(expected[np.triu_indices(4, 1)])
-    np.testing.assert_allclose(table["affinity"].to_numpy().reshape(4, 4), np.exp(-gamma * expected), atol=1e-10)
+    (made,) = Storage(str(folder)).names("affinity")
+    view = read(Unit(Storage(str(folder)), f"affinity/{made}"), made).view("jsd")
+    np.testing.assert_allclose(view, np.exp(-gamma * expected), atol=1e-10)
     assert mixture["gamma"] == pytest.approx(gamma)
 
 

@@ -1,5 +1,6 @@
-"""A kernel on disk is never older than a kernel that was inlined into it."""
+"""A kernel on disk is never older than a kernel that was inlined into it, and computes the same bits as a fresh one."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -34,3 +35,32 @@ def ask(root):
     code = "from taskpgm_ray.mrf.caller import ask; print(ask())"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     return done.stdout.strip()
+
+
+BITS = """
+import hashlib
+import numpy as np
+from taskpgm_ray.affinity import JSDSums, jsd_matrix
+from taskpgm_ray.mrf import path
+
+rng = np.random.default_rng(0)
+points = rng.normal(size=(60, 5))
+traced = path(np.exp(-((points[:, None] - points[None]) ** 2).sum(-1) / 8))
+singular = path(points[:, :3] @ points[:, :3].T + 1)
+logits = rng.normal(size=(5, 40, 30))
+logprobs = (logits - np.log(np.exp(logits).sum(-1, keepdims=True)))[:, :, :29]
+sums = JSDSums(tuple("abcde")).add(logprobs, list(range(40))).sums
+for found in (traced.tau, traced.weights, singular.weights, jsd_matrix(logprobs), sums):
+    print(hashlib.sha256(np.ascontiguousarray(found).tobytes()).hexdigest())
+"""
+
+
+def test_a_process_that_compiles_and_one_that_finds_the_cache_agree_to_the_bit(tmp_path):
+    """The weights of a mixture are part of what its fine-tune is called: other bits would have it trained again."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    compiled, cached = (
+        subprocess.run([sys.executable, "-c", BITS], env=environment, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    )
+    assert len(compiled.split()) == 5
+    assert compiled == cached

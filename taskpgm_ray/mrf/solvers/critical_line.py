@@ -24,7 +24,7 @@ from taskpgm_ray.mrf.solvers.events import (
     statuses,
 )
 from taskpgm_ray.mrf.solvers.tableau import PANEL, Tableau
-from taskpgm_ray.numerics.compile import inlined, kernel
+from taskpgm_ray.numerics.compile import exact_inlined, exact_kernel
 from taskpgm_ray.numerics.types import FloatArray
 
 INDEPENDENT = 1e-10
@@ -143,7 +143,7 @@ class Line:
         return float(np.abs(residual[0]).max())
 
 
-@kernel
+@exact_kernel
 def follow_panel(
     tableau: Tableau, state: State, box: Box, extent: Extent, progress: Progress, smallest: float, out: Rows
 ) -> tuple[int, int, Progress]:
@@ -194,14 +194,14 @@ def follow_panel(
     return PAUSED, count, Progress(tau, moved, still)
 
 
-@inlined
+@exact_inlined
 def _advance(z: FloatArray, dz: FloatArray, length: float) -> None:
     """Go along the line."""
     for i in range(len(z)):
         z[i] += length * dz[i]
 
 
-@inlined
+@exact_inlined
 def _turn(z: FloatArray, dz: FloatArray, status: Status, c: FloatArray, jump: float, bend: float) -> None:
     """Move all values and rates along a column c; those of free tasks and the price against it."""
     n = len(status)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from taskpgm_ray.numerics.compile import kernel
+from taskpgm_ray.numerics.compile import exact_kernel
 from taskpgm_ray.numerics.types import FloatArray
 
 LOWER, FREE, UPPER, FIXED = -1, 0, 1, 2
@@ -71,7 +71,7 @@ class Rows(NamedTuple):
         return cls(np.zeros(count), np.zeros((count, n)))
 
 
-@kernel
+@exact_kernel
 def next_event(state: State, box: Box, moved: int, quiet: float) -> tuple[float, int]:
     """The smallest step to an event and its task; (FAR, -1) when nothing ever happens.
 
@@ -139,7 +139,7 @@ def statuses(p: FloatArray, lower: FloatArray, upper: FloatArray, g: FloatArray)
     return status
 
 
-@kernel
+@exact_kernel
 def record(state: State, box: Box, row: FloatArray) -> None:
     """Write the weights: rounding across a bound is cut off, and rounding of the sum is shared by the free tasks."""
     z, status, bounds = state.z, state.status, state.bounds

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg.blas import dgemm
 
-from taskpgm_ray.numerics.compile import kernel
+from taskpgm_ray.numerics.compile import exact_kernel
 from taskpgm_ray.numerics.types import FloatArray, IntArray
 
 PANEL = 48
@@ -65,7 +65,7 @@ def single(S: FloatArray, j: int) -> Tableau:
     )
 
 
-@kernel
+@exact_kernel
 def column(tableau: Tableau, j: int, c: FloatArray) -> None:
     """Fill c [N + 1] with column j, pending exchanges included."""
     if tableau.place[j] >= 0:
@@ -81,7 +81,7 @@ def column(tableau: Tableau, j: int, c: FloatArray) -> None:
         c[tableau.task[e]] = tableau.current[e, j]
 
 
-@kernel
+@exact_kernel
 def exchange(tableau: Tableau, j: int, c: FloatArray) -> None:
     """Move task j into the free tasks or out of them; c is its column, and there is room in the panel."""
     pivot = c[j]
@@ -141,7 +141,7 @@ def free(S: FloatArray, tasks: IntArray, smallest: float) -> Tableau | None:
     return tableau
 
 
-@kernel
+@exact_kernel
 def _enter_all(tableau: Tableau, tasks: IntArray, smallest: float) -> bool:
     c = np.empty(len(tableau.T))
     for j in tasks:
