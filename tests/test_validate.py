@@ -1,6 +1,5 @@
 """Bad input of every kind gets one clear error before anything is paid for."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -16,9 +15,7 @@ from taskpgm_ray.errors import (
     ModelError,
     ResourceError,
     StorageError,
-    TaskPGMError,
 )
-from taskpgm_ray.runtime.preflight import preflight
 from taskpgm_ray.validate import validate
 
 
@@ -256,56 +253,3 @@ def test_a_packaged_model_that_is_not_converted_yet_is_only_identified(good, mon
     lines = validate(changed(good, [f"model.path={models.PACKAGED}"]))
     assert any(line.startswith(f"model: {models.PACKAGED} (") for line in lines)
     assert not any(line.startswith("adapters:") for line in lines)
-
-
-# The machine
-
-
-def test_vllm_that_is_not_installed(good, monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "vllm" else find(name))
-    preflight(load_config(good))
-    with pytest.raises(ModelError, match=r"scoring.scorer is vllm, .*taskpgm-ray\[cpu\].*, or set scoring.scorer=hf"):
-        preflight(changed(good, ["scoring.scorer=vllm"]))
-
-
-@pytest.mark.parametrize("where", ["cluster.address=auto", "RAY_ADDRESS"])
-def test_a_clusters_resources_are_its_own(good, monkeypatch, where):
-    overrides = ["finetune.lanes.cpus=96", "finetune.lanes.gpus=8"]
-    if where == "RAY_ADDRESS":
-        monkeypatch.setenv(where, "127.0.0.1:6379")
-    else:
-        overrides.append(where)
-    assert "resources: the cluster's own, known when the study connects to it" in preflight(changed(good, overrides))
-
-
-@pytest.mark.parametrize(("visible", "have"), [("", 0), ("-1", 0), ("0", 1), ("0,3", 2)])
-def test_gpus_of_this_machine(good, monkeypatch, visible, have):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    preflight(changed(good, [f"scoring.engines.gpus={have}", "finetune.lanes.gpus=0"]))
-    with pytest.raises(
-        ResourceError, match=rf"scoring.engines.gpus is {have + 0.5:g}, but this machine has {have} GPUs"
-    ):
-        preflight(changed(good, [f"scoring.engines.gpus={have + 0.5}"]))
-
-
-def test_a_lane_on_every_cpu_is_fine_without_trials(good):
-    preflight(changed(good, ["finetune.lanes.cpus=4", "search.balances=0", "mixture.tau=1"]))
-
-
-def test_preflight_reads_no_task_and_no_model(good):
-    lines = preflight(changed(good, ["pool.tasks=['jsonl:/no/where']", "model.path=/no/model"]))
-    assert lines[0] == "scorer: hf is installed"
-
-
-def test_errors_survive_a_process_border():
-    import pickle
-
-    import taskpgm_ray.errors as errors
-
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, TaskPGMError)]
-    assert len(kinds) > 8
-    for kind in kinds:
-        again = pickle.loads(pickle.dumps(kind("what, where, and what to do")))
-        assert type(again) is kind
-        assert str(again) == "what, where, and what to do"

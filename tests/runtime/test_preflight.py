@@ -1,0 +1,64 @@
+"""What is found wrong with a study's resources before Ray is started."""
+
+import importlib.util
+import os
+
+import pytest
+
+from taskpgm_ray.config import load_config
+from taskpgm_ray.errors import ModelError, ResourceError
+from taskpgm_ray.runtime.preflight import preflight
+
+
+@pytest.fixture
+def good(monkeypatch):
+    """A config (as a dictionary) that a machine of four CPUs can hold."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    return {
+        "study": "s",
+        "pool": {"tasks": ["jsonl:x"]},
+        "finetune": {"steps": 3},
+        "scoring": {"scorer": "hf"},
+    }
+
+
+def changed(config, overrides):
+    return load_config(config, overrides)
+
+
+def test_vllm_that_is_not_installed(good, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "vllm" else find(name))
+    preflight(load_config(good))
+    with pytest.raises(ModelError, match=r"scoring.scorer is vllm, .*taskpgm-ray\[cpu\].*, or set scoring.scorer=hf"):
+        preflight(changed(good, ["scoring.scorer=vllm"]))
+
+
+@pytest.mark.parametrize("where", ["cluster.address=auto", "RAY_ADDRESS"])
+def test_a_clusters_resources_are_its_own(good, monkeypatch, where):
+    overrides = ["finetune.lanes.cpus=96", "finetune.lanes.gpus=8"]
+    if where == "RAY_ADDRESS":
+        monkeypatch.setenv(where, "127.0.0.1:6379")
+    else:
+        overrides.append(where)
+    assert "resources: the cluster's own, known when the study connects to it" in preflight(changed(good, overrides))
+
+
+@pytest.mark.parametrize(("visible", "have"), [("", 0), ("-1", 0), ("0", 1), ("0,3", 2)])
+def test_gpus_of_this_machine(good, monkeypatch, visible, have):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    preflight(changed(good, [f"scoring.engines.gpus={have}", "finetune.lanes.gpus=0"]))
+    with pytest.raises(
+        ResourceError, match=rf"scoring.engines.gpus is {have + 0.5:g}, but this machine has {have} GPUs"
+    ):
+        preflight(changed(good, [f"scoring.engines.gpus={have + 0.5}"]))
+
+
+def test_a_lane_on_every_cpu_is_fine_without_trials(good):
+    preflight(changed(good, ["finetune.lanes.cpus=4", "search.balances=0", "mixture.tau=1"]))
+
+
+def test_preflight_reads_no_task_and_no_model(good):
+    lines = preflight(changed(good, ["pool.tasks=['jsonl:/no/where']", "model.path=/no/model"]))
+    assert lines[0] == "scorer: hf is installed"
