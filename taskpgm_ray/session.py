@@ -12,6 +12,7 @@ from taskpgm_ray.models import BaseModelRef, prepare
 from taskpgm_ray.runtime.cluster import ensure_ray
 from taskpgm_ray.runtime.preflight import preflight
 from taskpgm_ray.runtime.progress import Progress
+from taskpgm_ray.scoring.vllm_registry import check_served
 from taskpgm_ray.storage import Storage
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Session:
             preflight(self.config)
             self._owns_ray = ensure_ray(self.config.cluster)
             prepare(self.model)
+            check_served(self.config, self.model)
             self._connected = True
 
     @cached_property

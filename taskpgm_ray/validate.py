@@ -7,131 +7,221 @@ model's own configuration and the evaluation data.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from taskpgm_ray.config import StudyConfig
-from taskpgm_ray.errors import DataError, ModelError
-from taskpgm_ray.evaluation import prepare
-from taskpgm_ray.models import BaseModelRef, resolve
+from taskpgm_ray.errors import DataError, HubUnreachableError, ModelError, TaskPGMError, raise_all
+from taskpgm_ray.evaluation import prepare, task_files
+from taskpgm_ray.models import resolve
 from taskpgm_ray.runtime.preflight import preflight
+from taskpgm_ray.scoring.vllm_registry import check_served
 from taskpgm_ray.storage import Storage, Unit, fingerprint
-from taskpgm_ray.tasks.sources import Example, HubDataset, JsonLines, TaskSource, data_set, task_sources
+from taskpgm_ray.tasks.example import BadRow, Example, check_bad, few
+from taskpgm_ray.tasks.sources import Files, HubDataset, TaskSource, data_set, survey
 from taskpgm_ray.tasks.tokens import encode, prompt_text
 
 GENERATED = 8
 """Problems that are drawn from a generator to see that it works."""
 
 
-def validate(config: StudyConfig) -> list[str]:
+class _Findings:
+    """What was checked and found fine, and what is wrong: a check that fails does not keep the next from running."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.problems: list[TaskPGMError] = []
+
+    @contextmanager
+    def check(self) -> Iterator[None]:
+        """Around one check: an error of it is one of the problems, and what follows is checked all the same."""
+        try:
+            yield
+        except TaskPGMError as error:
+            self.problems.append(error)
+
+
+def validate(config: StudyConfig, cluster: bool = False) -> list[str]:
     """Check a study's config against the machine, the storage, the model, the tasks and the evaluation data.
 
     Data sets of the hub are not downloaded, and a packaged model is not converted, so what is inside them is checked
     when the study prepares them.
 
+    Args:
+        config: The study.
+        cluster: It is to run elsewhere: this machine's CPUs, GPUs and packages, and its access to the storage, say
+            nothing, and a hub that cannot be reached from here is no problem.
+
     Returns:
         One line for each thing that was checked and found fine.
 
     Raises:
-        TaskPGMError: The first thing that is wrong, where, and what to do about it.
+        TaskPGMError: What is wrong, where, and what to do about it; `Problems` when it is more than one thing.
     """
-    lines = preflight(config)
+    found = _Findings()
     root = Storage(config.storage)
-    (root / config.study).check_writable()
-    lines.append(f"storage: {config.storage} can be written")
-    model = resolve(config.model, root)
-    lines.append(f"model: {config.model.path} ({model.fingerprint})")
-    tokenizer = None
-    if model.shared is None or Unit(model.shared, model.source).done():
-        lines.append(_check_model(config, model))
-        tokenizer = model.tokenizer()
-    lines += _check_tasks(config, tokenizer)
+    if cluster:
+        found.lines.append("scorer, resources, storage: the cluster's own, not checked from here")
+    else:
+        with found.check():
+            found.lines += preflight(config)
+        with found.check():
+            (root / config.study).check_writable()
+            found.lines.append(f"storage: {config.storage} can be written")
+    tokenizer = _check_model(config, root, cluster, found)
+    with found.check():
+        found.lines += _check_tasks(config, tokenizer)
     if config.search.balances:
-        lines.append(_check_evaluation(config))
-    return lines
+        with found.check():
+            found.lines += _check_evaluation(config)
+    raise_all(found.problems)
+    return found.lines
 
 
-def _check_model(config: StudyConfig, model: BaseModelRef) -> str:
-    """The model's own limits against what the config asks of it."""
-    own = model.config()
-    longest = model.window(config.model.max_length)
-    if longest < config.model.max_length:
-        raise ModelError(
-            f"model.max_length is {config.model.max_length}, but {config.model.path} ends at {longest} tokens"
-        )
+def _check_model(config: StudyConfig, root: Storage, cluster: bool, found: _Findings) -> Any:
+    """The model's own limits against what the config asks of it.
+
+    Returns:
+        Its tokenizer, or ``None`` where there is none to be had.
+    """
+    try:
+        model = resolve(config.model, root)
+    except TaskPGMError as error:
+        if cluster and isinstance(error, HubUnreachableError):
+            found.lines.append(
+                f"model: {config.model.path} is on the hub, which cannot be reached from here: its window, vocabulary, "
+                "layers and tokenizer are not checked"
+            )
+        else:
+            found.problems.append(error)
+        return None
+    found.lines.append(f"model: {config.model.path} ({model.fingerprint})")
+    if model.shared is not None and (cluster or not Unit(model.shared, model.source).done()):
+        return None
+    tokenizer = None
+    with found.check():
+        tokenizer = model.tokenizer()
+    with found.check():
+        window, own = model.window(config.model.max_length), model.text_config()
+        found.problems += _exceeded(config, window, own, tokenizer)
+    with found.check():
+        check_served(config, model)
+    with found.check():
+        found.lines.append(f"adapters: on {', '.join(model.adapted_modules(config.finetune.lora))}")
+    return tokenizer
+
+
+def _exceeded(config: StudyConfig, window: int, own: Any, tokenizer: Any) -> Iterator[ModelError]:
+    """What goes beyond the model's window [tokens] or its vocabulary; ``own`` is the text part of its configuration."""
+    name = config.model.path
+    if window < config.model.max_length:
+        yield ModelError(f"model.max_length is {config.model.max_length}, but {name} ends at {window} tokens")
     size = config.scoring.support
     if own.vocab_size < size:
-        raise ModelError(
-            f"scoring.top_k + answer_tokens + the gold token = {size}, but the vocabulary of {config.model.path} has "
+        yield ModelError(
+            f"scoring.top_k + answer_tokens + the gold token = {size}, but the vocabulary of {name} has "
             f"only {own.vocab_size} tokens; lower top_k"
         )
-    modules = config.finetune.lora.target_modules
-    linear = model.linear_modules()
-    absent = [] if modules == "all-linear" else [m for m in modules if m.rpartition(".")[2] not in linear]
-    if absent:
-        raise ModelError(
-            f"finetune.lora.target_modules names {absent[0]!r}, which is no linear layer of {config.model.path}; "
-            f"it has: {', '.join(linear)}"
-        )
-    return f"adapters: on {', '.join(linear if modules == 'all-linear' else modules)}"
+    if tokenizer is not None:
+        token, largest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+        if largest >= own.vocab_size:
+            yield ModelError(
+                f"the tokenizer of {name} gives ids up to {largest} ({token!r}), but the model has only "
+                f"{own.vocab_size} embeddings (vocab_size in its config.json): training would read beyond them; take "
+                "the tokenizer that belongs to these weights, or resize the embeddings and save the model"
+            )
 
 
 def _check_tasks(config: StudyConfig, tokenizer: Any) -> list[str]:
-    sources = task_sources(config.pool)
-    read = 0
+    sources, notes = survey(config.pool)
+    read, bad, found = 0, list[BadRow](), _Findings()
     for source in sources:
         kept = config.pool.probes_per_task + config.pool.heldout_per_task
-        if isinstance(data_set(source), JsonLines):
-            read += _check_examples(source, config, tokenizer, config.pool.max_examples, kept)
-        else:
-            source.identity()
-            if not isinstance(data_set(source), HubDataset):
-                _check_examples(source, config, tokenizer, min(GENERATED, config.pool.max_examples), 0)
-    lines = [f"tasks: {len(sources)}, {', '.join(source.name for source in sources)}"]
+        with found.check():
+            if _is_here(source):
+                examples, skipped = _check_examples(source, config, tokenizer, config.pool.max_examples, kept)
+                read, bad = read + examples, bad + skipped
+            else:
+                source.identity()
+                if not isinstance(data_set(source), HubDataset):
+                    _check_examples(source, config, tokenizer, min(GENERATED, config.pool.max_examples), 0)
+    raise_all(found.problems)
+    lines = [f"tasks: {len(sources)}, {', '.join(source.name for source in sources)}", *(f"note: {n}" for n in notes)]
     if read:
-        lines.append(f"examples: {read} of JSON lines read, in each task more than the probes")
-    remote = sum(isinstance(data_set(source), HubDataset) for source in sources)
+        lines.append(f"examples: {read} of files read, in each task more than the probes")
+    if bad:
+        lines.append(f"bad rows: {len(bad)} that are skipped: {few(bad)}")
+    remote = sum(isinstance(data_set(source), HubDataset) and not _is_here(source) for source in sources)
     if remote:
         lines.append(f"hub data sets: {remote}, not downloaded and so not checked")
     return lines
 
 
-def _check_examples(source: TaskSource, config: StudyConfig, tokenizer: Any, limit: int, probes: int) -> int:
+def _is_here(source: TaskSource) -> bool:
+    """Whether all of a task's examples lie on this machine."""
+    whole = data_set(source)
+    return isinstance(whole, Files) or (isinstance(whole, HubDataset) and whole.local)
+
+
+def _check_examples(
+    source: TaskSource, config: StudyConfig, tokenizer: Any, limit: int, probes: int
+) -> tuple[int, list[BadRow]]:
     """Read a task's examples, and tokenise until more different ones fit than are kept as probes.
 
+    Of the others only those are tokenised whose responses may be too long.
+
     Returns:
-        How many examples were read.
+        How many examples were read, and the rows that are none.
     """
     different: set[str] = set()
-    read = 0
-    for example in source.examples(limit, config.seed):
-        where = f"task {source.name!r}, example {read}"
-        read += 1
-        prompt_text(example, config.model.prompt_format, where)
-        if len(different) <= probes and (tokenizer is None or _fits(example, config, tokenizer, where)):
-            different.add(fingerprint(example.turns))
+    reading = source.read(limit, config.seed)
+    longest, too_long = config.model.max_length, []
+    for row in reading.rows:
+        where = f"task {source.name!r}, {row.where}"
+        prompt_text(row.example, config.model.prompt_format, where)
+        # A token is a byte or more; the end of sequence, and a space before the response, come on top.
+        if len(different) <= probes or len(row.example.response.encode()) + 3 > longest:
+            if tokenizer is None or _fits(row.example, config, tokenizer, where):
+                different.add(fingerprint(*row.example.prompt_key()))
+            else:
+                too_long.append(BadRow(row.where, f"the response is longer than model.max_length ({longest})"))
+    bad = [*reading.bad, *too_long]
+    rows = len(reading.rows) + len(reading.bad)
+    check_bad(source.name, bad, rows, config.pool.bad_rows == "stop", config.pool.max_bad_share)
     if len(different) <= probes:
         raise DataError(
             f"task {source.name!r} has {len(different)} usable different examples (repeats and responses longer than "
-            f"model.max_length do not count), which is not more than the {probes} kept as probes or held out; "
-            "lower pool.probes_per_task or heldout_per_task, raise model.max_length, or drop the task"
+            f"model.max_length do not count), which is not more than the {probes} kept as probes or held out; examples "
+            "with the same prompt count as one. Lower pool.probes_per_task or heldout_per_task, raise "
+            "model.max_length, or drop the task"
         )
-    return read
+    return rows, bad
 
 
 def _fits(example: Example, config: StudyConfig, tokenizer: Any, where: str) -> bool:
     return encode(example, tokenizer, config.model.prompt_format, config.model.max_length, where) is not None
 
 
-def _check_evaluation(config: StudyConfig) -> str:
+def _check_evaluation(config: StudyConfig) -> list[str]:
     """Draw the two splits into a folder that is thrown away; of the hub's data sets only the names are known."""
-    data = config.evaluation.data
-    if config.evaluation.lm_eval:
-        return "evaluation: lm-eval's tasks by name, not loaded and so not checked"
-    if config.evaluation.own_tasks and not (config.evaluation.mmlu or config.evaluation.bbh):
-        return "evaluation: the pool's own held-out examples"
-    if data == "hub":
-        return "evaluation: data sets of the hub, not downloaded and so not checked"
+    evaluation, lines = config.evaluation, []
+    for entry in filter(task_files.means_file, evaluation.lm_eval):
+        task_files.check(entry)
+    here = tuple(entry for entry in evaluation.lm_eval if task_files.is_local(entry))
+    if len(here) < len(evaluation.lm_eval):
+        lines.append("evaluation: lm-eval's tasks by name, not loaded and so not checked")
+    hub = evaluation.data == "hub" and (evaluation.mmlu or evaluation.bbh)
+    if hub:
+        lines.append("evaluation: data sets of the hub, not downloaded and so not checked")
+    if evaluation.own_tasks:
+        lines.append("evaluation: the pool's own held-out examples")
+    own = {"lm_eval": here, "own_tasks": False} | ({"mmlu": False, "bbh": False} if hub else {})
+    read = evaluation.model_copy(update=own)
+    if lines and not (read.mmlu or read.bbh or here):
+        return lines
     with tempfile.TemporaryDirectory() as folder:
-        sets = prepare(config.evaluation, config.seed, Storage(folder))
+        sets = prepare(read, config.seed, Storage(folder))
         search, report = (len(split.manifest()["items"]) for split in (sets.search, sets.report))
-    return f"evaluation: {search} items to search with and {report} others to report on, from {data}"
+    where = ", ".join([*([evaluation.data] if read.mmlu or read.bbh else []), *here])
+    return [*lines, f"evaluation: {search} items to search with and {report} others to report on, from {where}"]

@@ -1,5 +1,7 @@
 """The command line: what it needs to start, what it prints, and how it fails."""
 
+import os
+import re
 import subprocess
 import sys
 
@@ -119,7 +121,8 @@ def test_no_command_and_unknown_commands_show_the_usage(capsys):
 def test_a_missing_config_ends_every_command_alike(command, capsys):
     assert main([command, "--config", "nowhere.yaml", "seed=1"]) == 1
     assert capsys.readouterr().err == (
-        "taskpgm: ConfigError: there is no config file 'nowhere.yaml'; give its path after --config\n"
+        f"taskpgm: ConfigError: there is no config file 'nowhere.yaml' (looked in {os.getcwd()}); "
+        "give its path after --config\n"
     )
 
 
@@ -161,3 +164,38 @@ def test_the_package_has_no_other_lazy_names():
     assert taskpgm_ray.load_config.__module__ == "taskpgm_ray.config"
     with pytest.raises(AttributeError, match=r"no attribute 'nothing'"):
         _ = taskpgm_ray.nothing
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--finetune.steps", "3"], "--finetune.steps is no option; .*without dashes: finetune.steps=3\n"),
+        (["--finetune.steps=3"], "without dashes: finetune.steps=3\n"),
+        (["--lr", "1e-4", "seed=1"], "--lr is no option; .*: finetune.learning_rate=1e-4\n"),
+        (["--learning-rate", "1e-4"], ": finetune.learning_rate=1e-4\n"),
+        (["--num_train_epochs", "3"], ": finetune.steps=3\n"),
+        (["--gpus", "1"], ": finetune.lanes.gpus=1 or scoring.engines.gpus=1\n"),
+        (["--seed"], r": seed=\.\.\. or|: seed=\.\.\.\n"),
+        (["--verbose"], "unrecognized argument: --verbose; config values are given without dashes: section"),
+    ],
+)
+def test_config_values_with_dashes_get_a_hint(capsys, arguments, said):
+    with pytest.raises(SystemExit) as end:
+        main(["run", "--config", "study.yaml", *arguments])
+    assert end.value.code == 2
+    assert re.search(said, capsys.readouterr().err)
+
+
+def test_an_unknown_option_of_a_command_without_a_config(capsys):
+    with pytest.raises(SystemExit):
+        main(["solve", "S.csv", "--lr", "3"])
+    assert "unrecognized argument: --lr\n" in capsys.readouterr().err
+
+
+def test_every_mistake_in_a_config_has_its_line(tmp_path, capsys):
+    file = tmp_path / "study.yaml"
+    file.write_text("study: a/b\nlr: 1\npool: {tasks: x, max_tasks: 0}\nfinetune: {epochs: 1, batch_size: 0}\n")
+    assert main(["validate", "--config", str(file)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 6
+    assert all(line.startswith(f"taskpgm: ConfigError: {file}: ") for line in lines)

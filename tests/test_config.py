@@ -1,9 +1,15 @@
 """The study's config: strict keys and values, overrides, one balance, and a YAML form that reads back equal."""
 
+import os
+import re
+from pathlib import Path
+
 import pytest
 import yaml
 
 from taskpgm_ray import load_config
+from taskpgm_ray.config import StudyConfig
+from taskpgm_ray.config_mistakes import HABITS, all_fields
 from taskpgm_ray.errors import ConfigError
 
 
@@ -109,8 +115,8 @@ def test_the_search_may_be_off_when_there_is_a_balance():
         ({"scoring": {"top_k": 124, "answer_tokens": 3}}, r"gold token = 128; the engine takes at most 127"),
         ({"scoring": {"engines": {"max_model_length": 256}}}, r"max_model_length \(256\) is below model.max_length"),
         ({"pool": {"tasks": []}}, "pool.tasks: .*at least 1"),
-        ({"pool": {"tasks": ["csv:data"]}}, "'csv:data' is none of jsonl:"),
-        ({"pool": {"tasks": ["jsonl:"]}}, "'jsonl:' is none of jsonl:"),
+        ({"pool": {"tasks": ["csv:data"]}}, "'csv:data' is none of files:"),
+        ({"pool": {"tasks": ["jsonl:"]}}, "'jsonl:' is none of files:"),
         (
             {"pool": {"tasks": ["jsonl:a"], "max_examples": 16}},
             r"max_examples \(16\) must exceed .*probes_per_task \(16\)",
@@ -132,13 +138,20 @@ def test_a_missing_section_is_named():
 
 
 def test_every_mistake_is_reported_at_once():
-    with pytest.raises(ConfigError, match=r"seed: .*; unknown key 'stdy'"):
-        load_config({**raw(), "stdy": 1, "seed": "x"})
+    mixture, lora = {"tau": -1}, {"r": 0, "target_modules": []}
+    with pytest.raises(ConfigError) as caught:
+        load_config({**raw(mixture=mixture, finetune={"steps": 1, "lora": lora}), "stdy": 1, "seed": "x"})
+    lines = str(caught.value).splitlines()
+    fields = ("finetune.lora.r", "finetune.lora.target_modules", "mixture.tau", "seed", "unknown key 'stdy'")
+    assert sorted(line.split(": ")[1].partition(";")[0] for line in lines) == sorted(fields)
 
 
 def test_a_missing_file():
-    with pytest.raises(ConfigError, match=r"there is no config file 'nowhere.yaml'; give its path after --config"):
+    message = rf"there is no config file 'nowhere.yaml' \(looked in {re.escape(os.getcwd())}\); give its path after"
+    with pytest.raises(ConfigError, match=message):
         load_config("nowhere.yaml")
+    with pytest.raises(ConfigError, match=r"there is no config file '/no/where.yaml'; give its path"):
+        load_config("/no/where.yaml")
 
 
 def test_a_folder_is_no_config_file(tmp_path):
@@ -176,10 +189,165 @@ def test_a_dictionary_with_an_object_in_it(tmp_path):
         ("study.x=3", "study is a plain value and has no field 'x'"),
         ("pool.tasks.9=a", "does not fit the config: .*out of range"),
         ("pool.tasks.first=a", "does not fit the config: invalid literal"),
-        ("model.path=[a", r"'\[a' is not YAML"),
+        ("model.path=[a", r"'\[a' is not readable YAML"),
         ("search.seed=2", r"unknown key 'search.seed'; did you mean 'seeds'\?"),
     ],
 )
 def test_a_wrong_override(override, message):
     with pytest.raises(ConfigError, match=message):
         load_config(raw(), [override])
+
+
+# The file
+
+
+def file_of(tmp_path, text, encoding="utf-8"):
+    file = tmp_path / "study.yaml"
+    file.write_bytes(text.encode(encoding))
+    return file
+
+
+def test_a_key_that_stands_twice_is_refused_with_both_lines(tmp_path):
+    text = yaml.safe_dump(raw()) + "finetune:\n  steps: 100\n  lora: {r: 4, r: 8}\n"
+    with pytest.raises(ConfigError) as caught:
+        load_config(file_of(tmp_path, text))
+    first, second = str(caught.value).splitlines()
+    numbers = [i for i, line in enumerate(text.splitlines(), 1) if line.startswith("finetune:")]
+    assert f"the key 'finetune' stands twice, in line {numbers[0]} and in line {numbers[1]}" in first
+    assert "the key 'finetune.lora.r' stands twice, in line " in second
+
+
+def test_a_key_that_stands_twice_in_an_override_is_refused():
+    with pytest.raises(ConfigError, match=r"override 'model=.*the key 'path' stands twice"):
+        load_config(raw(), ["model={path: a, path: b}"])
+
+
+def test_anchors_and_equal_keys_of_different_sections_are_fine(tmp_path):
+    text = "shared: &s {cpus: 2}\n" + yaml.safe_dump(raw())
+    with pytest.raises(ConfigError, match=r"unknown key 'shared'"):
+        load_config(file_of(tmp_path, text))
+    text = yaml.safe_dump(raw(scoring={"engines": {"cpus": 2, "max": 3}}))
+    text = text.replace("finetune:\n  steps: 3", "finetune:\n  steps: 3\n  lanes: {<<: &s {cpus: 2}, max: 3}")
+    assert load_config(file_of(tmp_path, text)).finetune.lanes.cpus == 2
+
+
+@pytest.mark.parametrize("text", ["\ufeff{}", "{}"], ids=["with a mark", "without"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["unix", "windows"])
+def test_files_of_windows_are_read(tmp_path, text, end):
+    content = text.format(yaml.safe_dump(raw()).replace("\n", end))
+    assert load_config(file_of(tmp_path, content)) == load_config(raw())
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_utf_16_is_named(tmp_path, encoding):
+    with pytest.raises(ConfigError, match=r"study.yaml is not readable YAML: it is in UTF-16 .*; save it as UTF-8"):
+        load_config(file_of(tmp_path, yaml.safe_dump(raw()), encoding))
+
+
+def test_another_encoding_is_named_with_its_line(tmp_path):
+    with pytest.raises(ConfigError, match=r"line 2 is not UTF-8 .*; save it as UTF-8"):
+        load_config(file_of(tmp_path, "study: s\nstorage: caf\xe9\n", "latin-1"))
+
+
+@pytest.mark.parametrize("text", ["study: s\nfinetune:\n\tsteps: 3\n", "study: s\nfinetune:\n  lora:\n  \tr: 3\n"])
+def test_a_tab_is_named(tmp_path, text):
+    line = text.count("\n")
+    with pytest.raises(ConfigError, match=rf"line {line} is indented with a tab, .*spaces only") as caught:
+        load_config(file_of(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+# What is said of a mistake
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"search": {"affinities": "jsd"}}, r"search.affinities: a list is expected: \[jsd\] \(given: 'jsd'\)"),
+        ({"search": {"gammas": 2}}, r"search.gammas: a list is expected: \[2\] \(given: 2\)"),
+        ({"evaluation": {"lm_eval": "arc_easy"}}, r"evaluation.lm_eval: a list is expected: \[arc_easy\]"),
+        ({"search": {"baselines": {"uniform": 1}}}, r"search.baselines: a list is expected: \[a, b\]"),
+        ({"model": "org/name"}, r"model: fields are expected here: .*path, revision.*given: 'org/name'"),
+        ({"scoring": None}, r"scoring: fields are expected here"),
+        ({"affinity": {"kind": ["jsd"]}}, r"affinity.kind: .*'jsd' or 'pmi' \(given: \['jsd'\]\)"),
+        ({"lr": 1}, r"unknown key 'lr'; it is called finetune.learning_rate here"),
+        ({"finetune": {"steps": 1, "lr": 1}}, r"'finetune.lr'; it is called finetune.learning_rate here"),
+        ({"finetune": {"steps": 1, "lora": {"lora_alpha": 1}}}, r"it is called finetune.lora.alpha here"),
+        ({"finetune": {"steps": 1, "lora_r": 1}}, r"it is called finetune.lora.r here"),
+        ({"finetune": {"steps": 1, "epochs": 1}}, r"it is called finetune.steps or finetune.tokens .* epochs\) here"),
+        ({"finetune": {"steps": 1, "num_train_epochs": 1}}, r"it is called finetune.steps or finetune.tokens"),
+        ({"finetune": {"steps": 1, "per_device_train_batch_size": 1}}, r"it is called finetune.batch_size"),
+        ({"model": {"max_seq_length": 1}}, r"it is called model.max_length here"),
+        ({"base_model": "x"}, r"it is called model.path here"),
+        ({"model": {"model_name_or_path": "x"}}, r"it is called model.path here"),
+        ({"learning_rate": 1}, r"unknown key 'learning_rate'; it belongs elsewhere: finetune.learning_rate"),
+        ({"finetune": {"steps": 1, "max_length": 9}}, r"it belongs elsewhere: model.max_length"),
+        ({"finetune": {"steps": 1, "lora": {"target_modules": []}}}, r"it names no layer, so nothing would be trained"),
+        ({"finetune": {"steps": 1, "lora": {"target_modules": "*_proj"}}}, r"'\*_proj' is not a regular expression"),
+    ],
+)
+def test_habits_and_wrong_kinds_get_a_hint(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(raw(**changes))
+
+
+def test_every_name_of_other_trainers_leads_to_a_field():
+    fields = set(all_fields(StudyConfig))
+    for name, hint in HABITS.items():
+        assert hint.split(" ")[0] in fields, (name, hint)
+        assert name not in {field.rpartition(".")[2] for field in fields}, name
+
+
+# Paths
+
+
+def test_home_and_variables_in_paths(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA", str(tmp_path))
+    monkeypatch.setenv("HOME", "/home/me")
+    config = load_config(
+        raw(
+            storage="s3://bucket/${DATA}/runs",
+            model={"path": "~/models/llama"},
+            pool={"tasks": ["jsonl:${DATA}/a.jsonl", "hf:~/sets/b", "hf:org/name"]},
+            evaluation={"data": "${DATA}", "lm_eval": ["~/my.yaml", "arc_easy"]},
+        )
+    )
+    assert config.storage == f"s3://bucket/{tmp_path}/runs"
+    assert config.model.path == "/home/me/models/llama"
+    assert [t.source for t in config.pool.tasks] == [f"jsonl:{tmp_path}/a.jsonl", "hf:/home/me/sets/b", "hf:org/name"]
+    assert (config.evaluation.data, config.evaluation.lm_eval) == (str(tmp_path), ("/home/me/my.yaml", "arc_easy"))
+    assert load_config(yaml.safe_load(config.to_yaml())) == config
+
+
+def test_paths_without_them_stay_as_they_are():
+    given = {"storage": "./runs", "model": {"path": "a~b/$c"}, "pool": {"tasks": ["jsonl:../x y/{a}.jsonl"]}}
+    config = load_config(raw(**given))
+    assert (config.storage, config.model.path) == ("./runs", "a~b/$c")
+    assert config.pool.tasks[0].source == "jsonl:../x y/{a}.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"storage": "${NOT_THERE}/x"}, "storage"),
+        ({"model": {"path": "${NOT_THERE}"}}, "model.path"),
+        ({"pool": {"tasks": ["jsonl:${NOT_THERE}/x"]}}, "pool.tasks.0.source"),
+        ({"evaluation": {"data": "x/${NOT_THERE}"}}, "evaluation.data"),
+        ({"evaluation": {"lm_eval": ["${NOT_THERE}.yaml"]}}, "evaluation.lm_eval.0"),
+    ],
+)
+def test_a_variable_that_is_not_set_is_named(monkeypatch, changes, field):
+    monkeypatch.delenv("NOT_THERE", raising=False)
+    with pytest.raises(ConfigError, match=rf"{field}: the variable \$\{{NOT_THERE\}} is not set; export NOT_THERE"):
+        load_config(raw(**changes))
+
+
+def test_the_path_of_the_config_itself(tmp_path, monkeypatch):
+    file_of(tmp_path, yaml.safe_dump(raw()))
+    monkeypatch.setenv("HERE", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for path in ("${HERE}/study.yaml", "~/study.yaml", Path(tmp_path) / "study.yaml"):
+        assert load_config(path) == load_config(raw())
+    monkeypatch.delenv("HERE")
+    with pytest.raises(ConfigError, match=r"--config \$\{HERE\}/study.yaml: the variable \$\{HERE\} is not set"):
+        load_config("${HERE}/study.yaml")

@@ -2,8 +2,10 @@
 
 import pickle
 
+import pytest
+
 import taskpgm_ray.errors as errors
-from taskpgm_ray.errors import TaskPGMError
+from taskpgm_ray.errors import DataError, ModelError, Problems, TaskPGMError, raise_all
 
 
 def test_errors_survive_a_process_border():
@@ -13,3 +15,15 @@ def test_errors_survive_a_process_border():
         again = pickle.loads(pickle.dumps(kind("what, where, and what to do")))
         assert type(again) is kind
         assert str(again) == "what, where, and what to do"
+
+
+def test_of_several_errors_each_is_a_line_and_one_stays_itself():
+    raise_all([])
+    one = DataError("a\nb")
+    with pytest.raises(DataError) as alone:
+        raise_all([one])
+    assert alone.value is one
+    with pytest.raises(Problems) as caught:
+        raise_all([one, Problems("ModelError: x\nDataError: y"), ModelError("z")])
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert again.lines == ["DataError: a b", "ModelError: x", "DataError: y", "ModelError: z"]

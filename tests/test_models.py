@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from taskpgm_ray import models
-from taskpgm_ray.config import ModelConfig
-from taskpgm_ray.errors import ModelError
+from taskpgm_ray.config import LoraSection, ModelConfig
+from taskpgm_ray.errors import HubUnreachableError, ModelError
 from taskpgm_ray.storage import Storage, Unit
 
 
@@ -60,7 +60,7 @@ def test_the_window_is_the_smaller_limit(tiny_llama, root):
 
 def test_adapters_attach_to_every_linear_layer_but_the_head(tiny_llama, root):
     expected = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
-    assert resolve(tiny_llama, root).linear_modules() == expected
+    assert resolve(tiny_llama, root).adapted_modules(LoraSection()) == expected
 
 
 @pytest.mark.parametrize("path", ["./no/such", "/no/such/model", "no-such", "a/b/c"])
@@ -180,3 +180,89 @@ def test_a_tokenizer_without_end_of_sequence(copy, root):
     file.write_text(json.dumps(settings))
     with pytest.raises(ModelError, match=r"has no end-of-sequence token; set eos_token"):
         resolve(copy, root).tokenizer()
+
+
+# What adapters attach to
+
+LAYERS = {f"model.layers.{n}.{path}": (4, 4) for n in (0, 1) for path in ("attn.q_proj", "attn.k_proj", "mlp.up_proj")}
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "all-linear",
+        ("q_proj",),
+        ("attn.q_proj", "up_proj"),
+        ("model.layers.0.attn.k_proj",),
+        "model.layers.1.*",
+        r".*\.(q|k)_proj",
+        "proj",
+        "q_proj",
+        ("proj",),
+        ("q_proj", "c_attn"),
+    ],
+)
+def test_layers_are_chosen_as_peft_chooses_them(modules):
+    """The oracle is PEFT's own function; what fits nothing is an error here, where PEFT may pass over it."""
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    lora = LoraSection(target_modules=modules)
+    theirs = LoraConfig(target_modules=modules if isinstance(modules, str) else list(modules))
+    expected = [path for path in LAYERS if modules == "all-linear" or check_target_module_exists(theirs, path)]
+    if not expected or "c_attn" in modules:
+        with pytest.raises(ModelError, match=r"no linear layer of the base model.*; it has: k_proj, q_proj, up_proj"):
+            models.adapted_layers(LAYERS, lora)
+    else:
+        assert list(models.adapted_layers(LAYERS, lora)) == expected
+
+
+def composite(name):
+    """A tiny configuration with sections for text and images."""
+    import transformers as tr
+
+    text = {
+        "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": 0,
+        "eos_token_id": 1,
+    }  # fmt: skip
+    seen = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    if name == "gemma3":
+        vision = tr.SiglipVisionConfig(**seen, image_size=28, patch_size=14)
+        return tr.Gemma3Config(text_config=tr.Gemma3TextConfig(**text), vision_config=vision)
+    if name == "llama4":
+        own = tr.Llama4TextConfig(**text, intermediate_size_mlp=64, num_local_experts=2)
+        return tr.Llama4Config(text_config=own, vision_config=tr.Llama4VisionConfig(**seen))
+    return tr.Mistral3Config(text_config=tr.MistralConfig(**text), vision_config=tr.PixtralVisionConfig(**seen))
+
+
+@pytest.mark.parametrize("name", ["gemma3", "llama4", "mistral3"])
+def test_a_composite_configuration_is_read(copy, root, name):
+    composite(name).save_pretrained(copy)
+    model = resolve(copy, root)
+    assert (model.window(100), model.window(1000)) == (100, 128)
+    assert model.text_config().vocab_size == 64
+    if name == "mistral3":
+        with pytest.raises(ModelError, match=r"is a 'mistral3' model, which transformers does not make a language"):
+            model.linear_shapes()
+        return
+    shapes = model.linear_shapes()
+    assert next(shape for path, shape in shapes.items() if path.endswith("self_attn.q_proj")) == (32, 32)
+    assert not any("vision" in path or "projector" in path for path in shapes)
+
+
+def test_the_layers_of_gpt_2_are_linear_too(root):
+    from transformers import GPT2Config
+
+    config = GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=64, bos_token_id=0, eos_token_id=1)
+    assert models.linear_layers(config) == {
+        "transformer.h.0.attn.c_attn": (32, 96),
+        "transformer.h.0.attn.c_proj": (32, 32),
+        "transformer.h.0.mlp.c_fc": (32, 128),
+        "transformer.h.0.mlp.c_proj": (128, 32),
+    }
+
+
+def test_without_a_network_the_hub_is_said_to_be_unreachable(root):
+    with pytest.raises(HubUnreachableError):
+        resolve("no-such-org/no-such-model", root)

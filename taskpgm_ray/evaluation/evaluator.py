@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +31,7 @@ class Evaluator:
         import ray
 
         options = {"num_cpus": 0, "max_concurrency": 1, "scheduling_strategy": on_this_node()}
-        self._actor: Any = ray.remote(EvaluatorActor).options(**options).remote(model, pool, config)
+        self._actor: Any = ray.remote(EvaluatorActor).options(**options).remote(model, pool, config, os.getcwd())
 
     def evaluate(self, adapter: Unit | None, split: Split, seed: int, side: Side) -> Any:
         """Score an adapter on a split; the object reference becomes a list of `ItemScore`, one per item.
@@ -64,7 +65,10 @@ class PoolClient:
 class EvaluatorActor:
     """Scores adapters on a split. One process for all trials: lm-eval is imported, and tasks are built, once."""
 
-    def __init__(self, model: BaseModelRef, pool: EnginePool, config: StudyConfig) -> None:
+    def __init__(self, model: BaseModelRef, pool: EnginePool, config: StudyConfig, folder: str = ".") -> None:
+        # The folder of the driver: lm-eval's files and their data may be named by relative paths.
+        if os.path.isdir(folder):
+            os.chdir(folder)
         self.tokenizer = model.tokenizer()
         self.pool = pool
         self.config = config.evaluation

@@ -14,6 +14,7 @@ from typing import Any
 
 from taskpgm_ray.errors import DataError, EvaluationError
 from taskpgm_ray.evaluation.items import Items, TaskItems, bbh_item, mmlu_item, parse_lines
+from taskpgm_ray.paths import looked_in
 
 MMLU_SPLITS = ("dev", "val", "test")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -78,7 +79,8 @@ def _files(data: str, benchmark: str | None = None) -> list[Path]:
     folder = Path(data)
     if not folder.is_dir():
         raise EvaluationError(
-            f"evaluation.data {data!r} is no folder; give one with mmlu/ and bbh/ in it, or 'exemplars', or 'hub'"
+            f"evaluation.data {data!r} is no folder{looked_in(data)}; give one with mmlu/ and bbh/ in it, or "
+            "'exemplars', or 'hub'"
         )
     found = {name: sorted((folder / name).glob("*.jsonl")) for name in ("mmlu", "bbh")}
     if benchmark is None:

@@ -5,7 +5,6 @@ Importing this module is cheap; lm-eval is imported, and its data sets are loade
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import random
@@ -16,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from taskpgm_ray.errors import EvaluationError
+from taskpgm_ray.evaluation import task_files
 from taskpgm_ray.evaluation.items import Item, Items, TaskItems
+from taskpgm_ray.paths import looked_in
 
 SHOWN = 64
 """Documents of a task's few-shot split that are kept to be shown; they are never asked."""
@@ -24,17 +25,18 @@ SHOWN = 64
 
 def benchmark(entry: str) -> str:
     """The name that an entry of ``evaluation.lm_eval`` has in tables: its own, or its file's."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", Path(entry).stem if _is_file(entry) else entry)
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", Path(entry).stem if task_files.is_file(entry) else entry)
 
 
 def identity(entries: Sequence[str]) -> list[Any]:
     """What the items of these entries depend on, as far as it is known without loading them.
 
-    A hub data set is trusted to stay as it is; pin its revision in a YAML file of your own where that matters.
+    A hub data set is trusted to stay as it is; pin its revision in a YAML file of your own where that matters. Of a
+    file's task the local documents, functions and includes count as well.
     """
     if not entries:
         return []
-    content = [hashlib.sha256(Path(e).read_bytes()).hexdigest()[:16] if _is_file(e) else e for e in entries]
+    content = [task_files.content(e) if task_files.is_file(e) else e for e in entries]
     return [importlib.metadata.version("lm_eval"), content]
 
 
@@ -58,10 +60,11 @@ def load_tasks(entry: str) -> dict[str, Any]:
 
     try:
         # Indexing lm-eval's thousands of tasks takes seconds, and a file needs none of them.
-        tasks = TaskManager(include_defaults=not _is_file(entry)).load([entry])["tasks"]
+        tasks = TaskManager(include_defaults=not task_files.is_file(entry)).load([entry])["tasks"]
     except KeyError as error:
         raise EvaluationError(
             f"evaluation.lm_eval names {entry!r}, which is neither a task or group of lm-eval nor a YAML file"
+            + (looked_in(entry) if task_files.means_file(entry) else "")
         ) from error
     except Exception as error:  # a task is a program (templates, functions, a hub client) and raises whatever it likes
         raise EvaluationError(
@@ -76,6 +79,8 @@ def load_tasks(entry: str) -> dict[str, Any]:
                 f"lm-eval's {name!r} measures the perplexity of texts and asks for no answer, so there is nothing to "
                 "be right or wrong about; choose a task with answers"
             )
+        if task.OUTPUT_TYPE == "generate_until":
+            task_files.refuse_sampling(name, task.config.generation_kwargs)
     return dict(tasks)
 
 
@@ -123,10 +128,22 @@ def _item(name: str, task_name: str, task: Any, doc: dict[str, Any]) -> Item:
         raise EvaluationError(f"a document of lm-eval's {task_name!r} is no plain text: {error}") from error
     question, target = task.doc_to_text(doc), task.doc_to_target(doc)
     choices = task.doc_to_choice(doc) if task.config.doc_to_choice is not None else []
+    _refuse_empty(task_name, task, doc, target, choices)
     # In tasks with several contexts and one continuation, the "text" is the number of the right context.
     asked = question if isinstance(question, str) else json.dumps(doc, sort_keys=True)
     return Item(name, task_name, asked, str(target), tuple(map(str, choices)), doc)
 
 
-def _is_file(entry: str) -> bool:
-    return entry.endswith((".yaml", ".yml")) and Path(entry).is_file()
+def _refuse_empty(name: str, task: Any, doc: dict[str, Any], target: Any, choices: Sequence[Any]) -> None:
+    """Raise an `EvaluationError` for an answer that has no tokens: the engine could not say how likely it is."""
+    # Of several right texts the first is taken.
+    right = (target[0] if target else "") if isinstance(target, list) else target
+    if task.OUTPUT_TYPE == "multiple_choice":
+        empty = any(f"{task.config.target_delimiter}{choice}" == "" for choice in choices)
+    else:
+        empty = not choices and not str(right).strip()
+    if empty:
+        raise EvaluationError(
+            f"a document of lm-eval's {name!r} has an empty answer, whose likelihood cannot be asked: "
+            f"{json.dumps(doc)[:200]}; drop such documents (process_docs), or mend the task's doc_to_target"
+        )

@@ -24,6 +24,7 @@ from taskpgm_ray.finetune.batching import micro_batches, tokens_of
 from taskpgm_ray.finetune.checkpoint import TrainState
 from taskpgm_ray.finetune.job import Recipe
 from taskpgm_ray.finetune.workers import Workers, full, like
+from taskpgm_ray.models import adapted_layers, layers_of
 from taskpgm_ray.tasks.padding import Pair, collate
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
@@ -50,7 +51,7 @@ class LoraTrainer:
         from peft import LoraConfig, get_peft_model
 
         self.mixed_precision = model.dtype == torch.bfloat16
-        modules = lora.target_modules
+        modules = list(adapted_layers(layers_of(model), lora))
         try:
             self.model = get_peft_model(
                 model,
@@ -58,12 +59,14 @@ class LoraTrainer:
                     r=lora.r,
                     lora_alpha=lora.alpha,
                     lora_dropout=lora.dropout,
-                    target_modules=modules if isinstance(modules, str) else list(modules),
+                    target_modules=modules,
+                    # PEFT turns this on itself where it is needed, but with a warning for each layer.
+                    fan_in_fan_out=any(type(model.get_submodule(path)).__name__ == "Conv1D" for path in modules),
                     task_type="CAUSAL_LM",
                 ),
             )
         except ValueError as error:
-            raise ModelError(f"finetune.lora.target_modules={modules!r} does not fit this model: {error}") from error
+            raise ModelError(f"no adapter fits on {', '.join(modules)} of this model: {error}") from error
         if gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.device = device

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from taskpgm_ray.config import StudyConfig
-from taskpgm_ray.errors import ModelError, ResourceError
+from taskpgm_ray.errors import ModelError, ResourceError, TaskPGMError, raise_all
 from taskpgm_ray.workload import candidates
 
 TRIAL_CPUS = 0.01
@@ -24,17 +25,23 @@ def preflight(config: StudyConfig) -> list[str]:
     Raises:
         ModelError: The scorer is vLLM, and it is not installed.
         ResourceError: The Ray that the study would start on this machine cannot hold a lane or an engine.
+        Problems: Several of these.
     """
+    problems: list[TaskPGMError] = []
     if config.scoring.scorer == "vllm" and importlib.util.find_spec("vllm") is None:
-        raise ModelError(
-            "scoring.scorer is vllm, which is not installed: pip install 'taskpgm-ray[cpu]' on a machine without GPU, "
-            "'taskpgm-ray[gpu]' on one with, or set scoring.scorer=hf"
+        problems.append(
+            ModelError(
+                "scoring.scorer is vllm, which is not installed: pip install 'taskpgm-ray[cpu]' on a machine without "
+                "GPU, 'taskpgm-ray[gpu]' on one with, or set scoring.scorer=hf"
+            )
         )
+    local = _starts_local_ray(config)
+    if local:
+        problems += [*_lacking_cpus(config), *_lacking_gpus(config)]
+    raise_all(problems)
     lines = [f"scorer: {config.scoring.scorer} is installed"]
-    if not _starts_local_ray(config):
+    if not local:
         return [*lines, "resources: the cluster's own, known when the study connects to it"]
-    _check_cpus(config)
-    _check_gpus(config)
     return [*lines, f"resources: {_local_cpus(config)} CPUs of this machine are enough for a lane and an engine"]
 
 
@@ -48,7 +55,7 @@ def _local_cpus(config: StudyConfig) -> int:
     return config.cluster.num_cpus or os.cpu_count() or 1
 
 
-def _check_cpus(config: StudyConfig) -> None:
+def _lacking_cpus(config: StudyConfig) -> Iterator[ResourceError]:
     have = float(_local_cpus(config))
     trials = min(config.search.concurrency, candidates(config))
     held = TRIAL_CPUS * trials if config.search.balances else 0.0
@@ -58,10 +65,10 @@ def _check_cpus(config: StudyConfig) -> None:
         ("scoring.engines.cpus", config.scoring.engines.cpus),
     ):
         if wanted > have:
-            raise ResourceError(f"{field} is {wanted:g}, but {whose}; lower it, or set cluster.address to a cluster")
-        if wanted + held > have:
+            yield ResourceError(f"{field} is {wanted:g}, but {whose}; lower it, or set cluster.address to a cluster")
+        elif wanted + held > have:
             # Trials hold their share all the time, so a lane or an engine that needs every CPU would never start.
-            raise ResourceError(
+            yield ResourceError(
                 f"{field} is {wanted:g} and {trials} trials hold {held:g} CPUs beside it, but {whose}; "
                 f"lower {field} to {have - held:g} (its threads may stay as they are)"
             )
@@ -72,7 +79,7 @@ def _lane_field(config: StudyConfig, resource: str) -> str:
     return f"finetune.lanes.{resource}" + (" x workers" if config.finetune.lanes.workers > 1 else "")
 
 
-def _check_gpus(config: StudyConfig) -> None:
+def _lacking_gpus(config: StudyConfig) -> Iterator[ResourceError]:
     lanes, engines = config.finetune.lanes, config.scoring.engines
     wanted = {_lane_field(config, "gpus"): lanes.gpus * lanes.workers, "scoring.engines.gpus": engines.gpus}
     if not any(wanted.values()):
@@ -80,7 +87,7 @@ def _check_gpus(config: StudyConfig) -> None:
     have = _local_gpus()
     for field, gpus in wanted.items():
         if gpus > have:
-            raise ResourceError(
+            yield ResourceError(
                 f"{field} is {gpus:g}, but this machine has {have} GPUs; lower it, or set cluster.address to a cluster"
             )
 

@@ -23,8 +23,10 @@ class AdapterFolders:
     """Local folders of checked adapters; one engine's. Of a storage on a mounted disk nothing is copied."""
 
     def __init__(self, model: BaseModelRef, lora: LoraSection, most: int) -> None:
-        self._model, self._lora, self._most = model, lora, most
-        self._expected: dict[str, tuple[int, ...]] | None = None
+        self._lora, self._most = lora, most
+        # Now, not with the first adapter: vLLM changes classes of transformers once it has loaded a model of them
+        # (GPT-NeoX), and then they make no skeleton any more.
+        self._expected = expected_shapes(model, lora)
         self._folders: OrderedDict[str, Future[Path]] = OrderedDict()
         self._fetcher = ThreadPoolExecutor(1, "adapters")
         self._root: Path | None = None
@@ -65,8 +67,6 @@ class AdapterFolders:
             folder.mkdir(parents=True, exist_ok=True)
             for file in (SETTINGS, WEIGHTS):
                 (folder / file).write_bytes(adapter.files.read_bytes(file))
-        if self._expected is None:
-            self._expected = expected_shapes(self._model, self._lora)
         check_adapter(folder, adapter.path, self._lora, self._expected)
         return folder
 

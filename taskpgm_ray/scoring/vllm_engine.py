@@ -62,6 +62,8 @@ class VLLMEngine:
         if current_platform.is_cpu():
             cpu_lora.install()
         config, lora = spec.config, spec.lora
+        # Before the model is loaded, see there.
+        self._folders = AdapterFolders(spec.model, lora, config.cached_adapters)
         self._llm: Any = LLM(
             model=spec.model.local(),
             revision=spec.model.revision,
@@ -83,12 +85,9 @@ class VLLMEngine:
             max_loras=config.max_loras,
             max_lora_rank=next((rank for rank in _RANKS if rank >= lora.r), lora.r),
             # Without the list the output head is wrapped as well, which breaks its log-probabilities.
-            lora_target_modules=(
-                spec.model.linear_modules() if lora.target_modules == "all-linear" else list(lora.target_modules)
-            ),
+            lora_target_modules=spec.model.adapted_modules(lora),
         )
         self._tokenizer = spec.model.tokenizer()
-        self._folders = AdapterFolders(spec.model, lora, config.cached_adapters)
         self._lora_ids: dict[str, int] = {}
         self._agreement = _AGREEMENT[spec.model.dtype]
         self._compared = False

@@ -2,13 +2,15 @@
 
 Columns of ``examples.parquet``: ``id`` (content hash), ``split`` (``train``, ``probe`` or ``heldout``), ``prompt`` and
 ``response`` (text), ``prompt_ids`` and ``response_ids`` (token ids), ``cut`` (prompt shortened on the left).
+``bad_rows.jsonl`` beside it lists the rows that were skipped: ``where`` (file and line) and ``why``.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cached_property, partial
 from typing import Any
 
@@ -21,10 +23,12 @@ from taskpgm_ray.runtime.missing import missing
 from taskpgm_ray.runtime.run import Run
 from taskpgm_ray.storage import Storage, Unit, fingerprint
 from taskpgm_ray.tasks.contamination import NOTHING, EvaluationTexts
-from taskpgm_ray.tasks.sources import TaskSource, data_set, task_sources
+from taskpgm_ray.tasks.example import BadRow, check_bad, few
+from taskpgm_ray.tasks.sources import TaskSource, data_set, survey, task_sources
 from taskpgm_ray.tasks.tokens import encode, prompt_text
 
 EXAMPLES = "examples.parquet"
+BAD_ROWS = "bad_rows.jsonl"
 
 
 @dataclass(frozen=True)
@@ -42,22 +46,29 @@ class TaskFacts:
     train_tokens: int
     """Tokens of all examples to train on, prompt and response."""
     train_content: str
-    """Fingerprint of the examples to train on; the next two likewise."""
+    """Fingerprint of the token ids of the examples to train on; the next two likewise."""
     probe_content: str
     heldout_content: str
     read: int
-    """Examples that were read; the next four say what became of those that are not in the task."""
+    """Rows that were read; those of the next that are counts say what became of the ones that are not in the task."""
     repeats: int
     too_long: int
     evaluated: int
     """Dropped, because they repeat evaluation items."""
     cut: int
     """Prompts that lost tokens on their left."""
+    bad: int = 0
+    """Rows that are no examples; with those that are too long they are listed in ``bad_rows.jsonl``."""
+    size: int | None = None
+    """Rows that the data set has; ``None`` in what was prepared before this was recorded."""
+    layout: str = ""
+    """How its rows hold prompt and response."""
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> TaskFacts:
-        """From a manifest, which may hold more than this version reads."""
-        return cls(**{field.name: manifest[field.name] for field in fields(cls)})
+        """From a manifest, which may hold more than this version reads, or less where a field has a default."""
+        needed = (f.name for f in fields(cls) if f.default is MISSING or f.name in manifest)
+        return cls(**{name: manifest[name] for name in needed})
 
 
 @dataclass(frozen=True)
@@ -117,6 +128,8 @@ def prepare_tasks(run: Run, evaluated: EvaluationTexts = NOTHING) -> list[Task]:
     """
     planned = [_Planned(*pair) for pair in task_units(run.config, run.model, run.storage, evaluated)]
     with missing(run, "tasks", planned) as (stage, todo):
+        for note in survey(run.config.pool)[1] if todo else []:
+            stage.note(note)
         errors = _prepare_on_ray_data(todo, run.config, run.model, evaluated) if todo else []
         if errors:
             raise DataError("\n".join(errors))
@@ -126,6 +139,8 @@ def prepare_tasks(run: Run, evaluated: EvaluationTexts = NOTHING) -> list[Task]:
                 f"{facts.name}: {facts.train} to train on, {facts.probes} probes, {facts.repeats} repeats and "
                 f"{facts.too_long} over-long dropped, {facts.cut} prompts cut"
                 + (f", {facts.evaluated} dropped that repeat evaluation items" if facts.evaluated else "")
+                + (f", {facts.read} of {facts.size} rows drawn" if facts.size and facts.size > facts.read else "")
+                + (f", skipped {few(bad_rows(one.unit))}" if facts.bad or facts.too_long else "")
             )
     return [Task(one.source.name, one.unit) for one in planned]
 
@@ -147,22 +162,13 @@ def prepare_one(
     order of a file, and no example (repeats are dropped) is on both sides.
 
     Raises:
-        DataError: No usable example, or not more than probes are wanted.
+        DataError: See `split_task`.
     """
-    rows, dropped = _encode_all(source, config, model.tokenizer(), evaluated)
-    probes, kept = config.pool.probes_per_task, config.pool.probes_per_task + config.pool.heldout_per_task
-    if len(rows) <= kept:
-        raise DataError(
-            f"task {source.name!r} has {len(rows)} usable different examples ({dropped['repeats']} repeats, "
-            f"{dropped['too_long']} over-long responses and {dropped['evaluated']} that repeat evaluation items "
-            f"dropped), which is not more than the {kept} kept as probes or held out; lower pool.probes_per_task or "
-            "heldout_per_task, raise model.max_length, or drop the task"
-        )
-    rows.sort(key=lambda row: row["id"])
-    for rank, row in enumerate(rows):
-        row["split"] = "probe" if rank < probes else "heldout" if rank < kept else "train"
-    train, probe, heldout = rows[kept:], rows[:probes], rows[probes:kept]
-    unit.files.write_table(EXAMPLES, pa.Table.from_pylist(rows))
+    made = split_task(source, config, model.tokenizer(), evaluated)
+    unit.files.write_table(EXAMPLES, pa.Table.from_pylist(made.rows))
+    if made.bad:
+        unit.files.write_bytes(BAD_ROWS, "".join(f"{json.dumps(asdict(row))}\n" for row in made.bad).encode())
+    train, probe, heldout = made.of("train"), made.of("probe"), made.of("heldout")
     facts = TaskFacts(
         name=source.name,
         source=type(data_set(source)).__name__,
@@ -170,12 +176,71 @@ def prepare_one(
         train=len(train),
         probes=len(probe),
         train_tokens=sum(len(r["prompt_ids"]) + len(r["response_ids"]) for r in train),
-        train_content=fingerprint([r["id"] for r in train]),
-        probe_content=fingerprint([r["id"] for r in probe]),
-        heldout_content=fingerprint([r["id"] for r in heldout]),
-        **dropped,
+        train_content=_content(train),
+        probe_content=_content(probe),
+        heldout_content=_content(heldout),
+        size=made.size,
+        layout=made.layout,
+        **made.dropped,
     )
     unit.finish(asdict(facts))
+
+
+def bad_rows(unit: Unit) -> list[BadRow]:
+    """The rows that were skipped when a task was prepared, in the order of its file."""
+    if not unit.files.exists(BAD_ROWS):
+        return []
+    return [BadRow(**json.loads(line)) for line in unit.files.read_bytes(BAD_ROWS).splitlines()]
+
+
+@dataclass(frozen=True)
+class Split:
+    """A task's examples, encoded and divided, before they are stored."""
+
+    rows: list[dict[str, Any]]
+    """As in ``examples.parquet``."""
+    dropped: dict[str, int]
+    """The counts of `TaskFacts`: ``read``, ``repeats``, ``too_long``, ``evaluated``, ``cut``, ``bad``."""
+    bad: list[BadRow]
+    """Rows that are no examples, and rows with over-long responses."""
+    size: int
+    layout: str
+    order: list[str]
+    """Ids of the rows as the file has them."""
+
+    def of(self, split: str) -> list[dict[str, Any]]:
+        """The rows of one split."""
+        return [row for row in self.rows if row["split"] == split]
+
+
+def split_task(source: TaskSource, config: StudyConfig, tokenizer: Any, evaluated: EvaluationTexts = NOTHING) -> Split:
+    """Read, tokenise and split one task.
+
+    Raises:
+        DataError: It cannot be read, has too many bad rows, no usable example, or not more than probes are wanted.
+    """
+    prompts, made = _encode_all(source, config, tokenizer, evaluated)
+    probes, kept = config.pool.probes_per_task, config.pool.probes_per_task + config.pool.heldout_per_task
+    if len(prompts) <= kept:
+        raise DataError(
+            f"task {source.name!r} has {len(prompts)} usable different examples ({made.dropped['repeats']} repeats, "
+            f"{made.dropped['too_long']} over-long responses and {made.dropped['evaluated']} that repeat evaluation "
+            f"items dropped), which is not more than the {kept} kept as probes or held out; examples with the same "
+            "prompt count as one. Lower pool.probes_per_task or heldout_per_task, raise model.max_length, or drop the "
+            "task"
+        )
+    for rank, key in enumerate(sorted(prompts)):
+        split = "probe" if rank < probes else "heldout" if rank < kept else "train"
+        # Of a prompt with several answers all are learned; probing or holding out asks each prompt once.
+        chosen = prompts[key] if split == "train" else prompts[key][:1]
+        made.dropped["repeats"] += len(prompts[key]) - len(chosen)
+        made.rows.extend({**row, "split": split} for row in chosen)
+    return made
+
+
+def _content(rows: list[dict[str, Any]]) -> str:
+    """What is learned or asked: prompts and responses as the model sees them."""
+    return fingerprint([(row["id"], row["prompt_ids"], row["response_ids"]) for row in rows])
 
 
 def _prepare_on_ray_data(
@@ -211,31 +276,46 @@ def _prepare_row(shared: Any, row: dict[str, Any]) -> dict[str, Any]:
 
 def _encode_all(
     source: TaskSource, config: StudyConfig, tokenizer: Any, evaluated: EvaluationTexts
-) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """The different, fitting examples as rows, and how many were repeats, too long, evaluation items, or cut."""
-    rows: dict[str, dict[str, Any]] = {}
-    facts = {"read": 0, "repeats": 0, "too_long": 0, "evaluated": 0, "cut": 0}
+) -> tuple[dict[str, list[dict[str, Any]]], Split]:
+    """Content hash of a prompt -> rows of its answers; and what became of all rows that were read."""
     style, longest = config.model.prompt_format, config.model.max_length
-    for number, example in enumerate(source.examples(config.pool.max_examples, config.seed)):
-        where = f"task {source.name!r}, example {number}"
+    reading = source.read(config.pool.max_examples, config.seed)
+    prompts: dict[str, list[dict[str, Any]]] = {}
+    facts = {"read": len(reading.bad), "repeats": 0, "too_long": 0, "evaluated": 0, "cut": 0, "bad": len(reading.bad)}
+    bad = list(reading.bad)
+    order: list[str] = []
+    latest = ""
+    for row in reading.rows:
+        example, where = row.example, f"task {source.name!r}, {row.where}"
         encoded = encode(example, tokenizer, style, longest, where)
         # Examples with the same prompt count as one: a probe must not repeat a question that was trained on.
-        key = fingerprint(config.seed, example.turns)
+        key = fingerprint(config.seed, *example.prompt_key())
         facts["read"] += 1
-        facts["too_long"] += encoded is None
-        facts["repeats"] += key in rows
-        if encoded is None or key in rows:
+        if encoded is None:
+            facts["too_long"] += 1
+            bad.append(BadRow(row.where, f"the response is longer than model.max_length ({longest})"))
+            continue
+        # Further answers of the same row are no repeats, unless its first is.
+        if key in prompts and not (example.answer and key == latest):
+            facts["repeats"] += 1
+            latest = ""
             continue
         if evaluated.shares_a_run_with(" ".join(content for _, content in example.turns)):
             facts["evaluated"] += 1
             continue
         facts["cut"] += encoded.cut
-        rows[key] = {
-            "id": key,
-            "prompt": prompt_text(example, style, where),
-            "response": example.response,
-            "prompt_ids": encoded.prompt,
-            "response_ids": encoded.response,
-            "cut": encoded.cut,
-        }
-    return list(rows.values()), facts
+        latest = key
+        answers = prompts.setdefault(key, [])
+        order.append(fingerprint(key, len(answers)) if answers else key)
+        answers.append(
+            {
+                "id": order[-1],
+                "prompt": prompt_text(example, style, where),
+                "response": example.response,
+                "prompt_ids": encoded.prompt,
+                "response_ids": encoded.response,
+                "cut": encoded.cut,
+            }
+        )
+    check_bad(source.name, bad, facts["read"], config.pool.bad_rows == "stop", config.pool.max_bad_share)
+    return prompts, Split([], facts, bad, reading.size, reading.layout, order)

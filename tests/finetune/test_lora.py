@@ -3,14 +3,19 @@
 import math
 from dataclasses import replace
 from itertools import cycle
+from pathlib import Path
 
 import pytest
 
-from taskpgm_ray.config import LoraSection
+from taskpgm_ray.config import EngineConfig, LoraSection, ModelConfig
 from taskpgm_ray.errors import MemoryLimitError, ModelError, TrainingError
 from taskpgm_ray.finetune.checkpoint import load_checkpoint, save_checkpoint
 from taskpgm_ray.finetune.job import Recipe
 from taskpgm_ray.finetune.lora import ADAPTER_FILES, LoraTrainer, budget_used, learning_rate, memory_errors
+from taskpgm_ray.models import resolve
+from taskpgm_ray.scoring.adapters import check_adapter, expected_shapes
+from taskpgm_ray.scoring.engine import EngineSpec, Query
+from taskpgm_ray.scoring.hf_engine import HFEngine
 from taskpgm_ray.storage import Storage, Unit
 
 LORA = LoraSection(r=4, alpha=8)
@@ -316,13 +321,55 @@ def test_a_loss_that_is_not_finite_ends_the_job_and_not_the_trainer(run):
 
 
 def test_target_modules_that_the_model_does_not_have(tiny_llama):
-    with pytest.raises(ModelError, match=r"target_modules=\('c_attn',\) does not fit this model"):
+    with pytest.raises(
+        ModelError, match=r"target_modules names 'c_attn', which is no linear layer .*; it has: down_proj"
+    ):
         LoraTrainer(load(tiny_llama), LoraSection(target_modules=("c_attn",)))
 
 
 def test_named_target_modules(tiny_llama):
     trainer = LoraTrainer(load(tiny_llama), LoraSection(r=2, target_modules=("q_proj", "v_proj")))
     assert len(trainer.parameters) == 2 * 2 * 2
+
+
+@pytest.mark.parametrize(
+    "modules", ["all-linear", ("q_proj", "mlp.down_proj"), r"model\.layers\.1\..*_proj", ("layers.0.self_attn.o_proj",)]
+)
+def test_what_is_trained_is_what_the_engines_expect(tiny_llama, tmp_path, modules):
+    """Training and the check of its adapters choose the same layers, whatever form the choice has."""
+    lora = LoraSection(r=2, alpha=4, target_modules=modules)
+    LoraTrainer(load(tiny_llama), lora).save(tmp_path)
+    model = resolve(ModelConfig(path=str(tiny_llama), dtype="float32"), Storage("unused"))
+    check_adapter(tmp_path, "a", lora, expected_shapes(model, lora))
+
+
+def gpt2(folder, tokenizer):
+    """A tiny GPT-2, whose layers are ``Conv1D``, with the tokenizer of another model."""
+    import torch
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=512, n_embd=32, n_layer=1, n_head=2, n_positions=64, bos_token_id=2, eos_token_id=1, pad_token_id=0
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+def test_gpt_2_is_trained_and_scored(tiny_llama, tmp_path):
+    """With the Hugging Face engine; vLLM serves no adapters on it."""
+    folder, storage = gpt2(tmp_path / "gpt2", tiny_llama), Storage(str(tmp_path / "study"))
+    trainer = LoraTrainer(load(folder), LORA)
+    outcome = trainer.run(cycle([parity(count=4)]), replace(RECIPE, steps=20), pad_id=0)
+    assert outcome["loss_last"] < outcome["loss_first"]
+    unit = Unit(storage, "adapters/a")
+    trainer.save(Path(storage.path(unit.path)))
+    model = resolve(ModelConfig(path=str(folder), dtype="float32"), Storage("unused"))
+    engine = HFEngine(EngineSpec("hf", model, LORA, EngineConfig()))
+    prompt, tokens = [100, 200], [300, 301, 1]
+    base, adapted = engine.score([Query(prompt, tokens), Query(prompt, tokens, unit)])
+    assert adapted[0] > base[0] + 0.1
 
 
 @pytest.mark.parametrize(("progress", "rate"), [(0.0, 0.1), (0.1, 0.5), (0.2, 1.0), (0.6, 0.55), (0.999999, 0.1)])

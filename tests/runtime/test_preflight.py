@@ -6,7 +6,7 @@ import os
 import pytest
 
 from taskpgm_ray.config import load_config
-from taskpgm_ray.errors import ModelError, ResourceError
+from taskpgm_ray.errors import ModelError, Problems, ResourceError
 from taskpgm_ray.runtime.preflight import preflight
 
 
@@ -62,3 +62,15 @@ def test_a_lane_on_every_cpu_is_fine_without_trials(good):
 def test_preflight_reads_no_task_and_no_model(good):
     lines = preflight(changed(good, ["pool.tasks=['jsonl:/no/where']", "model.path=/no/model"]))
     assert lines[0] == "scorer: hf is installed"
+
+
+def test_everything_that_is_lacking_is_told(good, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    overrides = ["finetune.lanes.cpus=5", "scoring.engines.cpus=4", "scoring.engines.gpus=2"]
+    with pytest.raises(Problems) as caught:
+        preflight(changed(good, overrides))
+    assert [line.split(" is ")[0] for line in caught.value.lines] == [
+        "ResourceError: finetune.lanes.cpus",
+        "ResourceError: scoring.engines.cpus",
+        "ResourceError: scoring.engines.gpus",
+    ]

@@ -56,7 +56,7 @@ def test_parts_share_no_example_and_are_the_whole(tmp_path):
     sources = task_sources(PoolConfig(tasks=[entry]))
     assert [source.name for source in sources] == ["news.1", "news.2", "news.3", "news.4"]
     assert {data_set(source).name for source in sources} == {"news"}
-    found = [[e.turns for e in source.examples(200, 0)] for source in sources]
+    found = [[e.turns for e in source.read(200, 0).examples] for source in sources]
     assert sum(map(len, found)) == len({turns for part in found for turns in part}) == 200
     assert min(map(len, found)) > 30
     assert len({json.dumps(source.identity()) for source in sources}) == 4

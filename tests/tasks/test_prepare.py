@@ -12,7 +12,7 @@ from taskpgm_ray import load_config
 from taskpgm_ray.errors import DataError
 from taskpgm_ray.models import resolve
 from taskpgm_ray.storage import Storage
-from taskpgm_ray.tasks.prepare import Task, prepare_one, task_units
+from taskpgm_ray.tasks.prepare import Task, TaskFacts, bad_rows, prepare_one, task_units
 
 
 def config_of(tiny_llama, *files, **pool):
@@ -46,11 +46,13 @@ def model(tiny_llama, tmp_path_factory):
 def prepared(tiny_llama, model, tmp_path_factory):
     """(records) -> the prepared task of a file that holds them."""
 
-    def prepare(records, **pool):
+    def prepare(records, answers=None, **pool):
         root = tmp_path_factory.mktemp("task")
         for name in ("task", "other"):
             (root / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
         config = config_of(tiny_llama, root / "task.jsonl", root / "other.jsonl", **pool)
+        if answers:
+            config = load_config(config.model_dump(mode="json", by_alias=True), [f"pool.tasks.0.answers={answers}"])
         source, unit = task_units(config, model, Storage(str(root / "study")))[0]
         prepare_one(source, unit, config, model)
         return Task(source.name, unit)
@@ -113,19 +115,68 @@ def test_a_question_with_two_answers_is_on_one_side(prepared):
 
 def test_overlong_examples_are_counted_and_prompts_cut(prepared):
     rows = [*records(10), {"prompt": "long", "response": "word " * 60}, {"prompt": "word " * 100, "response": "r"}]
-    task = prepared(rows)
+    with pytest.raises(DataError, match=r"1 of 12 rows cannot be used, .*line 11: the response is longer than"):
+        prepared(rows)
+    task = prepared(rows, max_bad_share=0.1)
     assert (task.facts.too_long, task.facts.cut, task.facts.read) == (1, 1, 12)
+    (bad,) = bad_rows(task.unit)
+    assert bad.where.endswith("task.jsonl, line 11")
     assert task.facts.train + task.facts.probes == 11
     assert all(len(p) + len(r) <= 48 for split in ("train", "probe") for p, r in task.examples(split))
 
 
 def test_too_few_examples(prepared):
     with pytest.raises(DataError, match=r"task 'task' has 5 usable different examples \(2 repeats, 1 over-long"):
-        prepared([*records(5), *records(2), {"prompt": "p", "response": "word " * 60}])
+        prepared([*records(5), *records(2), {"prompt": "p", "response": "word " * 60}], max_bad_share=1)
 
 
-def test_max_examples_limits_what_is_read(prepared):
-    assert prepared(records(30), max_examples=8).facts.read == 8
+def test_max_examples_limits_what_is_read_and_the_size_is_recorded(prepared):
+    facts = prepared(records(30), max_examples=8).facts
+    assert (facts.read, facts.size) == (8, 30)
+
+
+def test_the_content_follows_the_responses(prepared):
+    """Or an adapter that was trained on wrong answers would be found again for the right ones."""
+    first = prepared(records(20)).facts
+    other = prepared([{**row, "response": "other"} for row in records(20)]).facts
+    assert first.train_content != other.train_content
+    assert first.probe_content != other.probe_content
+
+
+def test_all_answers_are_learned_and_one_of_them_is_probed(prepared):
+    rows = [{"prompt": f"question {i}", "response": ["yes", "no"]} for i in range(20)]
+    task = prepared(rows, answers="all")
+    assert (task.facts.train, task.facts.probes, task.facts.repeats) == (30, 5, 5)
+    probe, train = task.table("probe"), task.table("train")
+    assert set(probe["response"].to_pylist()) == {"yes"}
+    assert sorted(train["response"].to_pylist()) == ["no"] * 15 + ["yes"] * 15
+    assert not set(probe["prompt"].to_pylist()) & set(train["prompt"].to_pylist())
+    assert len(set(train["id"].to_pylist())) == 30
+
+
+def test_all_answers_of_a_repeated_prompt_are_repeats(prepared):
+    rows = [{"prompt": f"question {i // 2}", "response": ["yes", "no"] if i % 2 else ["a", "b"]} for i in range(40)]
+    task = prepared(rows, answers="all")
+    assert set(task.table("train")["response"].to_pylist()) == {"a", "b"}
+    # Two of each of 20 repeated rows, and one of each of five probes.
+    assert task.facts.repeats == 45
+
+
+def test_bad_rows_do_not_end_a_study(prepared):
+    rows = [{"prompt": f"question {i}", "response": None if i in (3, 9) else "r"} for i in range(60)]
+    task = prepared(rows)
+    assert (task.facts.train, task.facts.bad, task.facts.read) == (53, 2, 60)
+    assert [(bad.where.rpartition(", ")[2], bad.why) for bad in bad_rows(task.unit)] == [
+        ("line 4", "the response is empty"),
+        ("line 10", "the response is empty"),
+    ]
+
+
+def test_a_manifest_of_an_earlier_version_is_read(prepared):
+    manifest = prepared(records(20)).unit.manifest()
+    older = {key: value for key, value in manifest.items() if key not in ("bad", "size", "layout")}
+    assert (TaskFacts.of(older).size, TaskFacts.of(older).bad) == (None, 0)
+    assert TaskFacts.of(manifest).size == 20
 
 
 def test_a_unit_depends_on_what_matters_to_it(tiny_llama, model, tiny_pool):

@@ -1,6 +1,7 @@
 """Task sources: which examples a spec yields, what identifies them, and how prompts are written."""
 
 import json
+import re
 import sys
 import types
 
@@ -8,7 +9,7 @@ import pytest
 
 from taskpgm_ray.config import PoolConfig, TaskSpec
 from taskpgm_ray.errors import DataError
-from taskpgm_ray.tasks.sources import Example, JsonLines, task_sources
+from taskpgm_ray.tasks.sources import Example, Files, task_sources
 
 
 def sources(*tasks, **changes):
@@ -19,13 +20,13 @@ def one(tmp_path, records, **spec):
     """The source of a file of these records."""
     file = tmp_path / "task.jsonl"
     file.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    return JsonLines.expand(TaskSpec(source=f"jsonl:{file}", **spec), str(file))[0]
+    return Files.expand(TaskSpec(source=f"jsonl:{file}", **spec), str(file), [])[0]
 
 
 def test_a_folder_is_one_task_a_file_in_the_order_of_names(tiny_pool):
     found = sources(f"jsonl:{tiny_pool}")
     assert [source.name for source in found] == ["copy", "parity", "reverse", "sum"]
-    examples = list(found[3].examples(1000, seed=0))
+    examples = found[3].read(1000, seed=0).examples
     assert len(examples) == 60
     turns, response = examples[0].turns, examples[0].response
     assert turns[0][0] == "user"
@@ -52,17 +53,17 @@ def test_names_may_be_given(tiny_pool):
 def test_blank_lines_do_not_count(tmp_path):
     file = tmp_path / "a.jsonl"
     file.write_text('\n{"prompt": "p", "response": "r"}\r\n   \n{"prompt": "q", "response": "s"}')
-    found = list(JsonLines("a", str(file), TaskSpec(source="jsonl:a")).examples(2, 0))
+    found = Files("a", (str(file),), TaskSpec(source="jsonl:a")).read(2, 0).examples
     assert found == [Example((("user", "p"),), "r"), Example((("user", "q"),), "s")]
 
 
 def test_responses_lose_their_outer_white_space(tmp_path):
-    (example,) = one(tmp_path, [{"prompt": " p ", "response": "\n r\t"}]).examples(5, 0)
+    (example,) = one(tmp_path, [{"prompt": " p ", "response": "\n r\t"}]).read(5, 0).examples
     assert example == Example((("user", " p "),), "r")
 
 
 def test_text_of_any_script(tmp_path):
-    (example,) = one(tmp_path, [{"prompt": "Grüße 😀", "response": "日本"}]).examples(5, 0)
+    (example,) = one(tmp_path, [{"prompt": "Grüße 😀", "response": "日本"}]).read(5, 0).examples
     assert (example.turns[0][1], example.response) == ("Grüße 😀", "日本")
 
 
@@ -73,21 +74,21 @@ def test_templates_over_columns(tmp_path):
         prompt="Q: {question}\nA. {options[0]} B. {options[1]}\n{{x}}\nAnswer:",
         response="{label}",
     )
-    (example,) = source.examples(5, 0)
+    (example,) = source.read(5, 0).examples
     assert example == Example((("user", "Q: 1+1?\nA. 1 B. 2\n{x}\nAnswer:"),), "1")
 
 
 def test_a_template_names_an_absent_column_or_entry(tmp_path):
     with pytest.raises(DataError, match=r"line 1: no column 'answer'; it has: options\. Set the task's `response`"):
-        list(one(tmp_path, [{"options": ["1"]}], prompt="{options[0]}", response="{answer}").examples(5, 0))
-    with pytest.raises(DataError, match=r"line 1: no column list index out of range; it has: options"):
-        list(one(tmp_path, [{"options": ["1"]}], prompt="{options[7]}", response="x").examples(5, 0))
+        one(tmp_path, [{"options": ["1"]}], prompt="{options[0]}", response="{answer}").read(5, 0)
+    with pytest.raises(DataError, match=r"line 1: no column 'options\[7\]'; it has: options"):
+        one(tmp_path, [{"options": ["1"]}], prompt="{options[7]}", response="{options[0]}").read(5, 0)
 
 
 def test_a_conversation(tmp_path):
     turns = [("system", "s"), ("user", "u"), ("assistant", "a"), ("user", "v"), ("assistant", " b ")]
     record = {"messages": [{"role": role, "content": content} for role, content in turns]}
-    (example,) = one(tmp_path, [record]).examples(5, 0)
+    (example,) = one(tmp_path, [record]).read(5, 0).examples
     assert example == Example(tuple(turns[:-1]), "b")
 
 
@@ -101,13 +102,14 @@ def test_a_conversation(tmp_path):
     ],
 )
 def test_a_conversation_ends_with_the_assistant(tmp_path, messages):
-    with pytest.raises(DataError, match=r"line 1: `messages` must end with a non-empty assistant message"):
-        list(one(tmp_path, [{"messages": messages}]).examples(5, 0))
+    reading = one(tmp_path, [{"messages": messages}]).read(5, 0)
+    assert reading.rows == []
+    assert re.search(r"line 1: `messages` must end with a non-empty assistant message", str(reading.bad[0]))
 
 
 def test_a_template_wins_over_messages(tmp_path):
     record = {"messages": [], "q": "p", "a": "r"}
-    (example,) = one(tmp_path, [record], prompt="{q}", response="{a}").examples(5, 0)
+    (example,) = one(tmp_path, [record], prompt="{q}", response="{a}").read(5, 0).examples
     assert example == Example((("user", "p"),), "r")
 
 
@@ -116,7 +118,7 @@ def test_identity_is_the_content_and_the_templates(tmp_path, tiny_pool):
     (tmp_path / "changed.jsonl").write_bytes((tiny_pool / "sum.jsonl").read_bytes()[:-1] + b" ")
 
     def identity(file, **spec):
-        return JsonLines.expand(TaskSpec(source=f"jsonl:{file}", **spec), str(file))[0].identity()
+        return Files.expand(TaskSpec(source=f"jsonl:{file}", **spec), str(file), [])[0].identity()
 
     original = identity(tiny_pool / "sum.jsonl")
     assert identity(tmp_path / "elsewhere.jsonl", name="other") == original
@@ -127,7 +129,7 @@ def test_identity_is_the_content_and_the_templates(tmp_path, tiny_pool):
 def test_a_file_that_disappeared(tmp_path):
     source = one(tmp_path, [{"prompt": "p", "response": "r"}])
     (tmp_path / "task.jsonl").unlink()
-    for attempt in (source.identity, lambda: list(source.examples(1, 0))):
+    for attempt in (source.identity, lambda: source.read(1, 0)):
         with pytest.raises(DataError, match=r"task 'task': .*task\.jsonl cannot be read: .*No such file"):
             attempt()
 
@@ -137,9 +139,9 @@ def test_reasoning_gym_is_deterministic_in_its_seed():
         {"source": "reasoning_gym:chain_sum", "params": {"max_terms": 3}, "prompt": "{question}\nAnswer:"},
         "reasoning_gym:gcd",
     )
-    made = list(first.examples(5, seed=1))
-    assert made == list(first.examples(5, seed=1))
-    assert made != list(first.examples(5, seed=2))
+    made = first.read(5, seed=1).examples
+    assert made == first.read(5, seed=1).examples
+    assert made != first.read(5, seed=2).examples
     assert len(made) == 5
     assert made[0].turns[0][1].endswith("\nAnswer:")
     assert made[0].response.lstrip("-").isdigit()
@@ -157,7 +159,7 @@ def test_reasoning_gym_identity_depends_on_the_parameters():
 
 
 def test_reasoning_gym_that_is_not_installed(monkeypatch):
-    from taskpgm_ray.tasks import sources as module
+    from taskpgm_ray.tasks import generators as module
 
     def absent(name):
         raise module.PackageNotFoundError(name)
@@ -194,22 +196,22 @@ def hub(monkeypatch):
 def test_a_data_set_of_the_hub(hub):
     spec = {"source": "hf:org/set", "subset": "main", "split": "validation", "revision": "abc"}
     source, _ = sources({**spec, "prompt": "{q}", "response": "{a}"}, "reasoning_gym:gcd")
-    four = list(source.examples(4, seed=0))
+    four = source.read(4, seed=0).examples
     assert hub == [("org/set", "main", "validation", "abc")]
     assert len(four) == 4
-    assert four == list(source.examples(4, seed=0))
-    assert four != list(source.examples(4, seed=1))
-    assert len(list(source.examples(99, seed=0))) == 10
+    assert four == source.read(4, seed=0).examples
+    assert four != source.read(4, seed=1).examples
+    assert len(source.read(99, seed=0).examples) == 10
     assert source.identity()["revision"] == "abc"
 
 
 def test_a_data_set_that_is_not_there(hub):
     source, _ = sources("hf:org/other", "reasoning_gym:gcd")
     with pytest.raises(DataError, match=r"hf:org/other: cannot be loaded \(FileNotFoundError: no data set org/other\)"):
-        list(source.examples(4, 0))
+        source.read(4, 0)
 
 
 def test_a_record_of_the_hub_without_the_column(hub):
     source, _ = sources({"source": "hf:org/set", "prompt": "{q}"}, "reasoning_gym:gcd")
     with pytest.raises(DataError, match=r"hf:org/set, record 0: no column 'response'; it has: a, q"):
-        list(source.examples(4, 0))
+        source.read(4, 0)

@@ -1,0 +1,77 @@
+"""Paths in a config: what ``~`` and ``${VAR}`` stand for, where a relative one was looked for, what lies behind one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+DATA_SUFFIXES = frozenset(
+    {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".gz", ".zst", ".bz2", ".xz", ".zip"}
+)
+"""Endings of data files. Others are left alone: names on the hub may hold dots as well (``org/set-v1.1``)."""
+_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+
+
+def expanded(path: str) -> str:
+    """The path with a leading ``~`` and every ``${VAR}`` replaced; one that has neither comes back as it is.
+
+    Raises:
+        ValueError: A variable is not set, or there is no such user; the message names it.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        if found[1] not in os.environ:
+            raise ValueError(f"the variable ${{{found[1]}}} is not set; export {found[1] or 'NAME'}, or write the path")
+        return os.environ[found[1]]
+
+    path = _VARIABLE.sub(value, path)
+    if not path.startswith("~"):
+        return path
+    home = os.path.expanduser(path)
+    if home.startswith("~"):
+        raise ValueError(f"there is no home folder {path.partition('/')[0]!r}; write the path")
+    return home
+
+
+def expanded_source(source: str) -> str:
+    """The same for ``scheme:path``."""
+    scheme, colon, path = source.partition(":")
+    return f"{scheme}{colon}{expanded(path)}"
+
+
+def looked_in(path: str | Path) -> str:
+    """For messages that miss a file: the folder that a relative path was looked for in; empty for an absolute one."""
+    return "" if os.path.isabs(path) else f" (looked in {os.getcwd()})"
+
+
+def looks_local(target: str) -> bool:
+    """Whether a name that may be one of the hub's means a path: by how it begins or ends, or because it is there."""
+    return target.startswith((".", "/", "~")) or Path(target).suffix.lower() in DATA_SUFFIXES or Path(target).exists()
+
+
+def local_content(path: str | Path) -> str:
+    """Hash (64 hex digits) of a file's content, or of the names and contents of all files under a folder.
+
+    Raises:
+        FileNotFoundError: There is no such file or folder; the message says where it was looked for.
+        OSError: A file cannot be read.
+    """
+    path = Path(path)
+    if path.is_file():
+        return _file_content(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no file or folder {str(path)!r}{looked_in(path)}")
+    digest = hashlib.sha256()
+    # What begins with a dot is an editor's or a cache's, and `datasets` does not read it either.
+    files = (f for f in path.rglob("*") if not any(part.startswith(".") for part in f.relative_to(path).parts))
+    for file in sorted(f for f in files if f.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()} {_file_content(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def _file_content(file: Path) -> str:
+    with file.open("rb") as stream:
+        # In pieces: the file may be larger than the memory.
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,140 @@
+"""What ``taskpgm tasks`` shows: each task's counts, and its first examples as the model sees them. No Ray."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+from rich.markup import escape
+
+from taskpgm_ray import models
+from taskpgm_ray.config import StudyConfig
+from taskpgm_ray.errors import TaskPGMError, raise_all
+from taskpgm_ray.models import BaseModelRef
+from taskpgm_ray.tasks.example import BadRow, few
+from taskpgm_ray.tasks.prepare import split_task
+from taskpgm_ray.tasks.sources import survey
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An example as the model sees it."""
+
+    prompt: str
+    response: str
+    text: str
+    """All of its tokens as text, special ones as well."""
+    prompt_ids: list[int]
+    response_ids: list[int]
+
+
+@dataclass(frozen=True)
+class TaskPreview:
+    """A task before it is prepared."""
+
+    name: str
+    source: str
+    layout: str
+    size: int
+    """Rows that its data set has."""
+    bad: int
+    """Rows that are skipped."""
+    repeats: int
+    train: int
+    probe: int
+    heldout: int
+    examples: list[Shown]
+    """In the order of the file, of all splits."""
+
+
+@dataclass(frozen=True)
+class PoolPreview:
+    """The pool before it is prepared."""
+
+    tasks: list[TaskPreview]
+    notes: list[str]
+    """Files that are not read, and names that were made."""
+    bad: list[BadRow]
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """The tasks as ``taskpgm tasks --json`` prints them."""
+        return [asdict(task) for task in self.tasks]
+
+
+def preview(config: StudyConfig, model: BaseModelRef, examples: int) -> PoolPreview:
+    """Read, tokenise and split every task as a study would, and keep the first ``examples`` of each.
+
+    Repeats of evaluation items are not looked for, and data sets of the hub are downloaded.
+
+    Raises:
+        TaskPGMError: A task is not usable; `Problems` when several are not.
+    """
+    sources, notes = survey(config.pool)
+    models.prepare(model)
+    tokenizer = model.tokenizer()
+    tasks, bad = [], list[BadRow]()
+    problems: list[TaskPGMError] = []
+    for source in sources:
+        try:
+            made = split_task(source, config, tokenizer)
+        except TaskPGMError as error:
+            problems.append(error)
+            continue
+        counts = {split: len(made.of(split)) for split in ("train", "probe", "heldout")}
+        by_id = {row["id"]: row for row in made.rows}
+        # Further answers to what is probed or held out are not in the task.
+        first = islice((by_id[one] for one in made.order if one in by_id), examples)
+        shown = [
+            Shown(
+                prompt=row["prompt"],
+                response=row["response"],
+                text=tokenizer.decode([*row["prompt_ids"], *row["response_ids"]], skip_special_tokens=False),
+                prompt_ids=row["prompt_ids"],
+                response_ids=row["response_ids"],
+            )
+            for row in first
+        ]
+        tasks.append(
+            TaskPreview(
+                name=source.name,
+                source=source.shown,
+                layout=made.layout,
+                size=made.size,
+                bad=len(made.bad),
+                repeats=made.dropped["repeats"],
+                examples=shown,
+                **counts,
+            )
+        )
+        bad += made.bad
+    raise_all(problems)
+    return PoolPreview(tasks, notes, bad)
+
+
+def print_preview(pool: PoolPreview) -> None:
+    """Tables and examples on the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(box=None, header_style="bold")
+    for name in ("task", "source", "layout"):
+        table.add_column(name, overflow="fold")
+    numbers = ("size", "bad", "repeats", "train", "probe", "heldout")
+    for name in numbers:
+        table.add_column(name, justify="right")
+    for task in pool.tasks:
+        counts = (f"{getattr(task, name):,}" for name in numbers)
+        table.add_row(*map(escape, (task.name, task.source, task.layout)), *counts)
+    console.print(table)
+    for note in pool.notes:
+        console.print(f"note: {note}", markup=False, highlight=False)
+    if pool.bad:
+        console.print(f"bad rows, which are skipped: {few(pool.bad)}", markup=False, highlight=False)
+    for task in pool.tasks:
+        for number, example in enumerate(task.examples, start=1):
+            tokens = f"{len(example.prompt_ids)} + {len(example.response_ids)} tokens"
+            console.print(f"\n[bold]{escape(task.name)}[/bold], example {number} ({tokens})", highlight=False)
+            # As it is: the model reads white space and line ends, and a wrapped line would hide them.
+            console.print(example.text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,68 @@
+"""Paths in a config: what they stand for, where they were looked for, what lies behind them."""
+
+import os
+
+import pytest
+
+from taskpgm_ray.paths import expanded, expanded_source, local_content, looked_in, looks_local
+
+
+def test_home_and_variables(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("A", "x")
+    assert expanded("~/${A}/${A}b") == "/home/me/x/xb"
+    assert expanded_source("jsonl:~/${A}") == "jsonl:/home/me/x"
+    for same in ("a/~/b", "$A/b", "{A}", "", "s3://bucket/a~b"):
+        assert expanded(same) == same
+
+
+def test_what_is_not_there_is_named(monkeypatch):
+    monkeypatch.delenv("NO_SUCH", raising=False)
+    with pytest.raises(ValueError, match=r"the variable \$\{NO_SUCH\} is not set; export NO_SUCH"):
+        expanded("${NO_SUCH}/x")
+    with pytest.raises(ValueError, match=r"there is no home folder '~no-such-user'"):
+        expanded("~no-such-user/x")
+
+
+def test_where_a_relative_path_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert looked_in("a/b") == f" (looked in {os.getcwd()})"
+    assert looked_in("/a/b") == ""
+
+
+def test_what_means_a_path_and_what_a_name_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org" / "there").mkdir(parents=True)
+    for local in ("./a", "../a", "/a", "~/a", "a/b.jsonl", "b.CSV", "a.jsonl.gz", "org/there"):
+        assert looks_local(local)
+    for name in ("org/name", "squad", "org/set-v1.1", "org/name.en"):
+        assert not looks_local(name)
+
+
+def test_content_follows_names_and_bytes(tmp_path):
+    folder = tmp_path / "set"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "a.jsonl").write_text("1")
+    first = local_content(folder)
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "lock").write_text("x")
+    assert local_content(folder) == first
+    (folder / "inner" / "a.jsonl").write_text("2")
+    assert local_content(folder) != first
+    (folder / "inner" / "a.jsonl").write_text("1")
+    assert local_content(folder) == first
+    (folder / "inner" / "a.jsonl").rename(folder / "inner" / "b.jsonl")
+    assert local_content(folder) != first
+    # The folder may be somewhere else, or called otherwise.
+    (folder / "inner" / "b.jsonl").rename(folder / "inner" / "a.jsonl")
+    assert local_content(folder.rename(tmp_path / "other")) == first
+    file = tmp_path / "other" / "inner" / "a.jsonl"
+    before = local_content(file)
+    file.write_text("3")
+    assert local_content(file) != before
+
+
+def test_no_content(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"there is no file or folder 'a/b' \(looked in "):
+        local_content("a/b")
