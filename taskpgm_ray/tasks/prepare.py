@@ -42,7 +42,7 @@ class TaskFacts:
     train_tokens: int
     """Tokens of all examples to train on, prompt and response."""
     train_content: str
-    """Fingerprint of the examples to train on; the next two likewise."""
+    """Fingerprint of the examples to train on, their answers included; the next two likewise."""
     probe_content: str
     heldout_content: str
     read: int
@@ -170,12 +170,17 @@ def prepare_one(
         train=len(train),
         probes=len(probe),
         train_tokens=sum(len(r["prompt_ids"]) + len(r["response_ids"]) for r in train),
-        train_content=fingerprint([r["id"] for r in train]),
-        probe_content=fingerprint([r["id"] for r in probe]),
-        heldout_content=fingerprint([r["id"] for r in heldout]),
+        train_content=_content(train),
+        probe_content=_content(probe),
+        heldout_content=_content(heldout),
         **dropped,
     )
     unit.finish(asdict(facts))
+
+
+def _content(rows: list[dict[str, Any]]) -> str:
+    """What is trained on or asked for: the token ids of prompts and responses, so that a mended answer is another."""
+    return fingerprint([[row["id"], row["prompt_ids"], row["response_ids"]] for row in rows])
 
 
 def _prepare_on_ray_data(
