@@ -47,23 +47,9 @@ class LoraTrainer:
         gradient_checkpointing: bool = False,
     ) -> None:
         import torch
-        from peft import LoraConfig, get_peft_model
 
         self.mixed_precision = model.dtype == torch.bfloat16
-        modules = lora.target_modules
-        try:
-            self.model = get_peft_model(
-                model,
-                LoraConfig(
-                    r=lora.r,
-                    lora_alpha=lora.alpha,
-                    lora_dropout=lora.dropout,
-                    target_modules=modules if isinstance(modules, str) else list(modules),
-                    task_type="CAUSAL_LM",
-                ),
-            )
-        except ValueError as error:
-            raise ModelError(f"finetune.lora.target_modules={modules!r} does not fit this model: {error}") from error
+        self.model = with_adapter(model, lora)
         if gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.device = device
@@ -247,6 +233,28 @@ class LoraTrainer:
         # Only scored positions are copied to float32: the vocabulary is the largest dimension of all.
         logits = logits.float()
         return cross_entropy(logits, batch.targets[scored], reduction="sum"), batch.input_ids.numel()
+
+
+def with_adapter(model: Any, lora: LoraSection) -> Any:
+    """The model with one fresh adapter of this shape (a PEFT model), which changes nothing yet.
+
+    Raises:
+        ModelError: The configured modules do not fit this model.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    modules = lora.target_modules
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=modules if isinstance(modules, str) else list(modules),
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise ModelError(f"finetune.lora.target_modules={modules!r} does not fit this model: {error}") from error
 
 
 def _metrics(state: TrainState, rate: float, recipe: Recipe) -> dict[str, Any]:
