@@ -48,25 +48,9 @@ class LoraTrainer:
         gradient_checkpointing: bool = False,
     ) -> None:
         import torch
-        from peft import LoraConfig, get_peft_model
 
         self.mixed_precision = model.dtype == torch.bfloat16
-        modules = list(adapted_layers(layers_of(model), lora))
-        try:
-            self.model = get_peft_model(
-                model,
-                LoraConfig(
-                    r=lora.r,
-                    lora_alpha=lora.alpha,
-                    lora_dropout=lora.dropout,
-                    target_modules=modules,
-                    # PEFT turns this on itself where it is needed, but with a warning for each layer.
-                    fan_in_fan_out=any(type(model.get_submodule(path)).__name__ == "Conv1D" for path in modules),
-                    task_type="CAUSAL_LM",
-                ),
-            )
-        except ValueError as error:
-            raise ModelError(f"no adapter fits on {', '.join(modules)} of this model: {error}") from error
+        self.model = with_adapter(model, lora)
         if gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.device = device
@@ -250,6 +234,30 @@ class LoraTrainer:
         # Only scored positions are copied to float32: the vocabulary is the largest dimension of all.
         logits = logits.float()
         return cross_entropy(logits, batch.targets[scored], reduction="sum"), batch.input_ids.numel()
+
+
+def with_adapter(model: Any, lora: LoraSection) -> Any:
+    """The model with one fresh adapter of this shape (a PEFT model), which changes nothing yet.
+
+    Raises:
+        ModelError: The configured modules do not fit this model.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    modules = list(adapted_layers(layers_of(model), lora))
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=modules,
+        # PEFT turns this on itself where it is needed, but with a warning for each layer.
+        fan_in_fan_out=any(type(model.get_submodule(path)).__name__ == "Conv1D" for path in modules),
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise ModelError(f"no adapter fits on {', '.join(modules)} of this model: {error}") from error
 
 
 def _metrics(state: TrainState, rate: float, recipe: Recipe) -> dict[str, Any]:

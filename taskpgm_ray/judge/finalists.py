@@ -14,7 +14,7 @@ from taskpgm_ray.runtime.missing import missing
 from taskpgm_ray.runtime.progress import collect
 from taskpgm_ray.runtime.run import Run
 from taskpgm_ray.search.candidates import Candidate
-from taskpgm_ray.search.trials import Planner, measured_by, read_items, write_items
+from taskpgm_ray.search.trials import Planner, asked_base, measured_by, read_items, write_items
 from taskpgm_ray.storage import Unit, fingerprint
 from taskpgm_ray.workload import report_seeds
 
@@ -70,7 +70,7 @@ def _reported(finalists: Sequence[Finalist], planner: Planner, report: Split) ->
             job = planner.job(finalist.candidate, seed, finalist.share)
             identity = fingerprint("reported", job.unit.path, report.path, *measured_by(config))
             found.append(_Reported(finalist.name, job, Unit(planner.storage, f"reported/{job.name}-{identity}"), seed))
-    identity = fingerprint("reported base", planner.model.fingerprint, report.path, *measured_by(config))
+    identity = fingerprint("reported base", asked_base(planner), report.path, *measured_by(config))
     return [*found, _Reported(BASE, None, Unit(planner.storage, f"reported/base-{identity}"), config.seed)]
 
 

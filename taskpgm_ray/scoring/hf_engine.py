@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskpgm_ray.errors import ScoringError
+from taskpgm_ray.finetune.lora import with_adapter
 from taskpgm_ray.scoring.adapters import AdapterFolders, name_of
 from taskpgm_ray.scoring.engine import Answer, EngineSpec, Query, before_stop, chains
 from taskpgm_ray.storage import Unit
@@ -25,7 +26,9 @@ class HFEngine:
 
         self.device = "cuda" if spec.config.gpus > 0 and torch.cuda.is_available() else "cpu"
         self._tokenizer = spec.model.tokenizer()
-        self._model: Any = spec.model.load().to(self.device)
+        # An adapter that is never used: the base model is then the same program whether adapters were loaded before it
+        # or not. Bare, and with adapters switched off, its predictions differ in the last digits.
+        self._model: Any = with_adapter(spec.model.load(), spec.lora).to(self.device).eval()
         self._resident = spec.config.max_loras
         self._budget = spec.config.max_batched_tokens
         self._folders = AdapterFolders(spec.model, spec.lora, spec.config.cached_adapters)
@@ -132,7 +135,7 @@ class HFEngine:
     def _under(self, adapter: Unit | None) -> AbstractContextManager[Any]:
         """Make the adapter (or, for ``None``, the bare base model) the active one."""
         if adapter is None:
-            return self._model.disable_adapter() if self._loaded else nullcontext()
+            return self._model.disable_adapter()
         name = self._load(adapter)
         self._model.set_adapter(name)
         return nullcontext()
@@ -140,18 +143,15 @@ class HFEngine:
     def _load(self, adapter: Unit) -> str:
         key = name_of(adapter)
         if key not in self._loaded:
-            from peft import PeftModel
-
             folder = str(self._folders.folder(adapter))
             if len(self._loaded) >= self._resident:
                 oldest = next(iter(self._loaded))
+                # PEFT warns of the end of an active adapter.
+                self._model.set_adapter("default")
                 self._model.delete_adapter(self._loaded.pop(oldest))
             # Names are never used twice, so a stale adapter cannot answer for another.
             name, self._count = f"adapter{self._count}", self._count + 1
-            if isinstance(self._model, PeftModel):
-                self._model.load_adapter(folder, name)
-            else:
-                self._model = PeftModel.from_pretrained(self._model, folder, adapter_name=name).eval()
+            self._model.load_adapter(folder, name)
             self._loaded[key] = name
         return self._loaded[key]
 

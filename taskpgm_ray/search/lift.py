@@ -13,7 +13,7 @@ from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.runtime.missing import missing
 from taskpgm_ray.runtime.progress import collect
 from taskpgm_ray.runtime.run import Run
-from taskpgm_ray.search.trials import Planner, measured_by, write_items
+from taskpgm_ray.search.trials import Planner, asked_base, measured_by, write_items
 from taskpgm_ray.storage import Unit, fingerprint
 
 BASE = "base"
@@ -57,7 +57,7 @@ def measure_lift(jobs: Sequence[Job], planner: Planner, run: Run) -> NDArray[np.
 def _lift(name: str, adapter: Unit | None, planner: Planner) -> _Lift:
     identity = fingerprint(
         "lift",
-        adapter.path if adapter else planner.model.fingerprint,
+        adapter.path if adapter else asked_base(planner),
         planner.search_split.path,
         *measured_by(planner.config),
     )

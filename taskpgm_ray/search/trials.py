@@ -117,6 +117,12 @@ class Planner:
         return TrialRun(seed, job, Unit(self.storage, f"trials/{job.name}-{identity}"))
 
 
+def asked_base(planner: Planner) -> Any:
+    """What a score of the base model depends on in the place of an adapter, which knows in what format it is asked."""
+    chat = planner.config.model.prompt_format == "chat"
+    return [planner.model.fingerprint, "chat"] if chat else planner.model.fingerprint
+
+
 def measured_by(config: StudyConfig) -> list[Any]:
     """What a score depends on beside the adapter and the items."""
     evaluation = config.evaluation

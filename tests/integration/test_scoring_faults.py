@@ -162,7 +162,7 @@ def test_damaged_scores_are_named_and_only_they_are_made_again(whole, pool, tmp_
     made = pool(tmp_path)
     segments = made.score()
     original = files(made.storage)
-    victims = [segments[0].adapters["parity"], segments[2].base]
+    victims = [segments[0].scores["parity"], segments[2].base]
     path = Path(victims[0].storage.path(f"{victims[0].path}/logprobs.parquet"))
     path.write_bytes(path.read_bytes()[:-200])
     Path(victims[1].storage.path(f"{victims[1].path}/logprobs.parquet")).unlink()

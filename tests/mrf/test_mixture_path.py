@@ -138,3 +138,13 @@ def test_equal_arc_spaces_candidates_evenly():
     assert len(path(np.eye(4)).equal_arc(5)) == 1
     with pytest.raises(InputError, match="at least 1"):
         P.equal_arc(0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_task_enters_where_its_weight_begins_to_grow(family, seed):
+    """At the breakpoint itself it is still at zero: rounding there would have it enter one breakpoint too early."""
+    P = path(FAMILIES[family](24, np.random.default_rng(seed)))
+    middle = (P.weights[1:] + P.weights[:-1]) / 2
+    wide = np.diff(P.tau) > 1e-9 * np.maximum(1.0, P.tau[1:])
+    np.testing.assert_array_equal(P.support[wide], middle[wide] > 1e-12)

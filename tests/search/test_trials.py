@@ -1,5 +1,6 @@
 """Plans of trials, what they may read, and the continuous search space: no Ray, no model."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,8 +15,8 @@ from taskpgm_ray.search.candidates import Candidate
 from taskpgm_ray.search.families import Family
 from taskpgm_ray.search.optuna_space import PathSpace, points_folder
 from taskpgm_ray.search.stage import Outcome, winner
-from taskpgm_ray.search.trials import Planner, finish_run, read_items
-from taskpgm_ray.storage import Storage
+from taskpgm_ray.search.trials import Planner, asked_base, finish_run, read_items
+from taskpgm_ray.storage import Storage, fingerprint
 
 
 @pytest.fixture
@@ -75,6 +76,16 @@ def test_rungs_are_budgets_and_baselines_have_the_full_one_only(planner):
     baseline = make.plan(candidate("uniform", "baseline", None, method="uniform"))
     assert [[run.job.recipe.steps for run in runs] for runs in baseline.rungs] == [[90, 90]]
     assert baseline.budgets == (9,)
+
+
+def test_the_base_model_is_asked_in_the_studys_format(planner):
+    """An adapter's name says how its examples were written; the base model has none that would."""
+    plain = planner()
+    chat = replace(
+        plain, config=load_config(plain.config.model_dump(by_alias=True) | {"model": {"prompt_format": "chat"}})
+    )
+    assert asked_base(plain) == "fp"
+    assert fingerprint(asked_base(chat)) != fingerprint(asked_base(plain))
 
 
 def test_ashas_milestones_are_the_rungs():

@@ -97,6 +97,21 @@ def test_train_and_probe_share_no_prompt_and_do_not_depend_on_the_order(prepared
     assert task.facts.repeats == len(prompts) - len(set(prompts))
 
 
+@pytest.mark.parametrize("split", ["train", "probe", "heldout"])
+def test_a_mended_answer_is_another_content(prepared, split):
+    """Adapters, segments and items are named by these fingerprints: with the same ones, old answers would stay."""
+    rows = records(20)
+    before = prepared(rows, heldout_per_task=4)
+    (question, *_) = before.table(split)["prompt"].to_pylist()
+    mended = [{**row, "response": "mended"} if row["prompt"] == question else row for row in rows]
+    after = prepared(mended, heldout_per_task=4)
+    changed = {name for name in ("train", "probe", "heldout") if before.table(name) != after.table(name)}
+    assert changed == {split}
+    for name in ("train", "probe", "heldout"):
+        same = getattr(before.facts, f"{name}_content") == getattr(after.facts, f"{name}_content")
+        assert same == (name != split)
+
+
 def test_more_examples_only_add(prepared):
     """A probe of the smaller file that is still a probe, or moved to train, is not duplicated."""
     small, large = prepared(records(20)), prepared(records(40))

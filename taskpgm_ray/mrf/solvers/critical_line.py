@@ -161,7 +161,7 @@ def follow_panel(
             if extent.open_end:
                 return ENDED, count, Progress(tau, moved, still)
             _advance(z, dz, extent.end - tau)
-            record(state, box, out.weights[count])
+            record(state, box, -1, out.weights[count])
             out.tau[count] = extent.end
             return ENDED, count + 1, Progress(extent.end, moved, still)
         still = still + 1 if length <= 1e-14 * max(1.0, tau) else 0
@@ -188,7 +188,7 @@ def follow_panel(
         dz[j] = bend
         moved = j
         tableaus.exchange(tableau, j, c)
-        record(state, box, out.weights[count])
+        record(state, box, j if entering else -1, out.weights[count])
         out.tau[count] = tau
         count += 1
     return PAUSED, count, Progress(tau, moved, still)

@@ -17,6 +17,9 @@ LOWER, FREE, UPPER, FIXED = -1, 0, 1, 2
 FAR = 1e300
 """Stands for infinity, which the compiled loops may not see."""
 
+ROUNDING = 1e-12
+"""A weight this near to the bound that its task is just leaving is at the bound."""
+
 LIMIT = 1e12
 """Events above this tau are rounding: the certificate, 1e-12 * tau * max|S|, no longer tells them apart."""
 
@@ -140,13 +143,22 @@ def statuses(p: FloatArray, lower: FloatArray, upper: FloatArray, g: FloatArray)
 
 
 @exact_kernel
-def record(state: State, box: Box, row: FloatArray) -> None:
-    """Write the weights: rounding across a bound is cut off, and rounding of the sum is shared by the free tasks."""
+def record(state: State, box: Box, entered: int, row: FloatArray) -> None:
+    """Write the weights: rounding across a bound is cut off, and rounding of the sum is shared by the free tasks.
+
+    Args:
+        state: where the line is.
+        box: the bounds.
+        entered: the task that became free at this very point, where it is still at its bound; -1: none.
+        row: filled with the weights [N].
+    """
     z, status, bounds = state.z, state.status, state.bounds
     lower, upper = box.lower, box.upper
     fixed, free = 0.0, 0.0
     for i in range(len(status)):
         row[i] = min(max(z[i], lower[i]), upper[i]) if status[i] == FREE else bounds[i]
+        if i == entered and abs(row[i] - bounds[i]) <= ROUNDING:
+            row[i] = bounds[i]
         if status[i] == FREE:
             free += row[i]
         else:

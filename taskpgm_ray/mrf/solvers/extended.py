@@ -142,7 +142,7 @@ def follow(
                 return True, count, moved
             advance(state.z, state.dz, lh, ll)
             parameter[0], parameter[1] = extent.end, 0.0
-            record(rounded, box, out.weights[count])
+            record(rounded, box, -1, out.weights[count])
             out.tau[count] = extent.end
             return True, count + 1, moved
         entering = status[j] != FREE
@@ -176,7 +176,7 @@ def follow(
         dh[j], dl[j] = bh, bl
         moved = j
         exchange(T, j, c)
-        record(rounded, box, out.weights[count])
+        record(rounded, box, j if entering else -1, out.weights[count])
         out.tau[count] = parameter[0]
         count += 1
     return False, count, moved
@@ -243,7 +243,7 @@ class ExtendedLine:
         self.parameter = np.array([tau, 0.0])
         first = np.empty((1, len(self.b)))
         z, dz, status, bounds = self.state
-        record(State(z.high, dz.high, status, bounds), Box(self.lower, self.upper), first[0])
+        record(State(z.high, dz.high, status, bounds), Box(self.lower, self.upper), -1, first[0])
         taus, rows = self._run(end)
         return np.append(tau, taus), np.vstack([first, rows])
 
