@@ -39,6 +39,7 @@ from taskpgm_ray.session import Session
 from taskpgm_ray.storage import Storage, fingerprint
 from taskpgm_ray.tasks.contamination import NOTHING, EvaluationTexts
 from taskpgm_ray.tasks.prepare import Task, prepare_tasks
+from taskpgm_ray.tasks.separation import separate
 from taskpgm_ray.version import __version__
 
 CONFIG, MIXTURE, REPORT, STATE = "config.yaml", "mixture.json", "report.html", "finished.json"
@@ -130,7 +131,7 @@ class Study:
             # Early, although it is used late: unusable evaluation data shall not cost a fine-tune.
             sets = prepare_evaluation(evaluation, self.config.seed, self.storage)
             evaluated = EvaluationTexts.of(i.question for split in (sets.search, sets.report) for i in split.items())
-        return prepare_tasks(self.session, evaluated)
+        return separate(self.session, prepare_tasks(self.session, evaluated))
 
     def finetune(self, tasks: Sequence[Task]) -> tuple[list[Job], list[Task]]:
         """One adapter for each task; tasks whose job failed for good are left out if the config says so."""

@@ -7,7 +7,6 @@ of the pool (`pool_items`).
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +14,7 @@ from typing import Any
 
 from taskpgm_ray.errors import DataError
 from taskpgm_ray.storage import fingerprint
+from taskpgm_ray.tasks.separation import plain
 
 LETTERS = ("A", "B", "C", "D")
 
@@ -43,7 +43,7 @@ class Item:
 
         Neither the task nor the answer enters, so a question repeated under another subject is the same item.
         """
-        return fingerprint(self.benchmark, _plain(self.question), sorted(_plain(choice) for choice in self.choices))
+        return fingerprint(self.benchmark, plain(self.question), sorted(plain(choice) for choice in self.choices))
 
     @property
     def answer(self) -> int:
@@ -144,7 +144,3 @@ def record_field(record: Any, name: str, where: str) -> Any:
     if name not in record:
         raise DataError(f"{where} lacks {name!r}; it has {', '.join(sorted(map(str, record))) or 'nothing'}")
     return record[name]
-
-
-def _plain(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

@@ -118,6 +118,7 @@ def _task_row(task: Task, job: Job) -> TaskRow:
         train=facts.train,
         probes=facts.probes,
         cut=facts.cut,
+        withheld=facts.withheld,
         heldout_loss_before=trained["heldout_loss_before"],
         heldout_loss_after=trained["heldout_loss_after"],
         tokens=trained["tokens"],

@@ -31,6 +31,8 @@ class TaskRow:
     probes: int | None = None
     cut: int | None = None
     """Over-long prompts that were cut."""
+    withheld: int | None = None
+    """Training examples that are not trained, because some task of the pool probes them or holds them out."""
     heldout_loss_before: float | None = None
     """Nats per token on the task's own probes, with the base model."""
     heldout_loss_after: float | None = None

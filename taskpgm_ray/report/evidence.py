@@ -104,7 +104,7 @@ def tasks(data: ReportData) -> Section:
             [
                 task.name,
                 task.source or "",
-                *(Cell(number(count), count) for count in (task.train, task.probes, task.cut)),
+                *(Cell(number(count), count) for count in (task.train, task.withheld, task.probes, task.cut)),
                 *(_value(loss) for loss in (task.heldout_loss_before, task.heldout_loss_after)),
                 Cell(number(drop), drop, bar=bar, mark=None if learned else "bad"),
                 Cell(amount(task.tokens), task.tokens),
@@ -116,6 +116,7 @@ def tasks(data: ReportData) -> Section:
         "task",
         "source",
         "train",
+        "withheld",
         "probes",
         "cut",
         "loss before",
@@ -134,8 +135,9 @@ def tasks(data: ReportData) -> Section:
         "Tasks and their adapters",
         paragraph(
             "Loss is in nats per answer token on the task's own probes, which no adapter trained on: before with the "
-            "base model, after with the task's own adapter. Cut counts the prompts that were too long and lost their "
-            "beginning."
+            "base model, after with the task's own adapter. Withheld counts the examples that are not trained, because "
+            "some task of the pool probes them or holds them out. Cut counts the prompts that were too long and lost "
+            "their beginning."
         )
         + (warning(lost) if unlearned else "")
         + "".join(warning(f"{name} was left out of the pool: {why}") for name, why in data.skipped.items())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -63,6 +63,8 @@ class TaskFacts:
     """Rows that the data set has; ``None`` in what was prepared before this was recorded."""
     layout: str = ""
     """How its rows hold prompt and response."""
+    withheld: int = 0
+    """Training examples that are not trained, because the pool probes them or holds them out; 0 in the manifest."""
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> TaskFacts:
@@ -72,16 +74,38 @@ class TaskFacts:
 
 
 @dataclass(frozen=True)
+class Withheld:
+    """Training examples of a task that are not trained, and what is left: see `separation`."""
+
+    ids: frozenset[str]
+    train: int
+    """Of what is left; the next two likewise, as in `TaskFacts`."""
+    train_tokens: int
+    train_content: str
+
+
+@dataclass(frozen=True)
 class Task:
     """A prepared task: its unit, and what the later stages ask of it."""
 
     name: str
     unit: Unit
+    withheld: Withheld | None = None
+    """``None``: everything of its split ``train`` is trained."""
 
     @cached_property
     def facts(self) -> TaskFacts:
-        """Counts and content hashes."""
-        return TaskFacts.of(self.unit.manifest())
+        """Counts and content hashes, of training examples those that are trained."""
+        facts, apart = TaskFacts.of(self.unit.manifest()), self.withheld
+        if apart is None:
+            return facts
+        return replace(
+            facts,
+            train=apart.train,
+            train_tokens=apart.train_tokens,
+            train_content=apart.train_content,
+            withheld=len(apart.ids),
+        )
 
     def examples(self, split: str) -> list[tuple[list[int], list[int]]]:
         """(prompt_ids, response_ids) of the examples of one split, in the order of their content hash."""
@@ -89,11 +113,15 @@ class Task:
         return list(zip(table["prompt_ids"].to_pylist(), table["response_ids"].to_pylist(), strict=True))
 
     def table(self, split: str) -> pa.Table:
-        """All columns of one split."""
+        """All columns of one split; of ``train`` what is trained."""
         import pyarrow.compute as pc
 
         table = self.unit.files.read_table(EXAMPLES)
-        return table.filter(pc.equal(table["split"], split))
+        table = table.filter(pc.equal(table["split"], split))
+        if split == "train" and self.withheld is not None:
+            apart = pa.array(sorted(self.withheld.ids), pa.string())
+            table = table.filter(pc.invert(pc.is_in(table["id"], value_set=apart)))
+        return table
 
 
 def task_units(
@@ -176,9 +204,9 @@ def prepare_one(
         train=len(train),
         probes=len(probe),
         train_tokens=sum(len(r["prompt_ids"]) + len(r["response_ids"]) for r in train),
-        train_content=_content(train),
-        probe_content=_content(probe),
-        heldout_content=_content(heldout),
+        train_content=content_of(train),
+        probe_content=content_of(probe),
+        heldout_content=content_of(heldout),
         size=made.size,
         layout=made.layout,
         **made.dropped,
@@ -238,7 +266,7 @@ def split_task(source: TaskSource, config: StudyConfig, tokenizer: Any, evaluate
     return made
 
 
-def _content(rows: list[dict[str, Any]]) -> str:
+def content_of(rows: list[dict[str, Any]]) -> str:
     """What is learned or asked: prompts and responses as the model sees them."""
     return fingerprint([(row["id"], row["prompt_ids"], row["response_ids"]) for row in rows])
 
