@@ -130,8 +130,9 @@ class Study:
         if self.config.search.balances and not only_own:
             # Early, although it is used late: unusable evaluation data shall not cost a fine-tune.
             sets = prepare_evaluation(evaluation, self.config.seed, self.storage)
-            evaluated = EvaluationTexts.of(i.question for split in (sets.search, sets.report) for i in split.items())
-        return separate(self.session, prepare_tasks(self.session, evaluated))
+            items = (item for split in (sets.search, sets.report) for item in split.items())
+            evaluated = EvaluationTexts.of((item.question, item.right_answer) for item in items)
+        return separate(self.session, prepare_tasks(self.session, evaluated), evaluated)
 
     def finetune(self, tasks: Sequence[Task]) -> tuple[list[Job], list[Task]]:
         """One adapter for each task; tasks whose job failed for good are left out if the config says so."""

@@ -50,6 +50,11 @@ class Item:
         """MMLU: index of the right choice."""
         return LETTERS.index(self.target)
 
+    @property
+    def right_answer(self) -> str:
+        """The right answer as a text, not as a letter of MMLU's."""
+        return self.choices[self.answer] if self.benchmark == "mmlu" else self.target
+
     def to_record(self) -> dict[str, Any]:
         """The item as a JSON object, with its id."""
         body: dict[str, Any] = {"question": self.question, "target": self.target}

@@ -32,7 +32,7 @@ class TaskRow:
     cut: int | None = None
     """Over-long prompts that were cut."""
     withheld: int | None = None
-    """Training examples that are not trained, because some task of the pool probes them or holds them out."""
+    """Training examples that are not trained: the pool probes them or holds them out, or the evaluation asks them."""
     heldout_loss_before: float | None = None
     """Nats per token on the task's own probes, with the base model."""
     heldout_loss_after: float | None = None

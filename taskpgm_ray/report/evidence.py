@@ -136,8 +136,8 @@ def tasks(data: ReportData) -> Section:
         paragraph(
             "Loss is in nats per answer token on the task's own probes, which no adapter trained on: before with the "
             "base model, after with the task's own adapter. Withheld counts the examples that are not trained, because "
-            "some task of the pool probes them or holds them out. Cut counts the prompts that were too long and lost "
-            "their beginning."
+            "the pool probes them or holds them out, or the evaluation asks them. Cut counts the prompts that were too "
+            "long and lost their beginning."
         )
         + (warning(lost) if unlearned else "")
         + "".join(warning(f"{name} was left out of the pool: {why}") for name, why in data.skipped.items())

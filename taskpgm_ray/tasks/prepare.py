@@ -64,7 +64,7 @@ class TaskFacts:
     layout: str = ""
     """How its rows hold prompt and response."""
     withheld: int = 0
-    """Training examples that are not trained, because the pool probes them or holds them out; 0 in the manifest."""
+    """Training examples that are not trained, because they are probed, held out or evaluated; 0 in the manifest."""
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> TaskFacts:

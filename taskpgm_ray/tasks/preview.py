@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -14,6 +14,7 @@ from taskpgm_ray.errors import TaskPGMError, raise_all
 from taskpgm_ray.models import BaseModelRef
 from taskpgm_ray.tasks.example import BadRow, few
 from taskpgm_ray.tasks.prepare import split_task
+from taskpgm_ray.tasks.separation import question_key
 from taskpgm_ray.tasks.sources import survey
 
 
@@ -42,6 +43,7 @@ class TaskPreview:
     """Rows that are skipped."""
     repeats: int
     train: int
+    """Examples that no task of the pool probes or holds out."""
     probe: int
     heldout: int
     examples: list[Shown]
@@ -73,7 +75,8 @@ def preview(config: StudyConfig, model: BaseModelRef, examples: int) -> PoolPrev
     sources, notes = survey(config.pool)
     models.prepare(model)
     tokenizer = model.tokenizer()
-    tasks, bad = [], list[BadRow]()
+    tasks, bad = list[TaskPreview](), list[BadRow]()
+    trained, asked = list[list[str]](), set[str]()
     problems: list[TaskPGMError] = []
     for source in sources:
         try:
@@ -82,6 +85,9 @@ def preview(config: StudyConfig, model: BaseModelRef, examples: int) -> PoolPrev
             problems.append(error)
             continue
         counts = {split: len(made.of(split)) for split in ("train", "probe", "heldout")}
+        keys = {split: [question_key(row["prompt"]) for row in made.of(split)] for split in counts}
+        trained.append(keys["train"])
+        asked.update(keys["probe"], keys["heldout"])
         by_id = {row["id"]: row for row in made.rows}
         # Further answers to what is probed or held out are not in the task.
         first = islice((by_id[one] for one in made.order if one in by_id), examples)
@@ -109,6 +115,13 @@ def preview(config: StudyConfig, model: BaseModelRef, examples: int) -> PoolPrev
         )
         bad += made.bad
     raise_all(problems)
+    for number, task in enumerate(tasks):
+        withheld = sum(key in asked for key in trained[number])
+        if withheld:
+            tasks[number] = replace(task, train=task.train - withheld)
+            notes.append(
+                f"{task.name}: {withheld} examples not trained, because the pool probes them or holds them out"
+            )
     return PoolPreview(tasks, notes, bad)
 
 

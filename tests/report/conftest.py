@@ -32,7 +32,7 @@ def make(n=6, seed=0, names=None, **changes):
         "config_yaml": "study: demo\nmixture:\n  tau: 0.5\n",
         "tasks": [
             TaskRow(
-                name=name, source=f"jsonl:data/{i}.jsonl", train=int(size[i]), probes=16, cut=i % 3,
+                name=name, source=f"jsonl:data/{i}.jsonl", train=int(size[i]), probes=16, cut=i % 3, withheld=i % 2,
                 heldout_loss_before=2.0 + rng.random(), heldout_loss_after=1.0 + 0.5 * rng.random(), tokens=120_000,
                 seconds=31.5,
             )

@@ -55,7 +55,7 @@ def outputs():
         study="demo", to_yaml=lambda: "study: demo\n", search=SimpleNamespace(metric="gold_logprob")
     )
     tasks = tuple(MixtureTask(name=name, weight=1 / 3, count=1, available=9, source="jsonl") for name in NAMES)
-    facts = SimpleNamespace(source="jsonl", group="data", train=90, probes=8, cut=2)
+    facts = SimpleNamespace(source="jsonl", group="data", train=90, probes=8, cut=2, withheld=3)
     trained = unit(heldout_loss_before=2.0, heldout_loss_after=1.5, tokens=500, wall_seconds=3.0, gpu_seconds=2.0)
     return StudyOutputs(
         config=config,
@@ -78,7 +78,8 @@ def test_a_study_without_a_search_has_its_pool_and_mixture(outputs):
     data = assemble(outputs)
     assert (data.study, data.verdict, data.skipped) == ("demo", "Use it.", {"bad": "its loss became nan"})
     task = data.tasks[0]
-    assert (task.name, task.source, task.group, task.train, task.probes, task.cut) == ("gcd", "jsonl", "data", 90, 8, 2)
+    assert (task.name, task.source, task.group, task.train, task.probes) == ("gcd", "jsonl", "data", 90, 8)
+    assert (task.cut, task.withheld) == (2, 3)
     assert (task.loss_drop, task.tokens, task.seconds, task.gpu_seconds) == (0.5, 500, 3.0, 2.0)
     assert data.versions["base model"] == "hub (abc)"
     assert [data.trials, data.comparisons, data.by_task, data.by_seed, data.budgets] == [[]] * 5

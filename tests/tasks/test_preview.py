@@ -7,6 +7,9 @@ import sys
 import pytest
 
 from taskpgm_ray.cli import main
+from taskpgm_ray.config import load_config
+from taskpgm_ray.tasks.prepare import split_task
+from taskpgm_ray.tasks.sources import task_sources
 
 KEYS = ["name", "source", "layout", "size", "bad", "repeats", "train", "probe", "heldout", "examples"]
 
@@ -50,6 +53,32 @@ def test_json(study, capsys, tmp_path, tiny_llama):
     assert first["text"] == tokenizer.decode(first["prompt_ids"] + first["response_ids"]) == "q0 [red]0[/red]<eos>"
 
 
+def test_what_another_task_asks_is_not_counted_as_trained(study, capsys, tmp_path, tiny_llama):
+    from transformers import AutoTokenizer
+
+    config = json.loads(study.read_text())
+    own = tmp_path / "own.jsonl"
+    copies = [json.dumps({"question": f"\n Q{i} ", "answer": "yes"}) + "\n" for i in range(38)]
+    (tmp_path / "copies.jsonl").write_text("".join(copies))
+    config["pool"]["tasks"] = [f"files:{own}", f"files:{tmp_path}/copies.jsonl"]
+    study.write_text(json.dumps(config))
+    assert main(["tasks", "--config", str(study), "--json"]) == 0
+    shown = {task["name"]: task["train"] for task in json.loads(capsys.readouterr().out)}
+    loaded = load_config(study)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    pool = {source.name: split_task(source, loaded, tokenizer) for source in task_sources(loaded.pool)}
+    prompts = {
+        (name, split): {row["prompt"].strip().lower() for row in made.of(split)}
+        for name, made in pool.items()
+        for split in ("train", "probe", "heldout")
+    }
+    asked = set().union(*(found for (_, split), found in prompts.items() if split != "train"))
+    assert shown == {name: len(prompts[name, "train"] - asked) for name in ("own", "copies")}
+    assert shown["copies"] < len(prompts["copies", "train"]) == 28
+    assert main(["tasks", "--config", str(study)]) == 0
+    assert f"copies: {28 - shown['copies']} examples not trained" in capsys.readouterr().out
+
+
 def test_the_table_and_the_examples(study, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", "300")
     assert main(["tasks", "--config", str(study)]) == 0
@@ -73,7 +102,6 @@ def test_ray_is_not_needed(study):
 
 
 def test_what_is_shown_is_what_is_prepared(study, capsys):
-    from taskpgm_ray.config import load_config
     from taskpgm_ray.models import resolve
     from taskpgm_ray.storage import Storage
     from taskpgm_ray.tasks.prepare import Task, prepare_one, task_units

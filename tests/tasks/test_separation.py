@@ -13,6 +13,7 @@ from taskpgm_ray.errors import DataError
 from taskpgm_ray.models import resolve
 from taskpgm_ray.runtime.progress import Progress
 from taskpgm_ray.storage import Storage
+from taskpgm_ray.tasks.contamination import EvaluationTexts
 from taskpgm_ray.tasks.prepare import Task, prepare_one, task_units
 from taskpgm_ray.tasks.separation import plain, separate
 
@@ -88,6 +89,18 @@ def test_no_prompt_that_is_asked_is_trained_anywhere(tiny_llama, tmp_path):
     assert "mix" in run.printed.getvalue()
 
 
+def test_short_questions_of_the_evaluation_are_withheld_and_counted(tiny_llama, tmp_path):
+    run, (sums, other) = pool_of(tmp_path, tiny_llama, sums=SUMS, other=OTHER)
+    row = sums.table("train").to_pylist()[0]
+    evaluated = EvaluationTexts.of([(row["prompt"].upper(), "never said"), ("Which colour has", "never said either")])
+    apart, same = separate(run, [sums, other], evaluated)
+    assert same == other
+    assert apart.facts.withheld == 1
+    assert row["id"] not in apart.table("train")["id"].to_pylist()
+    assert "sums 1 (the evaluation (1))" in run.printed.getvalue()
+    assert separate(run, [sums, other]) == [sums, other], "another evaluation is another unit"
+
+
 def test_tasks_without_overlap_keep_their_facts_and_so_their_adapters(tiny_llama, tmp_path):
     run, tasks = pool_of(tmp_path, tiny_llama, sums=SUMS, other=OTHER)
     assert separate(run, tasks) == tasks
@@ -114,7 +127,7 @@ def test_a_task_of_which_nothing_is_left_is_refused_by_name(tiny_llama, tmp_path
     asked = sorted(prompts_of(sums, "probe", "heldout"))
     run, tasks = pool_of(tmp_path, tiny_llama, sums=SUMS, few=[*map(str.upper, asked), asked[0]])
     assert tasks[1].facts.train == 1
-    with pytest.raises(DataError, match=r"task 'few': all 1 training examples .* of (sums|few) \(1\)"):
+    with pytest.raises(DataError, match=r"task 'few': all 1 training examples are asked by (sums|few) \(1\)"):
         separate(run, tasks)
     assert not (tmp_path / "study" / "separation").exists()
 
