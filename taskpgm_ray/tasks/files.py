@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
 import random
 from collections import Counter
@@ -14,7 +13,7 @@ from typing import Any
 
 from taskpgm_ray.config import TaskSpec
 from taskpgm_ray.errors import DataError
-from taskpgm_ray.paths import looked_in
+from taskpgm_ray.paths import local_content, looked_in
 from taskpgm_ray.tasks.example import BadRow, Reading, few
 from taskpgm_ray.tasks.formats import (
     COMPRESSED,
@@ -77,9 +76,10 @@ class Files:
     def identity(self) -> dict[str, Any]:
         """The files' content hash, the templates, and the layout and choice of answers where they are set."""
         try:
-            held = [_content(Path(file)) for file in self.files]
             # Studies that were finished with JSON lines only are found again by this form.
-            plain = len(held) == 1 and not self.files[0].lower().endswith(COMPRESSED) and is_lines(Path(self.files[0]))
+            first = self.files[0]
+            plain = len(self.files) == 1 and not first.lower().endswith(COMPRESSED) and is_lines(Path(first))
+            held = [local_content(file) for file in self.files]
         except OSError as error:
             raise DataError(f"task {self.name!r}: {self.files[0]} cannot be read: {error}") from error
         more = {"layout": self.spec.layout, "answers": self.spec.answers}
@@ -159,15 +159,3 @@ def _unread(found: Found) -> str:
 
 def _endings() -> str:
     return f"{', '.join(SUFFIXES)} (each also {', '.join(COMPRESSED)}), or a folder of `save_to_disk`"
-
-
-def _content(path: Path) -> str:
-    """Hash of a file's bytes, or of all files of a folder."""
-    digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
-            with file.open("rb") as stream:
-                # In pieces: the file may be larger than the memory.
-                while piece := stream.read(1 << 20):
-                    digest.update(piece)
-    return digest.hexdigest()

@@ -112,13 +112,13 @@ class Task:
         table = self.table(split)
         return list(zip(table["prompt_ids"].to_pylist(), table["response_ids"].to_pylist(), strict=True))
 
-    def table(self, split: str) -> pa.Table:
-        """All columns of one split; of ``train`` what is trained."""
+    def table(self, *splits: str) -> pa.Table:
+        """All columns of one split or several; of ``train`` what is trained."""
         import pyarrow.compute as pc
 
         table = self.unit.files.read_table(EXAMPLES)
-        table = table.filter(pc.equal(table["split"], split))
-        if split == "train" and self.withheld is not None:
+        table = table.filter(pc.is_in(table["split"], value_set=pa.array(splits, pa.string())))
+        if "train" in splits and self.withheld is not None:
             apart = pa.array(sorted(self.withheld.ids), pa.string())
             table = table.filter(pc.invert(pc.is_in(table["id"], value_set=apart)))
         return table

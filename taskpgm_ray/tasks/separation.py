@@ -84,11 +84,7 @@ def _overlaps(tasks: Sequence[Task], evaluated: EvaluationTexts) -> dict[str, tu
 
 def _asked(task: Task) -> list[str]:
     """The keys of a task's probes and held-out examples."""
-    return [
-        question_key(row["prompt"])
-        for split in ("probe", "heldout")
-        for row in task.table(split).select(["prompt"]).to_pylist()
-    ]
+    return [question_key(prompt) for prompt in task.table("probe", "heldout")["prompt"].to_pylist()]
 
 
 def _withheld(task: Task, asked: dict[str, str], evaluated: EvaluationTexts) -> tuple[Withheld, Counter[str]] | None:
