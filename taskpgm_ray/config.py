@@ -157,6 +157,12 @@ class PoolConfig(Section):
     bad_rows: Literal["skip", "stop"] = "skip"
     """Rows without a response, conversations that do not end with the assistant, responses beyond ``model.max_length``:
     ``skip``, count and list them, or ``stop`` at the first."""
+    separator: str | None = None
+    """What stands between prompt and response in the plain format, such as ``"\\n"``. By default a space, unless the
+    prompt ends or the response begins with white space, or the prompt's script puts no space between words."""
+    duplicates: Literal["keep", "one"] = "keep"
+    """Rows with one prompt and several answers are never on two sides of a split. ``keep``: all answers are trained;
+    ``one``: only those of the first row. The same prompt with the same answer counts once either way."""
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.05
     """A task with a larger share of bad rows is an error even so."""
 

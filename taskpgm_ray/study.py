@@ -226,6 +226,8 @@ class Study:
             gamma=family.gamma,
             beta=given.beta,
             lambda_=given.lambda_,
+            prompt_format=self.config.model.prompt_format,
+            separator=self.config.pool.separator,
         )
 
     def _publish(self, document: dict[str, Any], data: ReportData) -> None:

@@ -11,16 +11,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from taskpgm_ray.config import StudyConfig
+from taskpgm_ray.agreement import WHOLE, Agreement
+from taskpgm_ray.config import EvaluationConfig, StudyConfig
 from taskpgm_ray.errors import DataError, HubUnreachableError, ModelError, TaskPGMError, raise_all
 from taskpgm_ray.evaluation import prepare, task_files
+from taskpgm_ray.evaluation.splits import Split
 from taskpgm_ray.models import resolve
 from taskpgm_ray.runtime.preflight import preflight
 from taskpgm_ray.scoring.vllm_registry import check_served
 from taskpgm_ray.storage import Storage, Unit, fingerprint
+from taskpgm_ray.tasks.chat import require_template
+from taskpgm_ray.tasks.conversations import NoExample
 from taskpgm_ray.tasks.example import BadRow, Example, check_bad, few
 from taskpgm_ray.tasks.sources import Files, HubDataset, TaskSource, data_set, survey
-from taskpgm_ray.tasks.tokens import encode, prompt_text
+from taskpgm_ray.tasks.tokens import bare, encode, prompt_text
 
 GENERATED = 8
 """Problems that are drawn from a generator to see that it works."""
@@ -70,12 +74,18 @@ def validate(config: StudyConfig, cluster: bool = False) -> list[str]:
             (root / config.study).check_writable()
             found.lines.append(f"storage: {config.storage} can be written")
     tokenizer = _check_model(config, root, cluster, found)
+    agreement = tokenizer and Agreement(tokenizer, config.model.prompt_format, config.pool.separator)
     with found.check():
-        found.lines += _check_tasks(config, tokenizer)
+        found.lines += _check_tasks(config, agreement)
     if config.search.balances:
         with found.check():
-            found.lines += _check_evaluation(config)
+            found.lines += _check_evaluation(config, agreement)
     raise_all(found.problems)
+    if agreement:
+        found.lines.append(
+            f"tokens: the same for training, evaluation and export in {agreement.compared} samples of tasks and "
+            "benchmarks"
+        )
     return found.lines
 
 
@@ -101,7 +111,10 @@ def _check_model(config: StudyConfig, root: Storage, cluster: bool, found: _Find
         return None
     tokenizer = None
     with found.check():
-        tokenizer = model.tokenizer()
+        loaded = model.tokenizer()
+        if config.model.prompt_format == "chat":
+            require_template(loaded, config.model.path)
+        tokenizer = loaded
     with found.check():
         window, own = model.window(config.model.max_length), model.text_config()
         found.problems += _exceeded(config, window, own, tokenizer)
@@ -133,19 +146,19 @@ def _exceeded(config: StudyConfig, window: int, own: Any, tokenizer: Any) -> Ite
             )
 
 
-def _check_tasks(config: StudyConfig, tokenizer: Any) -> list[str]:
+def _check_tasks(config: StudyConfig, agreement: Agreement | None) -> list[str]:
     sources, notes = survey(config.pool)
     read, bad, found = 0, list[BadRow](), _Findings()
     for source in sources:
         kept = config.pool.probes_per_task + config.pool.heldout_per_task
         with found.check():
             if _is_here(source):
-                examples, skipped = _check_examples(source, config, tokenizer, config.pool.max_examples, kept)
+                examples, skipped = _check_examples(source, config, agreement, config.pool.max_examples, kept)
                 read, bad = read + examples, bad + skipped
             else:
                 source.identity()
                 if not isinstance(data_set(source), HubDataset):
-                    _check_examples(source, config, tokenizer, min(GENERATED, config.pool.max_examples), 0)
+                    _check_examples(source, config, agreement, min(GENERATED, config.pool.max_examples), 0)
     raise_all(found.problems)
     lines = [f"tasks: {len(sources)}, {', '.join(source.name for source in sources)}", *(f"note: {n}" for n in notes)]
     if read:
@@ -165,7 +178,7 @@ def _is_here(source: TaskSource) -> bool:
 
 
 def _check_examples(
-    source: TaskSource, config: StudyConfig, tokenizer: Any, limit: int, probes: int
+    source: TaskSource, config: StudyConfig, agreement: Agreement | None, limit: int, probes: int
 ) -> tuple[int, list[BadRow]]:
     """Read a task's examples, and tokenise until more different ones fit than are kept as probes.
 
@@ -176,17 +189,30 @@ def _check_examples(
     """
     different: set[str] = set()
     reading = source.read(limit, config.seed)
-    longest, too_long = config.model.max_length, []
+    bad, form = list(reading.bad), config.model
+    frame = _frame(config, agreement)
     for row in reading.rows:
         where = f"task {source.name!r}, {row.where}"
-        prompt_text(row.example, config.model.prompt_format, where)
-        # A token is a byte or more; the end of sequence, and a space before the response, come on top.
-        if len(different) <= probes or len(row.example.response.encode()) + 3 > longest:
-            if tokenizer is None or _fits(row.example, config, tokenizer, where):
+        prompt_text(row.example, form.prompt_format, where)
+        if agreement is None:
+            different.add(fingerprint(*row.example.prompt_key()))
+            continue
+        try:
+            # A token is a byte or more; the end, and what the format puts around it, come on top.
+            if len(different) <= probes or len(row.example.response.encode()) + frame > form.max_length:
+                encode(
+                    row.example,
+                    agreement.tokenizer,
+                    form.prompt_format,
+                    form.max_length,
+                    where,
+                    config.pool.separator,
+                )
                 different.add(fingerprint(*row.example.prompt_key()))
             else:
-                too_long.append(BadRow(row.where, f"the response is longer than model.max_length ({longest})"))
-    bad = [*reading.bad, *too_long]
+                bare(row.example, agreement.tokenizer)
+        except NoExample as error:
+            bad.append(BadRow(row.where, str(error)))
     rows = len(reading.rows) + len(reading.bad)
     check_bad(source.name, bad, rows, config.pool.bad_rows == "stop", config.pool.max_bad_share)
     if len(different) <= probes:
@@ -196,14 +222,26 @@ def _check_examples(
             "with the same prompt count as one. Lower pool.probes_per_task or heldout_per_task, raise "
             "model.max_length, or drop the task"
         )
+    if agreement is not None:
+        agreement.examples(source.name, reading.rows)
     return rows, bad
 
 
-def _fits(example: Example, config: StudyConfig, tokenizer: Any, where: str) -> bool:
-    return encode(example, tokenizer, config.model.prompt_format, config.model.max_length, where) is not None
+def _frame(config: StudyConfig, agreement: Agreement | None) -> int:
+    """Tokens of the shortest example, its prompt and response included."""
+    if agreement is None:
+        return 0
+    shortest = Example((("user", "a"),), "a")
+    try:
+        encoded = encode(
+            shortest, agreement.tokenizer, config.model.prompt_format, WHOLE, "the model", config.pool.separator
+        )
+    except NoExample:  # a template that wants more than a question says so for every row
+        return config.model.max_length
+    return len(encoded.prompt) + len(encoded.response)
 
 
-def _check_evaluation(config: StudyConfig) -> list[str]:
+def _check_evaluation(config: StudyConfig, agreement: Agreement | None) -> list[str]:
     """Draw the two splits into a folder that is thrown away; of the hub's data sets only the names are known."""
     evaluation, lines = config.evaluation, []
     for entry in filter(task_files.means_file, evaluation.lm_eval):
@@ -223,5 +261,21 @@ def _check_evaluation(config: StudyConfig) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         sets = prepare(read, config.seed, Storage(folder))
         search, report = (len(split.manifest()["items"]) for split in (sets.search, sets.report))
+        if agreement:
+            _check_requests(read, sets.search, agreement)
     where = ", ".join([*([evaluation.data] if read.mmlu or read.bbh else []), *here])
     return [*lines, f"evaluation: {search} items to search with and {report} others to report on, from {where}"]
+
+
+def _check_requests(evaluation: EvaluationConfig, split: Split, agreement: Agreement) -> None:
+    # lm-eval takes seconds to import.
+    from taskpgm_ray.evaluation.tasks import build_tasks
+
+    tasks = build_tasks(
+        split,
+        num_fewshot=evaluation.num_fewshot,
+        chat=agreement.prompt_format == "chat",
+        bbh_answers=evaluation.bbh_answers,
+        lm_eval=evaluation.lm_eval,
+    )
+    agreement.requests(tasks.values())

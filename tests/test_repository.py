@@ -66,7 +66,7 @@ FLOORS = (
     ("search",),
     ("judge",),
     ("report", "export"),
-    ("session", "study", "validate", "forecast"),
+    ("session", "study", "agreement", "validate", "forecast"),
     ("",),  # the package's own __init__: what users import
     ("cli",),
 )
@@ -171,9 +171,9 @@ def test_a_planted_import_is_noticed(tmp_path, line):
         file.write(f"\n{line}\n")
     (climb,) = climbs(copy)
     assert climb.startswith("search.candidates -> ")
-    with (copy / "tasks" / "sources.py").open("a") as file:
-        file.write("\nfrom taskpgm_ray.tasks import tokens\n")
-    assert ["tasks.sources", "tasks.tokens"] in circles(copy)
+    with (copy / "tasks" / "marks.py").open("a") as file:
+        file.write("\nfrom taskpgm_ray.tasks import chat\n")
+    assert ["tasks.chat", "tasks.marks"] in circles(copy)
 
 
 def test_no_package_hides_a_module_behind_a_name_of_its_own():

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from jinja2.exceptions import TemplateError
 from lm_eval.api.model import TemplateLM
-from lm_eval.models.utils import has_bos_prefix, normalize_gen_kwargs
+from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from taskpgm_ray.config import MOST_TOKENS
 from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.evaluation.token_scorer import NextToken, TokenScorer
+from taskpgm_ray.tasks.chat import lead_in
+from taskpgm_ray.tasks.tokens import joint, pair
 
 _log = logging.getLogger(__name__)
 
@@ -26,8 +27,9 @@ _log = logging.getLogger(__name__)
 class EngineLM(TemplateLM):
     """An lm-eval model whose log-probabilities and texts come from a `TokenScorer`.
 
-    Tokens and truncation are those of lm-eval's Hugging Face model, so that the scores are, too. A continuation of k
-    tokens is k next-token requests (context, context + 1 token, ...); requests after the same prompt are one, so the
+    Tokens are those of `taskpgm_ray.tasks.tokens`, as in training; they, and truncation, are those of lm-eval's Hugging
+    Face model wherever its own keep the text, so that the scores are, too. A continuation of k tokens is k next-token
+    requests (context, context + 1 token, ...); requests after the same prompt are one, so the
     four lettered choices of an MMLU question cost one.
 
     Args:
@@ -44,8 +46,6 @@ class EngineLM(TemplateLM):
         self.max_length = max_length
         self.max_gen_toks = max_gen_toks
         self.truncated = 0
-        # The choices of a question share their context, which lm-eval encodes once for each of them.
-        self._encode = lru_cache(maxsize=8)(self._encode_uncached)
 
     @property
     def eot_token_id(self) -> int:
@@ -64,25 +64,25 @@ class EngineLM(TemplateLM):
         return self.tokenizer.name_or_path.replace("/", "__")
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Token ids; special tokens are added as the tokenizer does it, but no second begin-of-text token."""
-        return list(self._encode(string, add_special_tokens))
+        """Token ids; by default one begin-of-text token in front if the model wants one, and nothing at the end."""
+        if add_special_tokens is None:
+            return joint(string, self.tokenizer)
+        return list(self.tokenizer.encode(string, add_special_tokens=add_special_tokens))
 
-    def _encode_uncached(self, string: str, add_special_tokens: bool | None) -> tuple[int, ...]:
-        if add_special_tokens is None and has_bos_prefix(string, self.tokenizer.decode(self.prefix_token_id)):
-            add_special_tokens = False
-        special = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
-        return tuple(self.tokenizer.encode(string, **special))
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        return pair(context, continuation, self.tokenizer)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """The conversation as the model's chat template writes it."""
+        """The conversation as the model's chat template writes it, up to where the text of a reply begins."""
 
         def render(messages: list[dict[str, str]]) -> str:
-            return self.tokenizer.apply_chat_template(
+            written = self.tokenizer.apply_chat_template(
                 messages,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=not add_generation_prompt,
             )
+            return f"{written}{lead_in(self.tokenizer)}" if add_generation_prompt else str(written)
 
         try:
             return render(chat_history)
@@ -185,7 +185,9 @@ class EngineLM(TemplateLM):
             raise EvaluationError(
                 f"{max_tokens} tokens to generate leave no prompt within max_length {self.max_length}"
             )
-        ids = self.tok_encode(context) or [self.prefix_token_id]
+        # A space between prompt and reply is one token with the reply's first word.
+        gap = lead_in(self.tokenizer)
+        ids = self.tok_encode(context.removesuffix(gap) if gap.isspace() else context) or [self.prefix_token_id]
         self.truncated += len(ids) > room
         return ids[-room:]
 

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 
 from taskpgm_ray.errors import DataError, StorageError
+from taskpgm_ray.tasks.marks import without_begin, without_end
+from taskpgm_ray.tasks.separator import separator
 
 Files = Mapping[str, str | os.PathLike[str]]
 """Task name to the JSONL file of its training examples (``prompt`` and ``response`` in each line)."""
 
 
-def materialise(document: dict[str, Any], files: Files, target: Path, *, seed: int = 0, separator: str = " ") -> int:
-    """Draw every task's count of examples, shuffle all of them, and write them as prompt and completion.
+def materialise(document: dict[str, Any], files: Files, target: Path, *, seed: int = 0) -> int:
+    """Draw every task's count of examples, shuffle all of them, and write them as the study has trained them.
 
     A task that gives more than it has repeats whole epochs and draws only the rest; no example occurs twice more than
     another.
@@ -25,9 +27,8 @@ def materialise(document: dict[str, Any], files: Files, target: Path, *, seed: i
     Args:
         document: A checked mixture document.
         files: The training examples of every task with a positive count.
-        target: File to write: ``{"prompt", "completion", "task"}`` in each line.
+        target: File to write: ``{"prompt", "completion", "task"}`` in each line, see `line`.
         seed: Of the draw and the order; the same seed gives the same file.
-        separator: Put before the response, as between prompt and response in the study's training.
 
     Returns:
         The number of lines written.
@@ -46,8 +47,8 @@ def materialise(document: dict[str, Any], files: Files, target: Path, *, seed: i
         chosen = [*range(len(examples))] * epochs + draw.permutation(len(examples))[:rest].tolist()
         for i in chosen:
             prompt, response = examples[i]
-            line = {"prompt": prompt, "completion": separator + response, "task": task["name"]}
-            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+            written = line(prompt, response, document.get("prompt_format", "plain"), document.get("separator"))
+            lines.append(json.dumps(written | {"task": task["name"]}, ensure_ascii=False) + "\n")
     order = np.random.default_rng([seed, len(document["tasks"])]).permutation(len(lines))
     try:
         with target.open("w", encoding="utf-8") as stream:
@@ -55,6 +56,24 @@ def materialise(document: dict[str, Any], files: Files, target: Path, *, seed: i
     except OSError as error:
         raise StorageError(f"{target} cannot be written: {error}") from error
     return len(lines)
+
+
+def line(prompt: str, response: str, prompt_format: str, given: str | None) -> dict[str, Any]:
+    """An example for trainers: texts that follow each other as they stand, or the two messages of a chat.
+
+    Args:
+        prompt: As the file has it; marks of begin and end are left to the trainer.
+        response: The same.
+        prompt_format: ``model.prompt_format`` of the study.
+        given: Its ``pool.separator``.
+    """
+    prompt, response = without_begin(prompt, None), without_end(response)
+    if prompt_format == "plain":
+        return {"prompt": prompt, "completion": separator(prompt, response, given) + response}
+    return {
+        "prompt": [{"role": "user", "content": prompt}],
+        "completion": [{"role": "assistant", "content": response}],
+    }
 
 
 def _read(name: str, file: str | os.PathLike[str]) -> list[tuple[str, str]]:

@@ -62,6 +62,11 @@ class MixtureDocument:
     """The same for lambda."""
     chosen: str = "taskpgm"
     """``taskpgm``, or the name of the baseline that was chosen instead."""
+    prompt_format: str = "plain"
+    """``plain`` or ``chat``: how the study has put the examples to the model; with the next it decides what exported
+    lines say."""
+    separator: str | None = None
+    """``pool.separator``."""
 
     def as_json(self) -> dict[str, Any]:
         """The content of ``mixture.json``, checked.
@@ -93,6 +98,8 @@ class MixtureDocument:
             "gap": _number(self.gap),
             "affinity": self.affinity,
             "gamma": _number(self.gamma),
+            "prompt_format": self.prompt_format,
+            "separator": self.separator,
             "examples": sum(int(task.count) for task in self.tasks),
             "tasks": tasks,
         }

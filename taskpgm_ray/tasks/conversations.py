@@ -56,7 +56,7 @@ class Conversation:
             raise NoExample("the prompt is empty")
         more = self.tools or any(message.keys() - _SPOKEN for message in messages)
         chat = json.dumps({"messages": messages, "tools": self.tools}, ensure_ascii=False) if more else ""
-        return Example(turns, said(messages[-1]).strip(), chat)
+        return Example(turns, said(messages[-1]), chat)
 
 
 def is_messages(value: Any) -> bool:
@@ -117,9 +117,14 @@ def from_inst(text: Any) -> Conversation:
         system = _SYSTEM.search(user)
         if system and not messages:
             messages.append({"role": "system", "content": system[1].strip()})
-        messages.append({"role": "user", "content": _SYSTEM.sub("", user).strip()})
-        messages.append({"role": "assistant", "content": assistant.strip()})
+        messages.append({"role": "user", "content": _SYSTEM.sub("", user).strip() if system else _unpadded(user)})
+        messages.append({"role": "assistant", "content": _unpadded(assistant)})
     return Conversation(tuple(messages))
+
+
+def _unpadded(text: str) -> str:
+    """Without the one space that stands beside a mark."""
+    return text.removeprefix(" ").removesuffix(" ")
 
 
 def _role(message: dict[str, Any]) -> str | None:

@@ -199,8 +199,8 @@ def _answered(prompt: Conversation, answer: Any, number: int) -> Example:
     if is_messages(answer):
         rest = conversation(answer, "`completion`")
         return Conversation(prompt.messages + rest.messages, prompt.tools).example("`prompt` and `completion` together")
-    text = as_text(answer).strip()
-    if not text:
+    text = as_text(answer)
+    if not text.strip():
         raise NoExample("the response is empty")
     made = prompt.example("the conversation", text)
     return Example(made.turns, made.response, made.chat, number) if number else made

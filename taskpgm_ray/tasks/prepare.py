@@ -1,7 +1,7 @@
 """Prepared tasks: examples read, tokenised and split by content, one unit of the study per task.
 
 Columns of ``examples.parquet``: ``id`` (content hash), ``split`` (``train``, ``probe`` or ``heldout``), ``prompt`` and
-``response`` (text), ``prompt_ids`` and ``response_ids`` (token ids), ``cut`` (prompt shortened on the left).
+``response`` (text), ``prompt_ids`` and ``response_ids`` (token ids), ``cut`` (the prompt lost its middle).
 ``bad_rows.jsonl`` beside it lists the rows that were skipped: ``where`` (file and line) and ``why``.
 """
 
@@ -23,12 +23,15 @@ from taskpgm_ray.runtime.missing import missing
 from taskpgm_ray.runtime.run import Run
 from taskpgm_ray.storage import Storage, Unit, fingerprint
 from taskpgm_ray.tasks.contamination import NOTHING, EvaluationTexts
-from taskpgm_ray.tasks.example import BadRow, check_bad, few
+from taskpgm_ray.tasks.example import BadRow, few
 from taskpgm_ray.tasks.sources import TaskSource, data_set, survey, task_sources
-from taskpgm_ray.tasks.tokens import encode, prompt_text
+from taskpgm_ray.tasks.split import Split, content_of, split_task
 
 EXAMPLES = "examples.parquet"
 BAD_ROWS = "bad_rows.jsonl"
+READING = 2
+"""Version of what becomes of a row, from file to token ids. With another one tasks are prepared anew; what was made of
+them stays where the ids are the same."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class TaskFacts:
     evaluated: int
     """Dropped, because they repeat evaluation items."""
     cut: int
-    """Prompts that lost tokens on their left."""
+    """Prompts that lost their middle."""
     bad: int = 0
     """Rows that are no examples; with those that are too long they are listed in ``bad_rows.jsonl``."""
     size: int | None = None
@@ -128,6 +131,18 @@ def task_units(
     config: StudyConfig, model: BaseModelRef, storage: Storage, evaluated: EvaluationTexts = NOTHING
 ) -> list[tuple[TaskSource, Unit]]:
     """Every task of the pool with the unit that holds, or will hold, its prepared examples."""
+    now = (config.pool.separator, config.pool.duplicates, READING)
+    return [(source, _unit(source, storage, config, model, evaluated, *now)) for source in task_sources(config.pool)]
+
+
+def _unit(
+    source: TaskSource,
+    storage: Storage,
+    config: StudyConfig,
+    model: BaseModelRef,
+    evaluated: EvaluationTexts,
+    *now: Any,
+) -> Unit:
     relevant = (
         config.pool.max_examples,
         config.pool.probes_per_task,
@@ -137,11 +152,9 @@ def task_units(
         config.model.max_length,
         config.seed,
         model.fingerprint,
+        *now,
     )
-    return [
-        (source, Unit(storage, f"tasks/{source.name}-{fingerprint('task', source.name, source.identity(), *relevant)}"))
-        for source in task_sources(config.pool)
-    ]
+    return Unit(storage, f"tasks/{source.name}-{fingerprint('task', source.name, source.identity(), *relevant)}")
 
 
 def prepare_tasks(run: Run, evaluated: EvaluationTexts = NOTHING) -> list[Task]:
@@ -193,10 +206,12 @@ def prepare_one(
         DataError: See `split_task`.
     """
     made = split_task(source, config, model.tokenizer(), evaluated)
+    earlier = _unit(source, unit.storage, config, model, evaluated)
+    content = partial(_content, made, earlier=Task(source.name, earlier) if earlier.done() else None)
     unit.files.write_table(EXAMPLES, pa.Table.from_pylist(made.rows))
     if made.bad:
         unit.files.write_bytes(BAD_ROWS, "".join(f"{json.dumps(asdict(row))}\n" for row in made.bad).encode())
-    train, probe, heldout = made.of("train"), made.of("probe"), made.of("heldout")
+    train, probe = made.of("train"), made.of("probe")
     facts = TaskFacts(
         name=source.name,
         source=type(data_set(source)).__name__,
@@ -204,9 +219,9 @@ def prepare_one(
         train=len(train),
         probes=len(probe),
         train_tokens=sum(len(r["prompt_ids"]) + len(r["response_ids"]) for r in train),
-        train_content=content_of(train),
-        probe_content=content_of(probe),
-        heldout_content=content_of(heldout),
+        train_content=content("train"),
+        probe_content=content("probe"),
+        heldout_content=content("heldout"),
         size=made.size,
         layout=made.layout,
         **made.dropped,
@@ -214,61 +229,22 @@ def prepare_one(
     unit.finish(asdict(facts))
 
 
+def _content(made: Split, split: str, earlier: Task | None) -> str:
+    """The content of a split: that of the ``earlier`` reading where it gave the same ids.
+
+    Its fingerprint, which may have been made otherwise, names what was made of the task.
+    """
+    rows = made.of(split)
+    if earlier and earlier.examples(split) == [(row["prompt_ids"], row["response_ids"]) for row in rows]:
+        return str(getattr(earlier.facts, f"{split}_content"))
+    return content_of(rows)
+
+
 def bad_rows(unit: Unit) -> list[BadRow]:
     """The rows that were skipped when a task was prepared, in the order of its file."""
     if not unit.files.exists(BAD_ROWS):
         return []
     return [BadRow(**json.loads(line)) for line in unit.files.read_bytes(BAD_ROWS).splitlines()]
-
-
-@dataclass(frozen=True)
-class Split:
-    """A task's examples, encoded and divided, before they are stored."""
-
-    rows: list[dict[str, Any]]
-    """As in ``examples.parquet``."""
-    dropped: dict[str, int]
-    """The counts of `TaskFacts`: ``read``, ``repeats``, ``too_long``, ``evaluated``, ``cut``, ``bad``."""
-    bad: list[BadRow]
-    """Rows that are no examples, and rows with over-long responses."""
-    size: int
-    layout: str
-    order: list[str]
-    """Ids of the rows as the file has them."""
-
-    def of(self, split: str) -> list[dict[str, Any]]:
-        """The rows of one split."""
-        return [row for row in self.rows if row["split"] == split]
-
-
-def split_task(source: TaskSource, config: StudyConfig, tokenizer: Any, evaluated: EvaluationTexts = NOTHING) -> Split:
-    """Read, tokenise and split one task.
-
-    Raises:
-        DataError: It cannot be read, has too many bad rows, no usable example, or not more than probes are wanted.
-    """
-    prompts, made = _encode_all(source, config, tokenizer, evaluated)
-    probes, kept = config.pool.probes_per_task, config.pool.probes_per_task + config.pool.heldout_per_task
-    if len(prompts) <= kept:
-        raise DataError(
-            f"task {source.name!r} has {len(prompts)} usable different examples ({made.dropped['repeats']} repeats, "
-            f"{made.dropped['too_long']} over-long responses and {made.dropped['evaluated']} that repeat evaluation "
-            f"items dropped), which is not more than the {kept} kept as probes or held out; examples with the same "
-            "prompt count as one. Lower pool.probes_per_task or heldout_per_task, raise model.max_length, or drop the "
-            "task"
-        )
-    for rank, key in enumerate(sorted(prompts)):
-        split = "probe" if rank < probes else "heldout" if rank < kept else "train"
-        # Of a prompt with several answers all are learned; probing or holding out asks each prompt once.
-        chosen = prompts[key] if split == "train" else prompts[key][:1]
-        made.dropped["repeats"] += len(prompts[key]) - len(chosen)
-        made.rows.extend({**row, "split": split} for row in chosen)
-    return made
-
-
-def content_of(rows: list[dict[str, Any]]) -> str:
-    """What is learned or asked: prompts and responses as the model sees them."""
-    return fingerprint([(row["id"], row["prompt_ids"], row["response_ids"]) for row in rows])
 
 
 def _prepare_on_ray_data(
@@ -300,50 +276,3 @@ def _prepare_row(shared: Any, row: dict[str, Any]) -> dict[str, Any]:
     except TaskPGMError as error:
         return {"id": row["id"], "error": str(error)}
     return {"id": row["id"], "error": ""}
-
-
-def _encode_all(
-    source: TaskSource, config: StudyConfig, tokenizer: Any, evaluated: EvaluationTexts
-) -> tuple[dict[str, list[dict[str, Any]]], Split]:
-    """Content hash of a prompt -> rows of its answers; and what became of all rows that were read."""
-    style, longest = config.model.prompt_format, config.model.max_length
-    reading = source.read(config.pool.max_examples, config.seed)
-    prompts: dict[str, list[dict[str, Any]]] = {}
-    facts = {"read": len(reading.bad), "repeats": 0, "too_long": 0, "evaluated": 0, "cut": 0, "bad": len(reading.bad)}
-    bad = list(reading.bad)
-    order: list[str] = []
-    latest = ""
-    for row in reading.rows:
-        example, where = row.example, f"task {source.name!r}, {row.where}"
-        encoded = encode(example, tokenizer, style, longest, where)
-        # Examples with the same prompt count as one: a probe must not repeat a question that was trained on.
-        key = fingerprint(config.seed, *example.prompt_key())
-        facts["read"] += 1
-        if encoded is None:
-            facts["too_long"] += 1
-            bad.append(BadRow(row.where, f"the response is longer than model.max_length ({longest})"))
-            continue
-        # Further answers of the same row are no repeats, unless its first is.
-        if key in prompts and not (example.answer and key == latest):
-            facts["repeats"] += 1
-            latest = ""
-            continue
-        if evaluated.shares_a_run_with(" ".join(content for _, content in example.turns)):
-            facts["evaluated"] += 1
-            continue
-        facts["cut"] += encoded.cut
-        latest = key
-        answers = prompts.setdefault(key, [])
-        order.append(fingerprint(key, len(answers)) if answers else key)
-        answers.append(
-            {
-                "id": order[-1],
-                "prompt": prompt_text(example, style, where),
-                "response": example.response,
-                "prompt_ids": encoded.prompt,
-                "response_ids": encoded.response,
-                "cut": encoded.cut,
-            }
-        )
-    check_bad(source.name, bad, facts["read"], config.pool.bad_rows == "stop", config.pool.max_bad_share)
-    return prompts, Split([], facts, bad, reading.size, reading.layout, order)

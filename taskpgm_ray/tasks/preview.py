@@ -13,9 +13,10 @@ from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import TaskPGMError, raise_all
 from taskpgm_ray.models import BaseModelRef
 from taskpgm_ray.tasks.example import BadRow, few
-from taskpgm_ray.tasks.prepare import split_task
 from taskpgm_ray.tasks.separation import question_key
+from taskpgm_ray.tasks.separator import shown
 from taskpgm_ray.tasks.sources import survey
+from taskpgm_ray.tasks.split import split_task
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def preview(config: StudyConfig, model: BaseModelRef, examples: int) -> PoolPrev
         by_id = {row["id"]: row for row in made.rows}
         # Further answers to what is probed or held out are not in the task.
         first = islice((by_id[one] for one in made.order if one in by_id), examples)
-        shown = [
+        examples_shown = [
             Shown(
                 prompt=row["prompt"],
                 response=row["response"],
@@ -109,11 +110,14 @@ def preview(config: StudyConfig, model: BaseModelRef, examples: int) -> PoolPrev
                 size=made.size,
                 bad=len(made.bad),
                 repeats=made.dropped["repeats"],
-                examples=shown,
+                examples=examples_shown,
                 **counts,
             )
         )
         bad += made.bad
+        between = ", ".join(f"{shown(text)} ({count})" for text, count in made.separators.most_common())
+        if config.model.prompt_format == "plain":
+            notes.append(f"{source.name}: between prompt and response: {between}")
     raise_all(problems)
     for number, task in enumerate(tasks):
         withheld = sum(key in asked for key in trained[number])

@@ -20,7 +20,8 @@ from taskpgm_ray.errors import DataError
 from taskpgm_ray.runtime.run import Run
 from taskpgm_ray.storage import Unit, fingerprint
 from taskpgm_ray.tasks.contamination import NOTHING, EvaluationTexts
-from taskpgm_ray.tasks.prepare import Task, Withheld, content_of
+from taskpgm_ray.tasks.prepare import Task, Withheld
+from taskpgm_ray.tasks.split import content_of
 
 WITHHELD = "withheld.json"
 COLUMNS = ["id", "prompt", "response", "prompt_ids", "response_ids"]

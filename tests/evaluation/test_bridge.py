@@ -186,7 +186,8 @@ def test_chat_templates(model: Any, tokenizer: Any, caplog: pytest.LogCaptureFix
         "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
         "<{{ m.role }}>{{ m.content }}{% endfor %}"
     )
-    assert ours.apply_chat_template(history) == "<user>Q: sky"
+    # A template that knows no generation prompt: a reply begins behind its own header all the same.
+    assert ours.apply_chat_template(history) == "<user>Q: sky<assistant>"
     assert "the chat template takes no system message" in caplog.text
     ours.tokenizer.chat_template = "{{ raise_exception('broken') }}"
     with pytest.raises(Exception, match="broken"):

@@ -61,10 +61,13 @@ def test_no_fine_tune_score_or_trial_is_repeated(again):
     # That version knew no separation of the tasks; these do not overlap, so nothing follows from it.
     (separation,) = (folder / "separation").iterdir()
     assert json.loads((separation / "manifest.json").read_text())["withheld"] == 0
-    assert {kind: found for kind, found in after.items() if kind not in ("affinity", "separation")} == {
-        kind: found for kind, found in before.items() if kind != "affinity"
+    # Its tasks are read by the rules of today, which give the same token ids.
+    assert len(after["tasks"]) == 2 * len(before["tasks"]) == 8
+    assert before["tasks"].items() <= after["tasks"].items()
+    assert {kind: found for kind, found in after.items() if kind not in ("affinity", "separation", "tasks")} == {
+        kind: found for kind, found in before.items() if kind not in ("affinity", "tasks")
     }
-    for stage in ("tasks", "finetune", "score", "search", "report split"):
+    for stage in ("finetune", "score", "search", "report split"):
         assert re.search(rf"^{stage}: .*nothing to do|^{stage}: nothing to do", printed, re.M), (stage, printed)
 
 

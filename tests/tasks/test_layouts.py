@@ -39,7 +39,7 @@ def test_every_layout_of_the_config_is_known():
     ("record", "layout", "prompt", "response"),
     [
         ({"prompt": "p", "response": "r"}, "prompt/response", "p", "r"),
-        ({"prompt": "p", "completion": " c"}, "prompt/completion", "p", "c"),
+        ({"prompt": "p", "completion": " c"}, "prompt/completion", "p", " c"),
         ({"instruction": "i", "input": "x", "output": "o"}, "instruction/input/output", "i\n\nx", "o"),
         ({"instruction": "i", "input": "", "output": "o"}, "instruction/input/output", "i", "o"),
         ({"instruction": "i", "input": None, "output": "o"}, "instruction/input/output", "i", "o"),
@@ -57,7 +57,7 @@ def test_every_layout_of_the_config_is_known():
         ),
         (
             {"inputs": [3, 1], "targets": [7], "inputs_pretokenized": "I\n", "targets_pretokenized": "\nT"},
-            "inputs/targets", "I\n", "T",
+            "inputs/targets", "I\n", "\nT",
         ),
         ({"input": "x", "output": "o"}, "input/output", "x", "o"),
         ({"messages": MESSAGES}, "messages", "How long?", "2 min"),

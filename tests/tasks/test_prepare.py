@@ -123,9 +123,33 @@ def test_more_examples_only_add(prepared):
 
 def test_a_question_with_two_answers_is_on_one_side(prepared):
     rows = [{"prompt": f"question {i // 2}", "response": "yes" if i % 2 else "no"} for i in range(40)]
-    task = prepared(rows)
-    assert task.facts.repeats == 20
-    assert set(task.table("train")["response"].to_pylist()) | set(task.table("probe")["response"].to_pylist()) == {"no"}
+    one = prepared(rows, duplicates="one")
+    assert one.facts.repeats == 20
+    assert set(one.table("train")["response"].to_pylist()) | set(one.table("probe")["response"].to_pylist()) == {"no"}
+    both = prepared(rows)
+    train, probe = both.table("train").to_pylist(), both.table("probe").to_pylist()
+    # A question is learned with both answers, or asked once.
+    assert (len(train), len(probe), both.facts.repeats) == (30, 5, 5)
+    assert {row["prompt"] for row in train}.isdisjoint(row["prompt"] for row in probe)
+    answers = {
+        prompt: {row["response"] for row in train if row["prompt"] == prompt} for prompt in (r["prompt"] for r in train)
+    }
+    assert set(map(frozenset, answers.values())) == {frozenset({"yes", "no"})}
+    assert len({row["id"] for row in train}) == 30
+
+
+def test_which_answer_is_asked_does_not_depend_on_the_order(prepared):
+    rows = [{"prompt": f"question {i // 3}", "response": f"answer {i % 3}"} for i in range(60)]
+    task, again = prepared(rows), prepared(rows[::-1])
+    assert again.facts.probe_content == task.facts.probe_content
+    assert again.facts.train_content == task.facts.train_content
+
+
+def test_the_same_answer_counts_once(prepared):
+    rows = [*records(20), *records(20)]
+    for duplicates in ("keep", "one"):
+        task = prepared(rows, duplicates=duplicates)
+        assert (task.facts.train, task.facts.probes, task.facts.repeats) == (15, 5, 20)
 
 
 def test_overlong_examples_are_counted_and_prompts_cut(prepared):
@@ -171,7 +195,7 @@ def test_all_answers_are_learned_and_one_of_them_is_probed(prepared):
 
 def test_all_answers_of_a_repeated_prompt_are_repeats(prepared):
     rows = [{"prompt": f"question {i // 2}", "response": ["yes", "no"] if i % 2 else ["a", "b"]} for i in range(40)]
-    task = prepared(rows, answers="all")
+    task = prepared(rows, answers="all", duplicates="one")
     assert set(task.table("train")["response"].to_pylist()) == {"a", "b"}
     # Two of each of 20 repeated rows, and one of each of five probes.
     assert task.facts.repeats == 45
@@ -214,3 +238,23 @@ def test_a_unit_depends_on_what_matters_to_it(tiny_llama, model, tiny_pool):
     assert altered("finetune.steps=9", "mixture.tau=2", "search.seeds=4", "study=t", "scoring.top_k=5") == original
     for override in ("seed=1", "pool.probes_per_task=6", "pool.max_examples=50", "model.max_length=40"):
         assert not set(altered(override)) & set(original), override
+
+
+def test_what_an_earlier_reading_gave_the_same_ids_keeps_its_content(tiny_llama, model, tmp_path):
+    """Adapters and scores are named by it; a split that is read otherwise today gets a content of its own."""
+    from taskpgm_ray.tasks import prepare
+
+    for name in ("task", "other"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records(20)))
+    config = config_of(tiny_llama, tmp_path / "task.jsonl", tmp_path / "other.jsonl")
+    source, unit = task_units(config, model, Storage(str(tmp_path / "study")))[0]
+    earlier = prepare._unit(source, unit.storage, config, model, prepare.NOTHING)
+    assert earlier.path != unit.path
+    prepare_one(source, unit, config, model)
+    table, facts = unit.files.read_table(prepare.EXAMPLES), unit.manifest()
+    changed = [row | {"response_ids": [7]} if row["split"] == "probe" else row for row in table.to_pylist()]
+    earlier.files.write_table(prepare.EXAMPLES, prepare.pa.Table.from_pylist(changed))
+    earlier.finish({**facts, "train_content": "old train", "probe_content": "old probe"})
+    prepare_one(source, unit, config, model)
+    again = Task(source.name, unit).facts
+    assert (again.train_content, again.probe_content) == ("old train", facts["probe_content"])

@@ -8,8 +8,8 @@ import pytest
 
 from taskpgm_ray.cli import main
 from taskpgm_ray.config import load_config
-from taskpgm_ray.tasks.prepare import split_task
 from taskpgm_ray.tasks.sources import task_sources
+from taskpgm_ray.tasks.split import split_task
 
 KEYS = ["name", "source", "layout", "size", "bad", "repeats", "train", "probe", "heldout", "examples"]
 
@@ -44,7 +44,7 @@ def test_json(study, capsys, tmp_path, tiny_llama):
     own, sums = json.loads(capsys.readouterr().out)
     assert list(own) == KEYS
     assert (own["name"], own["source"], own["layout"]) == ("own", f"{tmp_path}/own.jsonl", "question/answer")
-    assert [own[key] for key in KEYS[3:9]] == [40, 1, 2, 27, 6, 4]
+    assert [own[key] for key in KEYS[3:9]] == [40, 1, 0, 29, 6, 4]
     assert [sums[key] for key in KEYS[3:9]] == [60, 0, 0, 50, 6, 4]
     first, second = own["examples"]
     assert (first["prompt"], first["response"], second["prompt"]) == ("q0", "[red]0[/red]", "q1")
@@ -68,12 +68,12 @@ def test_what_another_task_asks_is_not_counted_as_trained(study, capsys, tmp_pat
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     pool = {source.name: split_task(source, loaded, tokenizer) for source in task_sources(loaded.pool)}
     prompts = {
-        (name, split): {row["prompt"].strip().lower() for row in made.of(split)}
+        (name, split): [row["prompt"].strip().lower() for row in made.of(split)]
         for name, made in pool.items()
         for split in ("train", "probe", "heldout")
     }
     asked = set().union(*(found for (_, split), found in prompts.items() if split != "train"))
-    assert shown == {name: len(prompts[name, "train"] - asked) for name in ("own", "copies")}
+    assert shown == {name: sum(p not in asked for p in prompts[name, "train"]) for name in ("own", "copies")}
     assert shown["copies"] < len(prompts["copies", "train"]) == 28
     assert main(["tasks", "--config", str(study)]) == 0
     assert f"copies: {28 - shown['copies']} examples not trained" in capsys.readouterr().out
@@ -84,8 +84,9 @@ def test_the_table_and_the_examples(study, capsys, monkeypatch, tmp_path):
     assert main(["tasks", "--config", str(study)]) == 0
     out = capsys.readouterr().out
     (line,) = (line for line in out.splitlines() if line.strip().startswith("own "))
-    assert line.split() == ["own", f"{tmp_path}/own.jsonl", "question/answer", "40", "1", "2", "27", "6", "4"]
+    assert line.split() == ["own", f"{tmp_path}/own.jsonl", "question/answer", "40", "1", "0", "29", "6", "4"]
     assert "q0 [red]0[/red]<eos>" in out
+    assert "note: own: between prompt and response: a space (39)" in out
     assert f"bad rows, which are skipped: {tmp_path}/own.jsonl, line 6: the response is empty" in out
     assert main(["tasks", "--config", str(study), "--examples", "0"]) == 0
     assert "<eos>" not in capsys.readouterr().out
@@ -117,4 +118,4 @@ def test_what_is_shown_is_what_is_prepared(study, capsys):
     prepared = [pair for split in ("train", "probe", "heldout") for pair in task.examples(split)]
     shown = [(one["prompt_ids"], one["response_ids"]) for one in own["examples"]]
     assert sorted(shown) == sorted(prepared)
-    assert (task.facts.train, task.facts.probes, task.facts.bad, task.facts.size) == (27, 6, 1, 40)
+    assert (task.facts.train, task.facts.probes, task.facts.bad, task.facts.size) == (29, 6, 1, 40)

@@ -57,9 +57,9 @@ def test_blank_lines_do_not_count(tmp_path):
     assert found == [Example((("user", "p"),), "r"), Example((("user", "q"),), "s")]
 
 
-def test_responses_lose_their_outer_white_space(tmp_path):
+def test_both_sides_keep_their_outer_white_space(tmp_path):
     (example,) = one(tmp_path, [{"prompt": " p ", "response": "\n r\t"}]).read(5, 0).examples
-    assert example == Example((("user", " p "),), "r")
+    assert example == Example((("user", " p "),), "\n r\t")
 
 
 def test_text_of_any_script(tmp_path):
@@ -89,7 +89,7 @@ def test_a_conversation(tmp_path):
     turns = [("system", "s"), ("user", "u"), ("assistant", "a"), ("user", "v"), ("assistant", " b ")]
     record = {"messages": [{"role": role, "content": content} for role, content in turns]}
     (example,) = one(tmp_path, [record]).read(5, 0).examples
-    assert example == Example(tuple(turns[:-1]), "b")
+    assert example == Example(tuple(turns[:-1]), " b ")
 
 
 @pytest.mark.parametrize(
