@@ -111,7 +111,7 @@ def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def _add_solve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     text = "the mixture of your own affinity matrix"
     sub = commands.add_parser("solve", help=text, description=text)
-    sub.add_argument("matrix", help="square matrix: .npy, or text with a row a line (.csv, .tsv, .txt)")
+    sub.add_argument("matrix", help="square matrix: .npy, .npz, .json, or text, with names or without")
     sub.add_argument("--tau", type=float, default=1.0, help="the balance n * beta / lambda (default 1)")
     sub.add_argument("--examples", type=int, help="also print integer counts that sum to this")
     sub.set_defaults(command=_solve)
@@ -187,23 +187,15 @@ def _partly(options: argparse.Namespace) -> None:
 
 def _solve(options: argparse.Namespace) -> None:
     # Only numpy, scipy and numba may be imported here: this command works without the rest of the package's needs.
-    import numpy as np
-
-    from taskpgm_ray.errors import InputError
+    from taskpgm_ray.matrix_file import read_matrix
     from taskpgm_ray.mixture import counts
     from taskpgm_ray.mrf import solve
 
-    try:
-        if options.matrix.endswith(".npy"):
-            S = np.load(options.matrix, allow_pickle=False)
-        else:
-            S = np.loadtxt(options.matrix, delimiter="," if options.matrix.endswith(".csv") else None, ndmin=2)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{options.matrix} is not a readable matrix: {error}") from error
+    names, S = read_matrix(options.matrix)
     mixture = solve(S, options.tau)
     numbers = counts(mixture.weights, options.examples) if options.examples else [None] * len(S)
-    for i, (weight, count) in enumerate(zip(mixture.weights, numbers, strict=True)):
-        print(f"{i}\t{weight:.12g}" + ("" if count is None else f"\t{count}"))
+    for name, weight, count in zip(names, mixture.weights, numbers, strict=True):
+        print(f"{name}\t{weight:.12g}" + ("" if count is None else f"\t{count}"))
     print(f"# tau {options.tau:g}  energy {mixture.energy:.12g}  certified gap {mixture.gap:.3g}", file=sys.stderr)
 
 

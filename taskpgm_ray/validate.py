@@ -13,7 +13,7 @@ from typing import Any
 
 from taskpgm_ray.agreement import WHOLE, Agreement
 from taskpgm_ray.config import EvaluationConfig, StudyConfig
-from taskpgm_ray.errors import DataError, HubUnreachableError, ModelError, TaskPGMError, raise_all
+from taskpgm_ray.errors import HubUnreachableError, ModelError, TaskPGMError, raise_all
 from taskpgm_ray.evaluation import prepare, task_files
 from taskpgm_ray.evaluation.splits import Split
 from taskpgm_ray.models import resolve
@@ -24,6 +24,7 @@ from taskpgm_ray.tasks.chat import require_template
 from taskpgm_ray.tasks.conversations import NoExample
 from taskpgm_ray.tasks.example import BadRow, Example, check_bad, few
 from taskpgm_ray.tasks.sources import Files, HubDataset, TaskSource, data_set, survey
+from taskpgm_ray.tasks.split import too_few
 from taskpgm_ray.tasks.tokens import bare, encode, prompt_text
 
 GENERATED = 8
@@ -108,6 +109,7 @@ def _check_model(config: StudyConfig, root: Storage, cluster: bool, found: _Find
         return None
     found.lines.append(f"model: {config.model.path} ({model.fingerprint})")
     if model.shared is not None and (cluster or not Unit(model.shared, model.source).done()):
+        found.lines.append("tokens: not compared, a study converts the packaged model when it first runs")
         return None
     tokenizer = None
     with found.check():
@@ -216,12 +218,8 @@ def _check_examples(
     rows = len(reading.rows) + len(reading.bad)
     check_bad(source.name, bad, rows, config.pool.bad_rows == "stop", config.pool.max_bad_share)
     if len(different) <= probes:
-        raise DataError(
-            f"task {source.name!r} has {len(different)} usable different examples (repeats and responses longer than "
-            f"model.max_length do not count), which is not more than the {probes} kept as probes or held out; examples "
-            "with the same prompt count as one. Lower pool.probes_per_task or heldout_per_task, raise "
-            "model.max_length, or drop the task"
-        )
+        dropped = "repeats and responses longer than model.max_length do not count"
+        raise too_few(source.name, len(different), len(reading.rows), probes, dropped)
     if agreement is not None:
         agreement.examples(source.name, reading.rows)
     return rows, bad

@@ -47,13 +47,11 @@ def split_task(source: TaskSource, config: StudyConfig, tokenizer: Any, evaluate
     prompts, made = _encode_all(source, config, tokenizer, evaluated)
     probes, kept = config.pool.probes_per_task, config.pool.probes_per_task + config.pool.heldout_per_task
     if len(prompts) <= kept:
-        raise DataError(
-            f"task {source.name!r} has {len(prompts)} usable different examples ({made.dropped['repeats']} repeats, "
-            f"{made.dropped['too_long']} over-long responses and {made.dropped['evaluated']} that repeat evaluation "
-            f"items dropped), which is not more than the {kept} kept as probes or held out; examples with the same "
-            "prompt count as one. Lower pool.probes_per_task or heldout_per_task, raise model.max_length, or drop the "
-            "task"
+        dropped = (
+            f"{made.dropped['repeats']} repeats, {made.dropped['too_long']} over-long responses and "
+            f"{made.dropped['evaluated']} that repeat evaluation items dropped"
         )
+        raise too_few(source.name, len(prompts), sum(map(len, prompts.values())), kept, dropped)
     for rank, key in enumerate(sorted(prompts)):
         split = "probe" if rank < probes else "heldout" if rank < kept else "train"
         # Of a prompt with several answers all are learned; probing or holding out asks each prompt once.
@@ -61,6 +59,23 @@ def split_task(source: TaskSource, config: StudyConfig, tokenizer: Any, evaluate
         made.dropped["repeats"] += len(prompts[key]) - len(chosen)
         made.rows.extend({**row, "split": split} for row in chosen)
     return made
+
+
+def too_few(name: str, prompts: int, answers: int, kept: int, dropped: str) -> DataError:
+    """The error for a task with no more different ``prompts`` than are ``kept`` as probes or held out."""
+    shared = answers > max(kept, prompts)
+    advice = (
+        f"its {answers} rows have only {prompts} prompt{'s' * (prompts != 1)}, and one with several answers cannot be "
+        "both asked and trained. Put what tells the rows apart into the prompt (the task's `prompt` template), lower "
+        "pool.probes_per_task or heldout_per_task, or drop the task"
+        if shared
+        else "examples with the same prompt count as one. Lower pool.probes_per_task or heldout_per_task, raise "
+        "model.max_length, or drop the task"
+    )
+    return DataError(
+        f"task {name!r} has {prompts} usable different examples ({dropped}), which is not more than the {kept} kept as "
+        f"probes or held out; {advice}"
+    )
 
 
 def content_of(rows: list[dict[str, Any]]) -> str:

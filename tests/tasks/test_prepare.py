@@ -169,6 +169,12 @@ def test_too_few_examples(prepared):
         prepared([*records(5), *records(2), {"prompt": "p", "response": "word " * 60}], max_bad_share=1)
 
 
+def test_a_task_with_one_prompt_is_told_so(prepared):
+    rows = [{"prompt": "Make up a name.", "response": f"name {i}"} for i in range(20)]
+    with pytest.raises(DataError, match=r"its 20 rows have only 1 prompt, .* Put what tells the rows apart into"):
+        prepared(rows)
+
+
 def test_max_examples_limits_what_is_read_and_the_size_is_recorded(prepared):
     facts = prepared(records(30), max_examples=8).facts
     assert (facts.read, facts.size) == (8, 30)
