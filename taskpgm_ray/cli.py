@@ -124,6 +124,13 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     sub.add_argument("mixture", help="mixture.json of a finished study")
     sub.add_argument("folder", help="where the files go")
     sub.add_argument("--file", action="append", default=[], metavar="TASK=PATH", help="a task's JSONL file")
+    sub.add_argument(
+        "--mixture",
+        dest="which",
+        choices=["recommended", "chosen"],
+        default="recommended",
+        help="what the study recommends (default), or what its search chose",
+    )
     sub.set_defaults(command=_export)
 
 
@@ -208,7 +215,13 @@ def _export(options: argparse.Namespace) -> None:
         if not equals:
             raise ConfigError(f"--file {entry!r} is not of the form TASK=PATH")
         files[task] = path
-    for written in export(options.trainer, load_mixture(options.mixture), options.folder, files or None):
+    document = load_mixture(options.mixture)
+    better = document.get("recommended", document.get("chosen"))
+    if better != document.get("chosen"):
+        other = f"{document['chosen']} was not shown to be better"
+        told = f"uses {better}: {other}" if options.which == "recommended" else f"uses the chosen mixture, but {other}"
+        print(f"# {told} (--mixture recommended | chosen)", file=sys.stderr)
+    for written in export(options.trainer, document, options.folder, files or None, options.which):
         print(written)
 
 

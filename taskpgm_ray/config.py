@@ -24,6 +24,19 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Positive = Annotated[int, Field(gt=0)]
 Place = Annotated[str, AfterValidator(expanded)]
+BASELINES = ("uniform", "proportional", "temperature", "capped", "equal_loss", "random", "text")
+GIVEN = "mixture:"
+"""Before the path of a mixture that the user has already."""
+
+
+def _baseline(name: str) -> str:
+    if name.startswith(GIVEN) and len(name) > len(GIVEN):
+        return GIVEN + expanded(name.removeprefix(GIVEN))
+    if name not in BASELINES:
+        raise ValueError(f"{name!r} is none of {', '.join(BASELINES)}, {GIVEN}FILE")
+    return name
+
+
 """A path (or a name): a leading ``~`` and ``${VAR}`` are replaced as soon as it is read."""
 Layout = Literal[
     "prompt/response",
@@ -360,9 +373,9 @@ class AffinityConfig(Section):
     """How predictive distributions become the affinity matrix S."""
 
     kind: Literal["jsd", "pmi"] = "jsd"
-    """``jsd``: exp(-gamma JSD). ``pmi``: correlation of centred PMI profiles."""
+    """``jsd``: exp(-gamma JSD). ``pmi``: exp(-gamma D), D the mean squared difference of the PMI profiles."""
     gamma: Annotated[float, Field(gt=0)] | None = None
-    """Bandwidth of the JSD kernel per nat; default ln 2 / median divergence."""
+    """Bandwidth of that kernel, per nat (JSD) or squared nat (PMI); default ln 2 / median of the pairs."""
     memory_gib: Annotated[float, Field(gt=0)] = 2.0
     """Memory of one Ray task of the affinity job; there are as many at a time as the cluster has CPUs."""
 
@@ -406,14 +419,14 @@ class SearchConfig(Section):
     affinities: tuple[Literal["jsd", "pmi", "text"], ...] = ()
     """Affinities to search over; default: that of ``affinity.kind`` alone. ``text`` compares the tasks' words."""
     gammas: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
-    """Bandwidths of the JSD kernel, as multiples of the study's gamma."""
+    """Bandwidths of the kernels, as multiples of each one's own gamma."""
     utilities: tuple[Literal["rows", "targeted"], ...] = ("rows",)
     """``rows``: the paper's row sums of the affinity. ``targeted``: each adapter's gain on the search split."""
-    baselines: tuple[Literal["uniform", "proportional", "temperature", "capped", "random", "text"], ...] = (
-        "uniform",
-        "proportional",
-    )
-    """Mixtures to compare with: ``text`` is the best balance of the text affinity, the others need no affinity."""
+    baselines: tuple[Annotated[str, AfterValidator(_baseline)], ...] = ("uniform", "proportional")
+    """Mixtures to compare with. ``uniform``; by the true sizes of the sources ``proportional``, ``temperature`` and
+    ``capped``; ``equal_loss``: by how far each task's own fine-tune lowered its loss; ``random``: another draw for
+    every seed; ``text``: the best balance of the text affinity; ``mixture:FILE``: your own, a ``mixture.json`` or a CSV
+    of task and weight."""
     temperature: Annotated[float, Field(gt=0)] = 2.0
     """Of the baseline ``temperature``: weights proportional to size^(1/T)."""
     cap: Positive | None = None
@@ -494,7 +507,8 @@ class EvaluationConfig(Section):
     num_fewshot: Annotated[int, Field(ge=0)] = 0
     """MMLU: examples before each question, from the subject's ``dev`` set (not with ``exemplars``)."""
     report_seeds: Positive = 3
-    """Fine-tunes of the winner and of every baseline that the report split judges; those of the search count."""
+    """Fine-tunes of the winner and of every method's best that the report split judges, with seeds that no trial had.
+    With one there is no verdict: it cannot tell a better mixture from a lucky seed."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
 
 

@@ -23,7 +23,7 @@ from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.finetune.stage import finetune_pool, single_task_jobs, skipped
 from taskpgm_ray.judge.hand_over import hand_over
 from taskpgm_ray.judge.stage import Judgement, judge
-from taskpgm_ray.judge.verdict import UNJUDGED, sentence
+from taskpgm_ray.judge.verdict import CHOSEN, UNJUDGED, recommended, sentence
 from taskpgm_ray.mixture import counts, proportional, uniform
 from taskpgm_ray.mrf import MixturePath, certificate, solve
 from taskpgm_ray.numerics.types import FloatArray
@@ -73,6 +73,9 @@ class _Conclusion:
     tau: float
     weights: FloatArray
     verdict: str = UNJUDGED
+    recommended: str = CHOSEN
+    """What to train on: the mixture itself, or a baseline."""
+    recommended_weights: FloatArray | None = None
     outcome: Outcome | None = None
     judgement: Judgement | None = None
 
@@ -161,7 +164,7 @@ class Study:
             reached = self._search(jobs, tasks, affinities)
         else:
             reached = self._at_the_given_balance(affinities)
-        sizes = [task.facts.train for task in tasks]
+        sizes = [task.facts.available for task in tasks]
         document = self._mixture(tasks, affinities, reached).as_json()
         data = assemble(
             StudyOutputs(
@@ -203,7 +206,9 @@ class Study:
         judgement = judge(chosen, family, methods, planner, sets.report, run)
         verdict = sentence(judgement.comparisons, self.config)
         hand_over(chosen, verdict, planner, run)
-        return _Conclusion(family, chosen.tau, chosen.weights, verdict, outcome, judgement)
+        better = recommended(judgement.comparisons, metric)
+        weights = {"uniform": uniform(len(tasks))} | {one.name: one.weights for one in methods.values()}
+        return _Conclusion(family, chosen.tau, chosen.weights, verdict, better, weights.get(better), outcome, judgement)
 
     def _mixture(self, tasks: Sequence[Task], affinities: Affinities, reached: _Conclusion) -> MixtureDocument:
         """The mixture as it was trained, with the certificate of those very weights."""
@@ -215,13 +220,15 @@ class Study:
             fingerprint=fingerprint("mixture", affinities.fingerprint, family.name, family.gamma),
             tasks=tuple(
                 MixtureTask(
-                    name=task.name, weight=weight, count=count, available=task.facts.train, source=task.facts.source
+                    name=task.name, weight=weight, count=count, available=task.facts.available, source=task.facts.source
                 )
                 for task, weight, count in zip(tasks, reached.weights.tolist(), whole, strict=True)
             ),
             tau=reached.tau,
             energy=energy,
             gap=gap,
+            recommended=reached.recommended,
+            recommended_weights=reached.recommended_weights,
             affinity=family.name,
             gamma=family.gamma,
             beta=given.beta,

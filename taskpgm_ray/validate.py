@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from taskpgm_ray.agreement import WHOLE, Agreement
-from taskpgm_ray.config import EvaluationConfig, StudyConfig
+from taskpgm_ray.config import GIVEN, EvaluationConfig, StudyConfig
 from taskpgm_ray.errors import HubUnreachableError, ModelError, TaskPGMError, raise_all
 from taskpgm_ray.evaluation import prepare, task_files
 from taskpgm_ray.evaluation.splits import Split
+from taskpgm_ray.mixture import read_given
 from taskpgm_ray.models import resolve
 from taskpgm_ray.runtime.preflight import preflight
 from taskpgm_ray.scoring.vllm_registry import check_served
@@ -161,6 +162,10 @@ def _check_tasks(config: StudyConfig, agreement: Agreement | None) -> list[str]:
                 source.identity()
                 if not isinstance(data_set(source), HubDataset):
                     _check_examples(source, config, agreement, min(GENERATED, config.pool.max_examples), 0)
+    with found.check():
+        for baseline in config.search.baselines if config.search.balances else ():
+            if baseline.startswith(GIVEN):
+                read_given(baseline.removeprefix(GIVEN), [source.name for source in sources])
     raise_all(found.problems)
     lines = [f"tasks: {len(sources)}, {', '.join(source.name for source in sources)}", *(f"note: {n}" for n in notes)]
     if read:

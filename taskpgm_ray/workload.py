@@ -16,7 +16,7 @@ class FineTunes:
     """Fine-tunes of one kind and one budget."""
 
     kind: str
-    """``adapters`` (one a task), ``trials``, ``finalists`` (further seeds for the report split), ``budgets``."""
+    """``adapters`` (one a task), ``trials``, ``finalists`` (fresh seeds for the report split), ``budgets``."""
     jobs: int
     share: float = 1.0
     """Part of the full budget: of ``finetune`` for adapters, of ``search`` for all others."""
@@ -27,16 +27,16 @@ def fine_tunes(config: StudyConfig, tasks: int) -> list[FineTunes]:
     rows = [FineTunes("adapters", tasks)]
     if config.search.balances:
         rows += _trials(config)
-        rows.append(FineTunes("finalists", methods(config) * (report_seeds(config) - config.search.seeds)))
+        rows.append(FineTunes("finalists", methods(config) * len(report_seeds(config))))
         rows += _budgets(config, tasks)
     return [row for row in rows if row.jobs]
 
 
 def contenders(config: StudyConfig) -> int:
-    """Families of mixtures that may win: every affinity, JSD with each bandwidth, with every utility."""
+    """Families of mixtures that may win: every affinity, kernels with each bandwidth, with every utility."""
     search = config.search
     kinds = search.affinities or (config.affinity.kind,)
-    variants = sum(len(search.gammas) if kind == "jsd" else 1 for kind in kinds)
+    variants = sum(1 if kind == "text" else len(search.gammas) for kind in kinds)
     return variants * len(search.utilities)
 
 
@@ -50,9 +50,18 @@ def methods(config: StudyConfig) -> int:
     return contenders(config) + _comparators(config) + _plain_baselines(config)
 
 
-def report_seeds(config: StudyConfig) -> int:
-    """Fine-tunes of every mixture that the report split judges; those of the search are among them."""
-    return max(config.evaluation.report_seeds, config.search.seeds)
+def search_seeds(config: StudyConfig) -> range:
+    """The seeds of every trial's fine-tunes."""
+    return range(config.seed, config.seed + config.search.seeds)
+
+
+def report_seeds(config: StudyConfig) -> range:
+    """The seeds of the fine-tunes that the report split judges: none that a trial had.
+
+    A mixture that won by the luck of its trials would be judged by that very luck.
+    """
+    first = search_seeds(config).stop
+    return range(first, first + config.evaluation.report_seeds)
 
 
 def _trials(config: StudyConfig) -> list[FineTunes]:
@@ -71,7 +80,7 @@ def _trials(config: StudyConfig) -> list[FineTunes]:
 
 def _budgets(config: StudyConfig, tasks: int) -> list[FineTunes]:
     """Greedy, heaviest and random tasks for each number of them; the winner and uniform on each part of the budget."""
-    search, seeds = config.search, report_seeds(config)
+    search, seeds = config.search, len(report_seeds(config))
     fewer = sum(k < tasks for k in search.task_counts)
     parts = [FineTunes("budgets", 2 * seeds, share) for share in sorted(search.budget_fractions)]
     return [FineTunes("budgets", 3 * fewer * seeds), *parts]

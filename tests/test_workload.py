@@ -3,7 +3,7 @@
 import pytest
 
 from taskpgm_ray.config import load_config
-from taskpgm_ray.workload import FineTunes, candidates, contenders, fine_tunes, methods, report_seeds
+from taskpgm_ray.workload import FineTunes, candidates, contenders, fine_tunes, methods, report_seeds, search_seeds
 
 
 def study(search=None, **changes):
@@ -23,8 +23,8 @@ def study(search=None, **changes):
     [
         ({}, 1, 4 + 2, 1 + 2),
         ({"affinities": ["jsd", "pmi"]}, 2, 8 + 2, 2 + 2),
-        # PMI and the text affinity have no bandwidth.
-        ({"affinities": ["jsd", "pmi", "text"], "gammas": [0.5, 1, 2]}, 5, 20 + 2, 5 + 2),
+        # The text affinity has no bandwidth.
+        ({"affinities": ["jsd", "pmi", "text"], "gammas": [0.5, 1, 2]}, 7, 28 + 2, 7 + 2),
         ({"utilities": ["rows", "targeted"]}, 2, 8 + 2, 2 + 2),
         # A text baseline is a family that cannot win.
         ({"baselines": ["uniform", "text"]}, 1, 8 + 1, 2 + 1),
@@ -41,16 +41,17 @@ def test_a_study_in_numbers():
     assert fine_tunes(config, 7) == [
         FineTunes("adapters", 7),
         FineTunes("trials", 6 * 2),
-        FineTunes("finalists", 3 * 3),
+        FineTunes("finalists", 3 * 5),
         FineTunes("budgets", 3 * 5),
         FineTunes("budgets", 2 * 5, 0.5),
     ]
 
 
-def test_the_seeds_of_a_search_are_among_those_of_the_report():
+def test_no_seed_of_a_search_is_among_those_of_the_report():
     config = study({"seeds": 4}, evaluation={"report_seeds": 3})
-    assert report_seeds(config) == 4
-    assert [row.kind for row in fine_tunes(config, 3)] == ["adapters", "trials"]
+    assert list(search_seeds(config)) == [0, 1, 2, 3]
+    assert list(report_seeds(config)) == [4, 5, 6]
+    assert [row.kind for row in fine_tunes(config, 3)] == ["adapters", "trials", "finalists"]
 
 
 def test_asha_gives_fewer_and_fewer_the_larger_budgets():

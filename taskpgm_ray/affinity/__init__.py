@@ -7,6 +7,7 @@ from taskpgm_ray.affinity.kernels import effective_number, kernel, median_gamma
 from taskpgm_ray.affinity.mutual_information import (
     lift,
     pmi,
+    pmi_kernel,
     pmi_matrix,
     pmi_profile,
     pmi_standard_errors,
@@ -27,6 +28,7 @@ __all__ = [
     "lift",
     "median_gamma",
     "pmi",
+    "pmi_kernel",
     "pmi_matrix",
     "pmi_profile",
     "pmi_standard_errors",

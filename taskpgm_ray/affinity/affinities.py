@@ -10,8 +10,7 @@ import numpy as np
 
 from taskpgm_ray.affinity.distributions import LEAST_COVERAGE
 from taskpgm_ray.affinity.kernels import kernel, median_gamma
-from taskpgm_ray.affinity.mutual_information import profile_affinity
-from taskpgm_ray.errors import InputError
+from taskpgm_ray.affinity.mutual_information import profile_distances
 from taskpgm_ray.numerics.types import FloatArray
 
 Kind = Literal["jsd", "pmi"]
@@ -44,26 +43,29 @@ class Affinities:
     """Of the scores that were summed."""
 
     @cached_property
-    def median_gamma(self) -> float:
-        """The bandwidth of the JSD kernel that is taken unless one is given: ln 2 / median divergence, per nat."""
-        return median_gamma(self.divergence)
+    def profile_distances(self) -> FloatArray:
+        """[n, n] mean squared difference of the models' PMI (or lift) profiles, squared nats."""
+        return profile_distances(self.gram)
+
+    def distances(self, kind: Kind) -> FloatArray:
+        """[n, n] what the kernel of this kind is made of: divergences in nats, or squared nats for PMI."""
+        return self.divergence if kind == "jsd" else self.profile_distances
+
+    def median_gamma(self, kind: Kind = "jsd") -> float:
+        """The bandwidth that is taken unless one is given: ln 2 / median of the `distances`."""
+        return median_gamma(self.distances(kind))
 
     def view(self, kind: Kind, gamma: float | None = None) -> FloatArray:
-        """The affinity matrix S [n, n], symmetric and positive semidefinite.
+        """The affinity matrix S = exp(-gamma D) [n, n], symmetric and positive semidefinite.
 
         Args:
-            kind: ``jsd``: exp(-gamma JSD). ``pmi``: correlation of the centred PMI profiles.
-            gamma: Bandwidth of the JSD kernel per nat; ``median_gamma`` if None.
+            kind: ``jsd``: D is the Jensen-Shannon divergence. ``pmi``: the squared distance of the PMI profiles.
+            gamma: Bandwidth per unit of D; `median_gamma` if None.
 
         Raises:
-            InputError: More than half of the divergences are 0 and no gamma was given, a model has no PMI profile of
-                its own, or a gamma was given for PMI, which has none.
+            InputError: More than half of D is 0 and no gamma was given.
         """
-        if kind == "jsd":
-            return kernel(self.divergence, self.median_gamma if gamma is None else gamma)
-        if gamma is not None:
-            raise InputError(f"the PMI affinity has no bandwidth, but gamma = {gamma:g} was given")
-        return profile_affinity(self.gram)
+        return kernel(self.distances(kind), self.median_gamma(kind) if gamma is None else gamma)
 
     def coverage_warning(self) -> str:
         """A sentence when a mean coverage is below `LEAST_COVERAGE`, else nothing."""

@@ -11,7 +11,7 @@ from taskpgm_ray.numerics.types import FloatArray
 
 
 def median_gamma(D: npt.ArrayLike) -> float:
-    """gamma = ln 2 / median off-diagonal divergence: half of the pairs then have a similarity above 1/2.
+    """gamma = ln 2 / median off-diagonal divergence (or squared distance): half of the pairs are then above S = 1/2.
 
     Raises:
         InputError: fewer than two tasks, or a median of zero.
@@ -33,8 +33,8 @@ def kernel(D: npt.ArrayLike, gamma: float | None = None) -> FloatArray:
     """S = exp(-gamma D) [n, n]: PSD for every gamma > 0 when D is a mean JSD over common probes (Schoenberg).
 
     Args:
-        D: divergences [n, n], symmetric, >= 0, zero diagonal, nats.
-        gamma: scale per nat; ``median_gamma(D)`` if None.
+        D: divergences [n, n], symmetric, >= 0, zero diagonal, nats; or squared distances of profiles.
+        gamma: scale per unit of D; ``median_gamma(D)`` if None.
     """
     d = _divergences(D)
     scale = median_gamma(d) if gamma is None else float(gamma)

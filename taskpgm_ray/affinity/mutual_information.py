@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
+from taskpgm_ray.affinity.kernels import kernel
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.numerics.psd import Repair, nearest_conditionally_psd, repair_within_noise
 from taskpgm_ray.numerics.types import FloatArray, IntArray
@@ -63,11 +64,41 @@ def pmi_standard_errors(gold: npt.ArrayLike, owner: npt.ArrayLike, base: npt.Arr
     return errors
 
 
+def pmi_kernel(gold: npt.ArrayLike, owner: npt.ArrayLike, gamma: float | None = None) -> FloatArray:
+    """Kernel on the distances of the models' PMI profiles -> S [n, n], PSD with unit diagonal; the affinity for PMI.
+
+    S_ij = exp(-gamma mean_e (L_i(e) - L_j(e))^2), each task counting once in the mean. The distances are Euclidean (PMI
+    and lift differ from L by what all models share), so the kernel is PSD for every gamma (Schoenberg), and copies of
+    one task share one place, which a correlation of centred profiles does not give them.
+
+    Args:
+        gold: [n, E], mean log-probability per token of the right answer; n models, one a task.
+        owner: [E], task (0 to n - 1) of each example.
+        gamma: Bandwidth per squared nat; ``ln 2 / median distance`` if None.
+    """
+    values = _gold(gold)
+    task = _owner(owner, values)
+    weights = 1.0 / (len(values) * np.bincount(task, minlength=len(values))[task])
+    return kernel(profile_distances(profile_gram(values, weights)), gamma)
+
+
+def profile_distances(gram: npt.ArrayLike) -> FloatArray:
+    """mean_e (L_i(e) - L_j(e))^2 [n, n], squared nats, from inner products of the PMI profiles, centred or not."""
+    products = np.asarray(gram, dtype=np.float64)
+    norms = np.diag(products)
+    D = norms[:, None] + norms[None, :] - (products + products.T)
+    # Sums are kept to 2^-40, so that equal profiles may be apart by as little, to either side.
+    D = np.maximum((D + D.T) / 2, 0.0)
+    np.fill_diagonal(D, 0.0)
+    return np.asarray(D)
+
+
 def pmi_profile(gold: npt.ArrayLike, owner: npt.ArrayLike) -> FloatArray:
     """Correlation of the models' PMI profiles over the common probe set -> S [n, n], PSD with unit diagonal.
 
     The profile of model i is its PMI on every example, minus the mean over models, with examples weighted so that each
-    task counts once. This is the affinity for PMI that is valid by construction.
+    task counts once. To look at, not to mix by: centred profiles add up to zero, so that the mixture of their norms has
+    no energy at all, and at every balance up to 1 the off-diagonal of S says nothing. `pmi_kernel` is to mix by.
 
     Raises:
         InputError: a model whose profile is constantly zero (it predicts as the average of all models).

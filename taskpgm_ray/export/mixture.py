@@ -6,9 +6,11 @@ import json
 import math
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeGuard
 
 from taskpgm_ray.errors import InputError, StorageError
+from taskpgm_ray.mixture import counts
+from taskpgm_ray.numerics.types import FloatArray
 
 VERSION = 1
 """Version of the document's schema."""
@@ -37,7 +39,7 @@ class MixtureTask:
         return int(self.count) / int(self.available) if self.available else None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class MixtureDocument:
     """What ``mixture.json`` says; everything else in it follows from these."""
 
@@ -62,6 +64,10 @@ class MixtureDocument:
     """The same for lambda."""
     chosen: str = "taskpgm"
     """``taskpgm``, or the name of the baseline that was chosen instead."""
+    recommended: str = "taskpgm"
+    """What to train on: the chosen mixture, or the baseline that it is not shown to be better than."""
+    recommended_weights: FloatArray | None = None
+    """Weights [n] of what is recommended; ``None``: those of ``tasks``."""
     prompt_format: str = "plain"
     """``plain`` or ``chat``: how the study has put the examples to the model; with the next it decides what exported
     lines say."""
@@ -74,6 +80,10 @@ class MixtureDocument:
         Raises:
             InputError: It is no valid mixture, see `check_mixture`.
         """
+        better = [(task.weight, task.count) for task in self.tasks]
+        if self.recommended_weights is not None:
+            whole = counts(self.recommended_weights, sum(int(task.count) for task in self.tasks))
+            better = list(zip(self.recommended_weights.tolist(), whole, strict=True))
         tasks = [
             {
                 "name": task.name,
@@ -82,14 +92,17 @@ class MixtureDocument:
                 "available": int(task.available),
                 "epochs": task.epochs,
                 "source": task.source,
+                "recommended_weight": float(weight),
+                "recommended_count": int(count),
             }
-            for task in self.tasks
+            for task, (weight, count) in zip(self.tasks, better, strict=True)
         ]
         document = {
             "version": VERSION,
             "study": self.study,
             "fingerprint": self.fingerprint,
             "chosen": self.chosen,
+            "recommended": self.recommended,
             "tau": _number(self.tau),
             "beta_over_lambda": float(self.tau) / len(tasks) if tasks and self.tau is not None else None,
             "beta": _number(self.beta),
@@ -129,6 +142,25 @@ def load_mixture(path: str | os.PathLike[str]) -> dict[str, Any]:
     return document
 
 
+def take(document: dict[str, Any], which: Literal["recommended", "chosen"]) -> dict[str, Any]:
+    """The document with the weights and counts of one of its two mixtures as the tasks' own.
+
+    Documents that know no recommendation hold the chosen mixture only.
+    """
+    if which == "chosen" or document.get("recommended", document.get("chosen")) == document.get("chosen"):
+        return document
+    tasks = [
+        task
+        | {
+            "weight": task["recommended_weight"],
+            "count": task["recommended_count"],
+            "epochs": task["recommended_count"] / task["available"] if task["available"] else None,
+        }
+        for task in document["tasks"]
+    ]
+    return document | {"tasks": tasks}
+
+
 def check_mixture(document: Any, where: str) -> None:
     """Check a document against the schema.
 
@@ -162,9 +194,24 @@ def check_mixture(document: Any, where: str) -> None:
     total = math.fsum(task["weight"] for task in tasks)
     if abs(total - 1) > WEIGHT_TOLERANCE:
         raise InputError(f"{where}: the weights sum to {total!r}, not to 1")
+    if "recommended" in document:
+        _check_recommended(tasks, where)
     examples = sum(task["count"] for task in tasks)
     if examples != document.get("examples"):
         raise InputError(f"{where}: the counts sum to {examples}, but examples is {document.get('examples')!r}")
+
+
+def _check_recommended(tasks: list[dict[str, Any]], where: str) -> None:
+    for task in tasks:
+        weight, count = task.get("recommended_weight"), task.get("recommended_count")
+        if not (_is_number(weight) and weight >= 0 and type(count) is int and count >= 0):
+            raise InputError(
+                f"{where}: the recommended weight and count of {task['name']!r} must be numbers >= 0, not {weight!r} "
+                f"and {count!r}"
+            )
+    total = math.fsum(task["recommended_weight"] for task in tasks)
+    if abs(total - 1) > WEIGHT_TOLERANCE:
+        raise InputError(f"{where}: the recommended weights sum to {total!r}, not to 1")
 
 
 def _check_task(task: Any, where: str) -> None:
@@ -184,7 +231,7 @@ def _check_task(task: Any, where: str) -> None:
         raise InputError(f"{where}: {task['name']!r} has weight 0 but is to give {task['count']} examples")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 

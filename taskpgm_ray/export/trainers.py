@@ -12,14 +12,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from taskpgm_ray.errors import InputError, StorageError
 from taskpgm_ray.export.datasets_template import TEMPLATE
 from taskpgm_ray.export.materialise import Files, materialise
-from taskpgm_ray.export.mixture import check_mixture
+from taskpgm_ray.export.mixture import check_mixture, take
 
 BATCH_SIZE = 8
 """Examples per step in the training files; ``max_steps`` follows from it."""
@@ -51,7 +51,11 @@ def exporter(name: str, what: str, *, needs_files: bool) -> Callable[..., Any]:
 
 
 def export(
-    trainer: str, document: dict[str, Any], folder: str | os.PathLike[str], files: Files | None = None
+    trainer: str,
+    document: dict[str, Any],
+    folder: str | os.PathLike[str],
+    files: Files | None = None,
+    which: Literal["recommended", "chosen"] = "recommended",
 ) -> list[Path]:
     """Write the mixture for one trainer.
 
@@ -60,6 +64,7 @@ def export(
         document: The content of ``mixture.json``.
         folder: Where to write; made when it is not there.
         files: For each task the JSONL file of its training examples; formats that need none ignore it.
+        which: The mixture that the study recommends, or the one that its search chose.
 
     Returns:
         The files written, the one to start from first.
@@ -71,6 +76,7 @@ def export(
     if trainer not in EXPORTERS:
         raise InputError(f"no exporter for {trainer!r}; there are: {', '.join(sorted(EXPORTERS))}")
     check_mixture(document, "the mixture")
+    document = take(document, which)
     found: dict[str, str | os.PathLike[str]] = {}
     if EXPORTERS[trainer].needs_files:
         given = files or {}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.evaluation import ItemScore, Split, summarise
 from taskpgm_ray.finetune.fleet_view import describe
 from taskpgm_ray.finetune.job import Job
@@ -16,7 +17,7 @@ from taskpgm_ray.runtime.run import Run
 from taskpgm_ray.search.candidates import Candidate
 from taskpgm_ray.search.trials import Planner, asked_base, measured_by, read_items, write_items
 from taskpgm_ray.storage import Unit, fingerprint
-from taskpgm_ray.workload import report_seeds
+from taskpgm_ray.workload import report_seeds, search_seeds
 
 BASE = "base model"
 """The system that was not fine-tuned, which is shown beside the others and compared with none."""
@@ -49,12 +50,25 @@ def scores_on_report(
 
 @dataclass(frozen=True)
 class _Reported:
-    """One fine-tune (or the base model) on the report split."""
+    """One fine-tune (or the base model) on the report split.
+
+    Raises:
+        EvaluationError: A trial of the search had its seed, so that the search has chosen by this very fine-tune.
+    """
 
     system: str
     job: Job | None
     unit: Unit
     seed: int
+    searched: range
+    """The seeds of the search."""
+
+    def __post_init__(self) -> None:
+        if self.job is not None and self.seed in self.searched:
+            raise EvaluationError(
+                f"{self.job.name} would be judged with seed {self.seed}, which its trial had; the report split takes "
+                "fine-tunes that the search has not seen"
+            )
 
     @property
     def name(self) -> str:
@@ -63,15 +77,17 @@ class _Reported:
 
 def _reported(finalists: Sequence[Finalist], planner: Planner, report: Split) -> list[_Reported]:
     """Every finalist with every seed, and the base model once."""
-    config = planner.config
+    config, searched = planner.config, search_seeds(planner.config)
     found = []
     for finalist in finalists:
-        for seed in range(config.seed, config.seed + report_seeds(config)):
+        for seed in report_seeds(config):
             job = planner.job(finalist.candidate, seed, finalist.share)
             identity = fingerprint("reported", job.unit.path, report.path, *measured_by(config))
-            found.append(_Reported(finalist.name, job, Unit(planner.storage, f"reported/{job.name}-{identity}"), seed))
+            unit = Unit(planner.storage, f"reported/{job.name}-{identity}")
+            found.append(_Reported(finalist.name, job, unit, seed, searched))
     identity = fingerprint("reported base", asked_base(planner), report.path, *measured_by(config))
-    return [*found, _Reported(BASE, None, Unit(planner.storage, f"reported/base-{identity}"), config.seed)]
+    base = Unit(planner.storage, f"reported/base-{identity}")
+    return [*found, _Reported(BASE, None, base, config.seed, searched)]
 
 
 def _train(jobs: Sequence[Job], run: Run) -> None:

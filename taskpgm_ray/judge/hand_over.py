@@ -11,14 +11,16 @@ from taskpgm_ray.runtime.run import Run
 from taskpgm_ray.search.candidates import Candidate
 from taskpgm_ray.search.trials import Planner
 from taskpgm_ray.storage import MANIFEST
+from taskpgm_ray.workload import report_seeds, search_seeds
 
 FOLDER = "adapter"
 
 
 def hand_over(chosen: Candidate, verdict: str, planner: Planner, run: Run) -> None:
-    """Write the winner's adapter (first seed) and its card into the study's folder ``adapter``.
+    """Write the winner's adapter (the search's first seed) and its card into the study's folder ``adapter``.
 
-    A trial at the full budget is this very fine-tune, so it is trained again only when its unit was lost.
+    A trial at the full budget is this very fine-tune, so it is trained again only when its unit was lost. The verdict
+    rests on other fine-tunes of the same mixture; the card says on which.
     """
     job = planner.job(chosen, planner.config.seed)
     if not job.unit.done():
@@ -61,4 +63,11 @@ that TaskPGM ([arXiv 2507.12612](https://arxiv.org/abs/2507.12612)) found: {chos
 Rank {lora.r}, alpha {lora.alpha}, on {lora.target_modules}; {trained["steps"]} steps of {finetune.batch_size} \
 examples, {trained["tokens"]} tokens,
 peak learning rate {finetune.learning_rate:g}, seed {planner.config.seed}; prompts in the {model.prompt_format} format.
+The search chose the mixture with seeds {_listed(search_seeds(planner.config))}; what is said above of its quality was \
+measured on
+other fine-tunes of it, with seeds {_listed(report_seeds(planner.config))}.
 """
+
+
+def _listed(seeds: range) -> str:
+    return ", ".join(map(str, seeds))

@@ -18,12 +18,20 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.stats import nct
 
 from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.evaluation.scores import METRICS, ItemScore
 
+BETTER, WORSE = "better", "worse"
+NOT_SHOWN = "no difference shown"
+ONE_SEED = "one seed: no verdict"
+"""One fine-tune each cannot tell a better mixture from a lucky seed."""
 POWER = 0.8
 """The minimum detectable effect is the difference that would be shown in so many of repeated studies."""
+MANY = 200
+"""Degrees of freedom from which Student's t is as good as normal."""
 _CHUNK = 500
 
 Floats = NDArray[np.float64]
@@ -37,21 +45,22 @@ class PairedDifference:
     metric: str
     difference: float
     low: float
-    """Lower end of the interval."""
+    """Lower end of the interval; minus infinity with one seed."""
     high: float
-    """Upper end of the interval."""
+    """Upper end of the interval; infinity with one seed."""
     p_value: float
-    """Two-sided tail of the bootstrap distribution beyond zero; at least 1 / (resamples + 1)."""
+    """Two-sided tail of the bootstrap distribution beyond zero; at least 1 / (resamples + 1), and 1 with one seed."""
     item_error: float
     """Standard error from the spread over items within their tasks: falls with more items."""
     seed_error: float
     """Standard error from the spread over seeds: falls with more fine-tunes; 0 where there is one."""
     minimum_detectable: float
-    """True difference that a study of this size would show with probability 0.8 at this confidence."""
+    """True difference that a study of this size would show with probability 0.8 at this confidence; infinite with one
+    seed."""
     confidence: float
     items: int
     seeds: int
-    """Repetitions per system (the smaller number). With one, the noise of fine-tuning is not in the interval."""
+    """Repetitions per system (the smaller number). With one, luck in fine-tuning is unknown: there is no interval."""
 
     @property
     def standard_error(self) -> float:
@@ -94,41 +103,49 @@ def paired_difference(
             f"the two systems were not scored on the same items: {len(odd)} items, such as {'/'.join(odd[0])}, have "
             "one score only; evaluate both on the same split"
         )
+    seeds = min(len(seeds_a), len(seeds_b))
     share = _shares(items)
     difference = float(share @ (values_a.mean(0) - values_b.mean(0)))
     strata, same_seeds = _strata(items), seeds_a == seeds_b
-    draws = _resample(values_a, values_b, same_seeds, share, strata, np.random.default_rng(seed), n_boot)
-    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
-    beyond = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
     item_error = _item_error(values_a, values_b, share, strata)
     seed_error = _seed_error(values_a, values_b, same_seeds, share)
+    low, high, p_value, detectable = -np.inf, np.inf, 1.0, np.inf
+    if seeds > 1:
+        draws = _resample(values_a, values_b, same_seeds, share, strata, np.random.default_rng(seed), n_boot)
+        low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+        beyond = int(min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0)))
+        p_value = min(1.0, 2 * (beyond + 1) / (n_boot + 1))
+        repetitions = seeds - 1 if same_seeds else len(seeds_a) + len(seeds_b) - 2
+        detectable = _detectable(float(high - low) / 2, item_error, seed_error, repetitions)
     return PairedDifference(
         metric=metric,
         difference=difference,
         low=float(low),
         high=float(high),
-        p_value=min(1.0, 2 * (beyond + 1) / (n_boot + 1)),
+        p_value=p_value,
         item_error=item_error,
         seed_error=seed_error,
-        minimum_detectable=float(high - low) / 2 + NormalDist().inv_cdf(POWER) * hypot(item_error, seed_error),
+        minimum_detectable=detectable,
         confidence=confidence,
         items=len(items),
-        seeds=min(len(seeds_a), len(seeds_b)),
+        seeds=seeds,
     )
 
 
 def verdict(result: PairedDifference, p_value: float | None = None) -> str:
-    """``better``, ``worse`` or ``no difference shown`` for the first system of a comparison.
+    """`BETTER`, `WORSE`, `NOT_SHOWN` or `ONE_SEED`, for the first system of a comparison.
 
     Args:
         result: The comparison.
         p_value: A p-value adjusted for several comparisons (`holm`), which must then be below 1 - confidence as well.
     """
+    if result.seeds < 2:
+        return ONE_SEED
     if p_value is not None and p_value > 1 - result.confidence:
-        return "no difference shown"
+        return NOT_SHOWN
     if result.low > 0:
-        return "better"
-    return "worse" if result.high < 0 else "no difference shown"
+        return BETTER
+    return WORSE if result.high < 0 else NOT_SHOWN
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -235,6 +252,23 @@ def _seed_weights(n: int, size: int, rng: np.random.Generator) -> Floats:
     noise -= noise.mean(1, keepdims=True)
     tails = np.sqrt((n - 1) / rng.chisquare(n - 1, size=(size, 1)))
     return 1 / n + tails * noise / np.sqrt(n * (n - 1))
+
+
+def _detectable(half_width: float, item_error: float, seed_error: float, repetitions: int) -> float:
+    """The true difference that is shown with probability `POWER`: the noncentrality of a t test, times its error.
+
+    The interval's half width is itself an estimate, which with few seeds is as often far too small as far too large; a
+    normal distribution around it promises 10 % too much at three seeds. Degrees of freedom after Satterthwaite: the
+    seeds' ``repetitions`` where they dominate, many where the items do.
+    """
+    error = hypot(item_error, seed_error)
+    if error == 0:
+        return half_width
+    critical = half_width / error
+    freedom = repetitions * (error / seed_error) ** 4 if seed_error > 0 else np.inf
+    if freedom > MANY:
+        return error * (critical + NormalDist().inv_cdf(POWER))
+    return error * float(brentq(lambda shift: nct.sf(critical, freedom, shift) - POWER, 0.0, 10 * critical + 10))
 
 
 def _item_error(values_a: Floats, values_b: Floats, share: Floats, strata: list[NDArray[np.intp]]) -> float:

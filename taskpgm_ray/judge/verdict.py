@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.judge.comparisons import ALL, Comparison
+from taskpgm_ray.judge.statistics import BETTER, NOT_SHOWN, ONE_SEED, PairedDifference
 
+CHOSEN, UNIFORM = "taskpgm", "uniform"
+"""What a study recommends: the mixture that the search chose, or none of it."""
 UNJUDGED = "The mixture was computed at the given balance; it was not compared with any baseline."
 
 
@@ -20,15 +23,50 @@ def sentence(comparisons: Sequence[Comparison], config: StudyConfig) -> str:
     decisive = [c for c in comparisons if c.result.metric == config.search.metric and c.scope == ALL]
     if not decisive:
         return UNJUDGED
-    parts = [f"{c.verdict} than {c.baseline}" for c in decisive if c.verdict != "no difference shown"]
-    equal = [c.baseline for c in decisive if c.verdict == "no difference shown"]
     metric = config.search.metric.replace("_", " ").replace("logprob", "log-probability")
-    where = f"on {decisive[0].result.items} report items ({metric}, {config.evaluation.confidence:.0%} intervals)"
+    where = f"on {decisive[0].result.items} report items ({metric}"
+    if any(c.verdict == ONE_SEED for c in decisive):
+        seen = enumerated([f"{_told(c.result)} against {c.baseline}" for c in decisive])
+        return (
+            f"With one fine-tune each the TaskPGM mixture scored {seen} {where}). That cannot tell a better mixture "
+            f"from a lucky seed: use {UNIFORM}, or raise evaluation.report_seeds."
+        )
+    parts = [f"{c.verdict} than {c.baseline}" for c in decisive if c.verdict != NOT_SHOWN]
+    equal = [c.baseline for c in decisive if c.verdict == NOT_SHOWN]
+    where += f", {decisive[0].result.seeds} fine-tunes each, {config.evaluation.confidence:.0%} intervals)"
     if not parts:
-        return f"No difference from {enumerated(equal)} was shown {where}: use uniform."
+        return f"No difference from {enumerated(equal)} was shown {where}: use {UNIFORM}."
     tail = f"; no difference from {enumerated(equal)} was shown" if equal else ""
-    advice = ": use uniform" if "uniform" in equal else ""
+    better = recommended(comparisons, config.search.metric)
+    advice = "" if better == CHOSEN else f": use {better}"
     return f"The TaskPGM mixture is {enumerated(parts)} {where}{tail}{advice}."
+
+
+def recommended(comparisons: Sequence[Comparison], metric: str) -> str:
+    """What to train on: `CHOSEN` where the mixture is shown to be better than the best baseline, else `UNIFORM`.
+
+    Where uniform itself is shown to be worse than the mixture, the best baseline is named in its place. A mixture that
+    was compared with none is `CHOSEN`.
+
+    Args:
+        comparisons: The chosen mixture against every baseline.
+        metric: What decides: the search's metric, on the whole report split.
+    """
+    decisive = {c.baseline: c for c in comparisons if c.result.metric == metric and c.scope == ALL}
+    if not decisive:
+        return CHOSEN
+    # The best baseline is the one that the mixture is least ahead of.
+    best = min(decisive.values(), key=lambda c: c.result.difference)
+    if best.verdict == BETTER:
+        return CHOSEN
+    beaten = UNIFORM in decisive and decisive[UNIFORM].verdict == BETTER
+    return best.baseline if beaten else UNIFORM
+
+
+def _told(result: PairedDifference) -> str:
+    if result.metric == "accuracy":
+        return f"{100 * result.difference:+.1f} points"
+    return f"{result.difference:+.4f} nats"
 
 
 def enumerated(words: Sequence[str]) -> str:

@@ -41,6 +41,20 @@ def capped_proportional(sizes: npt.ArrayLike, cap: float) -> FloatArray:
     return np.asarray(limited / limited.sum())
 
 
+def equal_loss(drops: npt.ArrayLike) -> FloatArray:
+    """Weights proportional to what each task [n] still has to learn: how far its own fine-tune lowered its loss [nats].
+
+    A task whose loss did not fall gets nothing.
+    """
+    fallen = np.asarray(drops, dtype=np.float64)
+    if fallen.ndim != 1 or not np.isfinite(fallen).all():
+        raise InputError("loss drops must be one finite number a task, in nats")
+    fallen = np.maximum(fallen, 0.0)
+    if not fallen.any():
+        raise InputError("no task's own fine-tune lowered its loss, so there is nothing to share out")
+    return np.asarray(fallen / fallen.sum())
+
+
 def dirichlet(n: int, seed: int, concentration: float = 1.0) -> FloatArray:
     """A random mixture from a symmetric Dirichlet distribution, the same for the same seed."""
     if n < 1:

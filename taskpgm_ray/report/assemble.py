@@ -71,11 +71,11 @@ def assemble(outputs: StudyOutputs) -> ReportData:
         divergence_upper=affinities.divergence_upper,
         divergence_se=affinities.divergence_se,
         pmi=affinities.pmi,
+        lift=affinities.lift,
         affinity=family.S,
         gamma=family.gamma,
-        # Centred PMI profiles sum to zero, so their correlation matrix has no magnitude; that of the texts' affinity
-        # would count vocabularies, not behaviours.
-        effective_tasks=effective_number(family.S) if family.affinity == "jsd" else None,
+        # That of the texts' affinity would count vocabularies, not behaviours.
+        effective_tasks=effective_number(family.S) if family.affinity != "text" else None,
         coverage=affinities.coverage,
         mixture=outputs.mixture,
         path_tau=family.path.tau,
@@ -83,6 +83,7 @@ def assemble(outputs: StudyOutputs) -> ReportData:
         baselines=outputs.baselines,
         metric=config.search.metric,
         trials=_trial_rows(outputs.outcome, judgement.chosen if judgement else None) if outputs.outcome else [],
+        left_out=outputs.outcome.left_out if outputs.outcome else {},
         screen=outputs.outcome.screen if outputs.outcome else None,
         comparisons=judgement.comparisons if judgement else [],
         against_uniform=judgement.against_uniform if judgement else [],

@@ -128,8 +128,10 @@ class ReportData:
     """Standard errors of ``divergence`` in nats, float [n, n]."""
     pmi: np.ndarray | None = None
     """Pointwise mutual information in nats, float [n, n]: row model, column task's probes; asymmetric."""
+    lift: np.ndarray | None = None
+    """Mean log-likelihood ratio to the base model in nats, float [n, n]: the same rows and columns."""
     gamma: float | None = None
-    """Bandwidth of that family's kernel per nat."""
+    """Bandwidth of that family's kernel, per nat (JSD) or squared nat (PMI); ``None``: it has none."""
     effective_tasks: float | None = None
     """Magnitude 1'S^-1 1: the effective number of tasks at the kernel's scale."""
     coverage: np.ndarray | None = None
@@ -146,6 +148,8 @@ class ReportData:
     """The trials' metric that decided the search."""
     trials: Sequence[TrialRow] = ()
     """One per trial and seed; a trial without a score at the full budget has one row that says why."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Baselines that were not tried, and why."""
     screen: ScreenFinding | None = None
     """How well merges rank the trials; ``None``: not measured."""
     comparisons: Sequence[Comparison] = ()
@@ -169,7 +173,7 @@ class ReportData:
         n = len(self.tasks)
         if not n:
             raise InputError("a report needs at least one task")
-        for name in ("divergence", "affinity", "divergence_upper", "divergence_se", "pmi"):
+        for name in ("divergence", "affinity", "divergence_upper", "divergence_se", "pmi", "lift"):
             _check_matrix(name, getattr(self, name), (n, n))
         if self.coverage is not None:
             if not self.coverage_names:

@@ -26,7 +26,8 @@ def affinity(data: ReportData, clustering: Clustering, page: Page) -> Section:
         return Section("affinity", "Affinities", note("With a single task there is nothing to compare."))
     joined = f" Each cell is the mean over up to {-(-n // MOST_CELLS)} neighbouring tasks." if n > MOST_CELLS else ""
     kind, gamma = data.mixture.get("affinity", "jsd"), data.gamma
-    width = f", gamma = {number(gamma)} per nat" if gamma is not None else ""
+    unit = "squared nat" if kind.startswith("pmi") else "nat"
+    width = f", gamma = {number(gamma)} per {unit}" if gamma is not None else ""
     panels = {
         "Affinity S": page.figure(
             "affinity",
@@ -48,9 +49,17 @@ def affinity(data: ReportData, clustering: Clustering, page: Page) -> Section:
     else:
         panels["PMI"] = page.figure(
             "pmi",
-            matrices.pmi(data, clustering),
+            matrices.gains(data.pmi, "PMI", data, clustering),
             "Pointwise mutual information in nats: how much more likely the row's adapter makes the right answers of "
-            "the column's task than the base model does. Blue helps, red harms; the matrix is not symmetric." + joined,
+            "the column's task than the mean of all adapters of the pool does. Blue is above that mean, red below it, "
+            "even where all adapters help; the matrix is not symmetric." + joined,
+        )
+    if data.lift is not None:
+        panels["Lift"] = page.figure(
+            "lift",
+            matrices.gains(data.lift, "lift", data, clustering),
+            "Lift in nats: how much more likely the row's adapter makes the right answers of the column's task than "
+            "the base model does. Blue helps, red harms; the matrix is not symmetric." + joined,
         )
     panels["Neighbours"] = _neighbours(data)
     if n <= MOST_TABLE_COLUMNS:
@@ -188,7 +197,7 @@ def _bracket(data: ReportData) -> str:
     widest = int(np.argmax(upper - lower))
     i, j = (int(index[widest]) for index in pairs)
     # The affinity of PMI and that of the tasks' words are not made of divergences.
-    use = ", from which S is made" if data.gamma is not None else ""
+    use = ", from which S is made" if str(data.mixture.get("affinity", "jsd")).startswith("jsd") else ""
     return paragraph(
         f"Over the whole vocabulary the mean divergence of a pair lies between {lower.mean():.3f} nats (support and "
         f"tail{use}) and {upper.mean():.3f} (tails that have nothing in common). The widest bracket "

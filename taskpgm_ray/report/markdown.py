@@ -33,6 +33,7 @@ def study_table(data: ReportData, command: str) -> str:
         "smallest detectable difference is what a study of this size would show four times in five. The standard "
         "errors say what more items and what more seeds would narrow.",
         _comparisons(data.comparisons, "baseline"),
+        *(f"The baseline {name} was not tried: {why}." for name, why in data.left_out.items()),
         "## Every method against uniform",
         "The same, Holm-adjusted over methods.",
         _comparisons(data.against_uniform, "system"),

@@ -27,13 +27,12 @@ def divergence(data: ReportData, clustering: Clustering) -> go.Figure:
     return _heat_map(data.divergence, data, clustering, "JSD (nats)", low=0.0, high=None)
 
 
-def pmi(data: ReportData, clustering: Clustering) -> go.Figure:
-    """PMI in nats: rows are adapters, columns are the tasks whose probes they predict."""
-    assert data.pmi is not None
-    reach = float(np.abs(data.pmi).max()) or 1.0
-    figure = _heat_map(data.pmi, data, clustering, "PMI (nats)", low=-reach, high=reach)
+def gains(table: np.ndarray, name: str, data: ReportData, clustering: Clustering) -> go.Figure:
+    """PMI or lift [n, n] in nats: rows are adapters, columns are the tasks whose probes they predict."""
+    reach = float(np.abs(table).max()) or 1.0
+    figure = _heat_map(table, data, clustering, f"{name} (nats)", low=-reach, high=reach)
     figure.update_traces(
-        meta="diverging", hovertemplate="adapter %{y}<br>probes of %{x}<br>PMI %{z:.4f} nats<extra></extra>"
+        meta="diverging", hovertemplate=f"adapter %{{y}}<br>probes of %{{x}}<br>{name} %{{z:.4f}} nats<extra></extra>"
     )
     return figure
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from taskpgm_ray.judge.comparisons import Comparison
 
 
+COLOURS = {"better": "#2ca58d", "worse": "#d1495b"}
+"""Verdict -> its colour; others are grey."""
+
+
 def scores(data: ReportData) -> go.Figure:
     """Score of each trial against its balance, a panel for each metric; the baselines are horizontal lines."""
     metrics = [m for m in dict.fromkeys((data.metric, "gold_logprob", "accuracy")) if _scored(data, m)]
@@ -113,9 +117,12 @@ def comparisons(data: ReportData) -> go.Figure:
         scale, found = 100 if is_accuracy(metric) else 1, by_metric[metric]
         results = [comparison.result for comparison in found]
         middle = np.array([scale * result.difference for result in results])
-        low = np.array([scale * result.low for result in results])
-        high = np.array([scale * result.high for result in results])
-        sure = ["#2ca58d" if lo > 0 else "#d1495b" if hi < 0 else "#8b95a5" for lo, hi in zip(low, high, strict=True)]
+        # With one seed there is no interval: nothing is drawn around the point.
+        low, high = (
+            np.array([scale * end if np.isfinite(end) else scale * result.difference for end, result in ends])
+            for ends in ([(r.low, r) for r in results], [(r.high, r) for r in results])
+        )
+        sure = [COLOURS.get(comparison.verdict, "#8b95a5") for comparison in found]
         figure.add_scatter(
             x=middle,
             y=labels([c.baseline for c in found]),

@@ -9,14 +9,13 @@ import numpy as np
 
 from taskpgm_ray.report import figures, noise, score_figures
 from taskpgm_ray.report.data import ReportData, TrialRow
-from taskpgm_ray.report.page import Page, Section, note, paragraph
+from taskpgm_ray.report.page import Page, Section, note, paragraph, warning
 from taskpgm_ray.report.tables import Cell, table
 from taskpgm_ray.report.text import MISSING, amount, balance, duration, interval, metric_name, number, percent, score
 
 if TYPE_CHECKING:
     from taskpgm_ray.judge.comparisons import Comparison
     from taskpgm_ray.judge.rows import BudgetScores
-    from taskpgm_ray.judge.statistics import PairedDifference
 
 
 def headline(data: ReportData) -> str:
@@ -164,6 +163,8 @@ def _screen(data: ReportData) -> str:
     )
 
 
+MARKS = {"better": "good", "worse": "bad"}
+"""Verdict -> how a table marks it."""
 _METRICS = ("gold_logprob", "accuracy", "mmlu_accuracy", "bbh_accuracy", "mmlu_gold_logprob", "bbh_gold_logprob")
 
 
@@ -174,14 +175,27 @@ def comparison(data: ReportData, page: Page) -> Section:
         return Section("comparison", title, note("No comparison on the report split was made."))
     rows = [_comparison_row(one) for one in data.comparisons]
     caption = (
-        "Mixture minus baseline on the report split, which the search never saw, with confidence intervals. Green lies "
-        "wholly above zero (the mixture is better), red wholly below, grey is undecided."
+        "Mixture minus baseline on the report split, which the search never saw, with confidence intervals (none with "
+        "one fine-tune each). Colours are the verdicts, adjusted for the number of baselines (Holm): green, the "
+        "mixture is better; red, it is worse; grey, no difference is shown."
     )
-    header = ["baseline", "on", "metric", "difference", "interval", "verdict", "smallest detectable", "items"]
+    header = [
+        "baseline",
+        "on",
+        "metric",
+        "difference",
+        "interval",
+        "p",
+        "verdict",
+        "smallest detectable",
+        "items",
+        "seeds",
+    ]
     return Section(
         "comparison",
         title,
-        page.figure("comparison", score_figures.comparisons(data), caption)
+        "".join(warning(f"The baseline {name} was not tried: {why}.") for name, why in data.left_out.items())
+        + page.figure("comparison", score_figures.comparisons(data), caption)
         + table(header, rows, "Difference of the mixture to each baseline on the report split")
         + _by_task(data),
     )
@@ -193,11 +207,13 @@ def _comparison_row(one: Comparison) -> list[Cell | str]:
         one.baseline,
         one.scope,
         metric_name(result.metric),
-        Cell(score(result.metric, result.difference, signed=True), result.difference, mark=_direction(result)),
+        Cell(score(result.metric, result.difference, signed=True), result.difference, mark=MARKS.get(one.verdict)),
         interval(result.metric, result.low, result.high),
+        Cell(f"{one.p_value:.3f}", one.p_value),
         one.verdict,
         Cell(score(result.metric, result.minimum_detectable, signed=True).lstrip("+"), result.minimum_detectable),
         _plain(result.items),
+        _plain(result.seeds),
     ]
 
 
@@ -282,9 +298,3 @@ def _outcome(trial: TrialRow) -> Cell:
     if trial.skipped:
         return Cell("not trained", title="by its merge it could not have been the best")
     return Cell("chosen", mark="good") if trial.winner else Cell("")
-
-
-def _direction(result: PairedDifference) -> str | None:
-    if result.low > 0:
-        return "good"
-    return "bad" if result.high < 0 else None

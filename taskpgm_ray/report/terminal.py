@@ -34,6 +34,7 @@ def summary(data: ReportData, files: dict[str, str] | None = None) -> Renderable
     if data.verdict:
         parts.append(Text.assemble("\n", (data.verdict, "bold")))
     parts += [Text(f"{name} was left out of the pool: {why}", style="yellow") for name, why in data.skipped.items()]
+    parts += [Text(f"The baseline {name} was not tried: {why}.", style="yellow") for name, why in data.left_out.items()]
     seconds = {stage.stage: stage.seconds for stage in data.stages if stage.seconds is not None}
     if seconds:
         slowest = max(seconds, key=lambda stage: seconds[stage])

@@ -59,7 +59,7 @@ def percent(value: Any, digits: int = 1) -> str:
 
 def score(metric: str, value: Any, signed: bool = False) -> str:
     """A metric's value in its own unit: per cent for accuracies (points when signed), else nats."""
-    if value is None:
+    if value is None or value == math.inf:
         return MISSING
     sign = "+" if signed else ""
     unit = "\u00a0points" if signed else "\u00a0%"
@@ -67,7 +67,9 @@ def score(metric: str, value: Any, signed: bool = False) -> str:
 
 
 def interval(metric: str, low: float | None, high: float | None) -> str:
-    """The ends of a difference's interval, in the metric's unit."""
+    """The ends of a difference's interval, in the metric's unit; a dash where there is none, as with one seed."""
+    if low is not None and high is not None and not (math.isfinite(low) and math.isfinite(high)):
+        return MISSING
     return f"{score(metric, low, signed=True)} to {score(metric, high, signed=True)}"
 
 

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from taskpgm_ray.config import SearchConfig
-from taskpgm_ray.mixture import capped_proportional, dirichlet, proportional, temperature, uniform
+from taskpgm_ray.config import GIVEN, SearchConfig
+from taskpgm_ray.errors import InputError
+from taskpgm_ray.mixture import (
+    capped_proportional,
+    dirichlet,
+    equal_loss,
+    proportional,
+    read_given,
+    temperature,
+    uniform,
+)
 from taskpgm_ray.search.families import Family
 
 
@@ -26,11 +36,29 @@ class Candidate:
     """[n] on the simplex."""
     method: str
     """What it stands for: a family's name, or the baseline's own. Each method is judged by its best candidate."""
+    drawn: bool = False
+    """Whether each seed has a mixture of its own, drawn at random; ``weights`` is that of the first."""
+
+    def at_seed(self, seed: int) -> NDArray[np.float64]:
+        """The weights [n] that the fine-tune with this seed trains on."""
+        return dirichlet(len(self.weights), seed) if self.drawn else self.weights
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What baselines know of the n tasks."""
+
+    sizes: Sequence[int]
+    """Examples to train on that each task's source has."""
+    names: Sequence[str] = ()
+    """For ``mixture:FILE``."""
+    loss_drops: Sequence[float] = ()
+    """How far each task's own fine-tune lowered its loss [nats], for ``equal_loss``."""
 
 
 def candidates(
     families: Sequence[Family],
-    sizes: Sequence[int],
+    pool: Pool,
     config: SearchConfig,
     fixed_tau: float | None = None,
     seed: int = 0,
@@ -41,12 +69,12 @@ def candidates(
 
     Args:
         families: The paths of mixtures; their paths cover the configured range.
-        sizes: [n] training examples per task, for the baselines.
+        pool: The tasks, for the baselines.
         config: Number of balances, range, baselines.
         fixed_tau: The user's own balance.
         seed: Draws the random mixture.
     """
-    made = baselines(sizes, config, seed)
+    made, _ = baselines(pool, config, seed)
     for family in families:
         balances = [balance(family, tau, families) for tau in _taus(family, config, fixed_tau)]
         new: list[Candidate] = []
@@ -58,24 +86,39 @@ def candidates(
     return made
 
 
-def baselines(sizes: Sequence[int], config: SearchConfig, seed: int) -> list[Candidate]:
-    """The configured baselines that need no affinity; of those that are one mixture, the first."""
-    n = len(sizes)
+def baselines(pool: Pool, config: SearchConfig, seed: int) -> tuple[list[Candidate], dict[str, str]]:
+    """The configured baselines that are no family; and those that are left out, with the reason.
+
+    Of baselines that nearly are one mixture (``config.merge_distance``) the first is trained.
+    """
+    n = len(pool.sizes)
     known = {
         "uniform": lambda: uniform(n),
-        "proportional": lambda: proportional(sizes),
-        "temperature": lambda: temperature(sizes, config.temperature),
-        "capped": lambda: capped_proportional(sizes, config.cap or float(np.median(sizes))),
+        "proportional": lambda: proportional(pool.sizes),
+        "temperature": lambda: temperature(pool.sizes, config.temperature),
+        "capped": lambda: capped_proportional(pool.sizes, config.cap or float(np.median(pool.sizes))),
+        "equal_loss": lambda: equal_loss(pool.loss_drops),
         "random": lambda: dirichlet(n, seed),
     }
     made: list[Candidate] = []
-    for name in config.baselines:
-        if name in known:
-            one = Candidate(name, "baseline", None, known[name](), name)
-            # Tasks of one size make several of them the same mixture, which is trained once.
-            if all(distance(one, other) > config.merge_distance for other in made):
-                made.append(one)
-    return made
+    left_out: dict[str, str] = {}
+    for name in (name for name in config.baselines if name != "text"):
+        given = name.startswith(GIVEN)
+        label = f"given-{Path(name.removeprefix(GIVEN)).stem}" if given else name
+        try:
+            weights = read_given(name.removeprefix(GIVEN), pool.names) if given else known[name]()
+        except InputError as error:
+            if given:
+                raise
+            left_out[name] = str(error)
+            continue
+        one = Candidate(label, "baseline", None, weights, label, drawn=name == "random")
+        same = [other.name for other in made if not one.drawn and distance(one, other) <= config.merge_distance]
+        if same:
+            left_out[label] = f"it is the mixture of {same[0]} (nearer than {config.merge_distance:g})"
+        else:
+            made.append(one)
+    return made, left_out
 
 
 def balance(family: Family, tau: float, families: Sequence[Family]) -> Candidate:

@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskpgm_ray.affinity import text_affinity
-from taskpgm_ray.affinity.affinities import Affinities
+from taskpgm_ray.affinity.affinities import Affinities, Kind
 from taskpgm_ray.config import StudyConfig
-from taskpgm_ray.mrf import MixturePath, path
+from taskpgm_ray.errors import InputError
+from taskpgm_ray.mrf import MixturePath, path, solve
 from taskpgm_ray.tasks.prepare import Task
 
 Floats = NDArray[np.float64]
+FREE = 1e-9
+"""Energy p'Sp of a mixture, beside the largest entry of S, that counts as none."""
 TEXTS = 300
 """Examples per task whose words are compared."""
 
@@ -31,7 +34,7 @@ class Family:
     S: Floats
     """[n, n]."""
     gamma: float | None
-    """Bandwidth of the JSD kernel per nat."""
+    """Bandwidth of the kernel, per nat (JSD) or squared nat (PMI); ``None``: no kernel."""
     utility: Floats | None
     """[n]; ``None``: the row sums of S."""
     contender: bool
@@ -57,6 +60,7 @@ def families(
     search, found = config.search, []
     for kind in search.affinities or (config.affinity.kind,):
         for name, S, gamma in _views(kind, affinities, tasks, config):
+            refuse_free(S, name)
             for utility in search.utilities:
                 target = None if utility == "rows" else targeted(S, lift())
                 found.append(
@@ -70,7 +74,7 @@ def families(
 def own_family(affinities: Affinities, config: StudyConfig) -> Family:
     """The family of the study's own kind and bandwidth: what is reported where nothing was searched."""
     kind = config.affinity.kind
-    gamma = _bandwidth(affinities, config) if kind == "jsd" else None
+    gamma = _bandwidth(kind, affinities, config)
     return Family(kind, kind, affinities.view(kind, gamma), gamma, None, contender=True)
 
 
@@ -103,16 +107,34 @@ def _views(
     """(name, S, gamma) of each variant of one kind of affinity."""
     if kind == "text":
         return [("text", text_similarity(tasks), None)]
-    if kind == "pmi":
-        return [("pmi", affinities.view("pmi"), None)]
-    factors, gamma = config.search.gammas, _bandwidth(affinities, config)
-    names = ["jsd"] if len(factors) == 1 else [f"jsd-gamma-{factor:g}" for factor in factors]
+    measured: Kind = "pmi" if kind == "pmi" else "jsd"
+    factors, gamma = config.search.gammas, _bandwidth(measured, affinities, config)
+    names = [kind] if len(factors) == 1 else [f"{kind}-gamma-{factor:g}" for factor in factors]
     return [
-        (name, affinities.view("jsd", factor * gamma), factor * gamma)
+        (name, affinities.view(measured, factor * gamma), factor * gamma)
         for name, factor in zip(names, factors, strict=True)
     ]
 
 
-def _bandwidth(affinities: Affinities, config: StudyConfig) -> float:
-    """The JSD kernel's bandwidth per nat: the user's, or by the median rule."""
-    return config.affinity.gamma or affinities.median_gamma
+def _bandwidth(kind: Kind, affinities: Affinities, config: StudyConfig) -> float:
+    """The kernel's bandwidth: the user's, which belongs to the study's own kind, or by the median rule."""
+    given = config.affinity.gamma if kind == config.affinity.kind else None
+    return given or affinities.median_gamma(kind)
+
+
+def refuse_free(S: Floats, name: str) -> None:
+    """Refuse an affinity along which a mixture has no energy: its null vector is a mixture.
+
+    Diversity then has nothing to say: up to tau = 1 the path is a blend of that vector and uniform, whatever the
+    off-diagonal. Correlations of centred profiles are of this kind.
+
+    Raises:
+        InputError: It names the family.
+    """
+    least = solve(S, 0.0)
+    energy = float(least.weights @ S @ least.weights)
+    if energy <= FREE * float(np.abs(S).max()):
+        raise InputError(
+            f"the affinity {name!r} has a mixture without energy (p'Sp = {energy:.1e}), so that diversity cannot tell "
+            "mixtures apart; take a kernel of distances, or do not centre what is correlated"
+        )

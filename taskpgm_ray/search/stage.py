@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.runtime.progress import Stage
 from taskpgm_ray.runtime.run import Run
-from taskpgm_ray.search.candidates import Candidate, baselines, candidates
+from taskpgm_ray.search.candidates import Candidate, Pool, baselines, candidates
 from taskpgm_ray.search.families import Family
 from taskpgm_ray.search.optuna_space import PathSpace, points_folder
 from taskpgm_ray.search.screen import Screen, ScreenFinding, pilots
@@ -30,6 +32,8 @@ class Outcome:
     """Why, by the trial's name."""
     stopped: list[str]
     """Trials that ASHA ended before the full budget."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Baselines that are not tried, and why."""
     screen: ScreenFinding | None = None
     """How well merged adapters rank the trials, and the trials skipped for it; ``None``: not measured."""
 
@@ -64,12 +68,14 @@ def search(families: Sequence[Family], jobs: Sequence[Job], planner: Planner, ru
     config = planner.config.search
     fixed = planner.config.mixture.fixed_tau(len(planner.tasks))
     screen = Screen(jobs, planner, run)
+    pool = planner.pool(jobs)
     if config.algorithm == "optuna" and fixed is None:
-        outcome = _optuna(families, planner, run)
+        outcome = _optuna(families, pool, planner, run)
     else:
-        tried = candidates(families, planner.sizes, config, fixed, planner.config.seed)
+        tried = candidates(families, pool, config, fixed, planner.config.seed)
         plans = [planner.plan(one) for one in tried]
         outcome = _screened(plans, screen, planner, run) if config.screen == "skip" else _grid(plans, planner, run)
+    outcome = replace(outcome, left_out=baselines(pool, config, planner.config.seed)[1])
     if config.screen == "measure":
         outcome = replace(outcome, screen=screen.agreement(outcome.finished))
     if not any(plan.candidate.kind == "balance" for plan in outcome.finished):
@@ -81,14 +87,15 @@ def search(families: Sequence[Family], jobs: Sequence[Job], planner: Planner, ru
 def winner(outcome: Outcome, metric: str) -> Candidate:
     """The TaskPGM mixture that is best on the search split, on the mean over seeds; baselines compete elsewhere.
 
-    On equal scores the balance nearest to uniform wins: the mixture that claims least.
+    On equal scores the mixture nearest to uniform (total variation) wins: the one that claims least.
     """
     balances = [plan for plan in outcome.finished if plan.candidate.kind == "balance"]
     return max(balances, key=lambda plan: _rank(plan, metric)).candidate
 
 
 def _rank(plan: TrialPlan, metric: str) -> tuple[float, float]:
-    return plan.score(metric), -abs((plan.candidate.tau or 0.0) - 1.0)
+    weights = plan.candidate.weights
+    return plan.score(metric), -float(np.abs(weights - 1 / len(weights)).sum() / 2)
 
 
 def _grid(plans: list[TrialPlan], planner: Planner, run: Run) -> Outcome:
@@ -113,14 +120,14 @@ def _screened(plans: list[TrialPlan], screen: Screen, planner: Planner, run: Run
     if found.warranted:
         found = replace(found, skipped=screen.hopeless(piloted.finished, others))
     rest = _grid([plan for plan in others if plan.name not in found.skipped], planner, run)
-    return Outcome(plans, piloted.failed | rest.failed, [*piloted.stopped, *rest.stopped], found)
+    return Outcome(plans, piloted.failed | rest.failed, [*piloted.stopped, *rest.stopped], screen=found)
 
 
-def _optuna(families: Sequence[Family], planner: Planner, run: Run) -> Outcome:
-    config, sizes = planner.config.search, planner.sizes
-    made = [planner.plan(candidate) for candidate in baselines(sizes, config, planner.config.seed)]
+def _optuna(families: Sequence[Family], pool: Pool, planner: Planner, run: Run) -> Outcome:
+    config = planner.config.search
+    made = [planner.plan(candidate) for candidate in baselines(pool, config, planner.config.seed)[0]]
     # A comparator's family is no place to look for a winner; its balances are a grid.
-    comparators = candidates([family for family in families if not family.contender], (1,) * len(sizes), config)
+    comparators = candidates([family for family in families if not family.contender], pool, config)
     made += [planner.plan(one) for one in comparators if one.tau is not None]
     first = _grid(made, planner, run)
     contenders = tuple(family for family in families if family.contender)

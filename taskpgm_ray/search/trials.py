@@ -12,9 +12,10 @@ from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.evaluation import ItemScore, Split, summarise
 from taskpgm_ray.finetune.job import Job, Recipe, make_job
 from taskpgm_ray.models import BaseModelRef
-from taskpgm_ray.search.candidates import Candidate
+from taskpgm_ray.search.candidates import Candidate, Pool
 from taskpgm_ray.storage import Storage, Unit, fingerprint
 from taskpgm_ray.tasks.prepare import Task
+from taskpgm_ray.workload import search_seeds
 
 SCORES = "items.json"
 
@@ -79,17 +80,21 @@ class Planner:
     model: BaseModelRef
     storage: Storage
 
-    @property
-    def sizes(self) -> list[int]:
-        """Examples to train on of each task [n]."""
-        return [task.facts.train for task in self.tasks]
+    def pool(self, jobs: Sequence[Job]) -> Pool:
+        """What baselines know of the tasks; ``jobs`` are their own fine-tunes, finished."""
+        losses = [job.unit.manifest() for job in jobs]
+        return Pool(
+            [task.facts.available for task in self.tasks],
+            [task.name for task in self.tasks],
+            [found["heldout_loss_before"] - found["heldout_loss_after"] for found in losses],
+        )
 
     def plan(self, candidate: Candidate) -> TrialPlan:
         """The trial of a candidate; the unit of a run depends on its adapter and on the search split."""
         search = self.config.search
         # Baselines are needed at the full budget, whatever they score at a smaller one.
         first = 0 if candidate.kind == "balance" else search.rungs - 1
-        seeds = range(self.config.seed, self.config.seed + search.seeds)
+        seeds = search_seeds(self.config)
         rungs = tuple(
             tuple(self._run(candidate, seed, search.reduction ** (search.rungs - 1 - rung)) for seed in seeds)
             for rung in range(first, search.rungs)
@@ -104,7 +109,7 @@ class Planner:
             steps, tokens = self.config.finetune.steps, self.config.finetune.tokens
         steps, tokens = (None if whole is None else max(1, round(whole * share)) for whole in (steps, tokens))
         recipe = Recipe.of(self.config.finetune, seed=seed, init_seed=self.config.seed, steps=steps, tokens=tokens)
-        mixture = dict(zip((task.name for task in self.tasks), candidate.weights.tolist(), strict=True))
+        mixture = dict(zip((task.name for task in self.tasks), candidate.at_seed(seed).tolist(), strict=True))
         return make_job(
             f"{candidate.name}-seed{seed}", "mixtures", mixture, self.tasks, recipe, self.model, self.storage
         )
@@ -141,7 +146,7 @@ def finish_run(
             "method": plan.candidate.method,
             "tau": plan.candidate.tau,
             "seed": run.seed,
-            "weights": plan.candidate.weights.tolist(),
+            "weights": plan.candidate.at_seed(run.seed).tolist(),
             "summary": summarise(rows),
             "trained_tokens": trained["tokens"],
             "seconds": round(seconds, 3),

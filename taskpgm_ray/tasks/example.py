@@ -101,7 +101,8 @@ class Reading:
 
         rows = [row for row in self.rows if share(row.example) == number - 1]
         bad = [row for row in self.bad if zlib.crc32(row.where.encode()) % of == number - 1]
-        return Reading(self.size, rows, bad, self.layouts)
+        read, whole = len(rows) + len(bad), len(self.rows) + len(self.bad)
+        return Reading(round(self.size * read / whole) if whole else 0, rows, bad, self.layouts)
 
 
 def few(bad: Iterable[BadRow]) -> str:

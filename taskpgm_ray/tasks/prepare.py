@@ -69,6 +69,11 @@ class TaskFacts:
     withheld: int = 0
     """Training examples that are not trained, because they are probed, held out or evaluated; 0 in the manifest."""
 
+    @property
+    def available(self) -> int:
+        """Examples to train on that the source has: those here, and the rows that `pool.max_examples` left out."""
+        return self.train if self.size is None or self.size <= self.read else self.size - self.read + self.train
+
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> TaskFacts:
         """From a manifest, which may hold more than this version reads, or less where a field has a default."""

@@ -102,7 +102,7 @@ class Part:
         return {"whole": self.whole.identity(), "part": [self.number, self.of]}
 
     def read(self, limit: int, seed: int) -> Reading:
-        """This part of what is read of the whole; its size is the whole's."""
+        """This part of what is read of the whole; its size is in proportion."""
         return self.whole.read(limit, seed).part(self.number, self.of)
 
 

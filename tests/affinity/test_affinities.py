@@ -6,7 +6,7 @@ import pytest
 from taskpgm_ray.affinity.affinities import Affinities
 from taskpgm_ray.affinity.pool_sums import Part, PoolSums
 from taskpgm_ray.affinity.stored import divergence_groups, read, store
-from taskpgm_ray.errors import InertAdapterError, InputError
+from taskpgm_ray.errors import InertAdapterError
 from taskpgm_ray.storage import Storage, Unit
 
 TASKS = ("a", "b", "c", "d")
@@ -32,19 +32,21 @@ def affinities(sums, tmp_path):
 
 def test_the_jsd_view_is_the_kernel_of_the_divergence(affinities):
     off_diagonal = affinities.divergence[np.triu_indices(4, 1)]
-    assert affinities.median_gamma == pytest.approx(np.log(2) / np.median(off_diagonal))
-    for gamma in (affinities.median_gamma, 0.5, 20.0):
+    assert affinities.median_gamma() == pytest.approx(np.log(2) / np.median(off_diagonal))
+    for gamma in (affinities.median_gamma(), 0.5, 20.0):
         np.testing.assert_allclose(affinities.view("jsd", gamma), np.exp(-gamma * affinities.divergence), rtol=1e-12)
-    np.testing.assert_array_equal(affinities.view("jsd"), affinities.view("jsd", affinities.median_gamma))
+    np.testing.assert_array_equal(affinities.view("jsd"), affinities.view("jsd", affinities.median_gamma()))
 
 
-def test_the_pmi_view_is_the_correlation_of_the_profiles(affinities, sums):
+def test_the_pmi_view_is_the_kernel_of_the_profiles_distances(affinities, sums):
     gram = sums.profiles()
-    expected = gram / np.sqrt(np.outer(np.diag(gram), np.diag(gram)))
-    np.testing.assert_allclose(affinities.view("pmi"), expected, atol=1e-12)
+    distances = np.diag(gram)[:, None] + np.diag(gram)[None] - 2 * gram
+    np.testing.assert_allclose(affinities.profile_distances, distances, atol=1e-12)
+    median = np.median(distances[np.triu_indices(4, 1)])
+    assert affinities.median_gamma("pmi") == pytest.approx(np.log(2) / median)
+    np.testing.assert_allclose(affinities.view("pmi"), 0.5 ** (distances / median), atol=1e-9)
+    np.testing.assert_allclose(affinities.view("pmi", 3.0), np.exp(-3 * distances), atol=1e-11)
     np.testing.assert_array_equal(np.diag(affinities.view("pmi")), 1.0)
-    with pytest.raises(InputError, match="the PMI affinity has no bandwidth, but gamma = 2 was given"):
-        affinities.view("pmi", 2.0)
 
 
 def test_what_is_stored_comes_back_to_the_bit(affinities, sums, tmp_path):

@@ -30,6 +30,36 @@ def test_pmi_properties():
     assert se[1, 4] == pytest.approx(values[1, owner == 4].std(ddof=1) / np.sqrt(15))
 
 
+def test_the_kernel_is_that_of_mean_squared_differences():
+    gold, owner, _ = pmi_data(5, 4)
+    owner = np.concatenate([owner, [0, 0, 0]])  # tasks of unequal size: each counts once
+    gold = np.hstack([gold, np.random.default_rng(3).normal(-2, 0.5, size=(5, 3))])
+    S = affinity.pmi_kernel(gold, owner, 2.0)
+    for i in range(5):
+        for j in range(5):
+            squares = (gold[i] - gold[j]) ** 2
+            mean = np.mean([squares[owner == task].mean() for task in range(5)])
+            assert S[i, j] == pytest.approx(np.exp(-2 * mean), abs=1e-12)
+    # Terms that all models share cancel: PMI, lift and log-likelihood have the same distances.
+    shift = np.random.default_rng(1).normal(size=len(owner))
+    np.testing.assert_allclose(affinity.pmi_kernel(gold + shift, owner, 2.0), S, atol=1e-12)
+    assert np.median(affinity.pmi_kernel(gold, owner)[np.triu_indices(5, 1)]) == pytest.approx(0.5, abs=0.01)
+
+
+def test_clones_share_one_place_under_the_kernel():
+    """Four clones among ten tasks: at tau = 0 they weigh what one task does, not four (34 % under correlations)."""
+    from taskpgm_ray.mrf import solve
+
+    rng = np.random.default_rng(0)
+    owner = np.repeat(np.arange(13), 20)
+    skill = rng.normal(0, 0.5, size=(10, 260))
+    gold = -2 + np.vstack([skill, np.repeat(skill[:1], 3, axis=0)]) + rng.normal(0, 1e-3, size=(13, 260))
+    clones = [0, 10, 11, 12]
+    weights = solve(affinity.pmi_kernel(gold, owner), 0.0).weights
+    assert 0.05 < weights[clones].sum() < 0.15
+    assert solve(affinity.pmi_profile(gold, owner), 0.0).weights[clones].sum() > 0.3
+
+
 def test_pmi_affinities_are_valid():
     gold, owner, _ = pmi_data(12, 5)
     S = affinity.pmi_profile(gold, owner)

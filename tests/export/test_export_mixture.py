@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from taskpgm_ray.errors import InputError, StorageError
-from taskpgm_ray.export import MixtureDocument, MixtureTask, load_mixture
+from taskpgm_ray.export import MixtureDocument, MixtureTask, check_mixture, load_mixture
+from taskpgm_ray.export.mixture import take
 
 RECORDED = """\
 {
@@ -12,6 +13,7 @@ RECORDED = """\
  "study": "demo",
  "fingerprint": "0123456789abcdef",
  "chosen": "taskpgm",
+ "recommended": "taskpgm",
  "tau": 2.0,
  "beta_over_lambda": 0.5,
  "beta": null,
@@ -30,7 +32,9 @@ RECORDED = """\
    "count": 50,
    "available": 40,
    "epochs": 1.25,
-   "source": "jsonl:boolq.jsonl"
+   "source": "jsonl:boolq.jsonl",
+   "recommended_weight": 0.5,
+   "recommended_count": 50
   },
   {
    "name": "mawps",
@@ -38,7 +42,9 @@ RECORDED = """\
    "count": 30,
    "available": 100,
    "epochs": 0.3,
-   "source": "jsonl:mawps.jsonl"
+   "source": "jsonl:mawps.jsonl",
+   "recommended_weight": 0.3,
+   "recommended_count": 30
   },
   {
    "name": "unused",
@@ -46,7 +52,9 @@ RECORDED = """\
    "count": 0,
    "available": 10,
    "epochs": 0.0,
-   "source": "jsonl:unused.jsonl"
+   "source": "jsonl:unused.jsonl",
+   "recommended_weight": 0.0,
+   "recommended_count": 0
   },
   {
    "name": "sst2",
@@ -54,7 +62,9 @@ RECORDED = """\
    "count": 20,
    "available": 20,
    "epochs": 1.0,
-   "source": "jsonl:sst2.jsonl"
+   "source": "jsonl:sst2.jsonl",
+   "recommended_weight": 0.2,
+   "recommended_count": 20
   }
  ]
 }"""
@@ -174,3 +184,34 @@ def test_unreadable_files(tmp_path):
     (tmp_path / "mixture.json").write_text("[]")
     with pytest.raises(InputError, match="a JSON object, not a list"):
         load_mixture(tmp_path / "mixture.json")
+
+
+def test_a_recommended_mixture_is_held_beside_the_chosen_one(document):
+    tasks = tuple(
+        MixtureTask(name=name, weight=weight, count=count, available=available, source="s")
+        for name, weight, count, available in zip("abc", (0.7, 0.3, 0.0), (7, 3, 0), (5, 5, 5), strict=True)
+    )
+    made = MixtureDocument(
+        study="s", fingerprint="f", tasks=tasks, tau=1.0, recommended="uniform", recommended_weights=np.full(3, 1 / 3)
+    ).as_json()
+    assert (made["chosen"], made["recommended"]) == ("taskpgm", "uniform")
+    assert [task["weight"] for task in made["tasks"]] == [0.7, 0.3, 0.0]
+    assert [task["recommended_weight"] for task in made["tasks"]] == pytest.approx([1 / 3] * 3)
+    assert sorted(task["recommended_count"] for task in made["tasks"]) == [3, 3, 4]
+    taken = take(made, "recommended")
+    assert [task["weight"] for task in taken["tasks"]] == pytest.approx([1 / 3] * 3)
+    assert [task["epochs"] for task in taken["tasks"]] == [task["count"] / 5 for task in taken["tasks"]]
+    check_mixture(taken, "taken")
+    assert take(made, "chosen") == made
+    # Documents of earlier versions know no recommendation.
+    del made["recommended"]
+    assert take(made, "recommended") == made
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"recommended_weight": -0.1}, {"recommended_weight": 0.9}, {"recommended_count": 1.5}]
+)
+def test_a_recommendation_that_is_none_is_refused(document, wrong):
+    document["tasks"][0] |= wrong
+    with pytest.raises(InputError, match="recommended"):
+        check_mixture(document, "here")

@@ -1,11 +1,13 @@
 """The outcome of a study in one sentence."""
 
+from dataclasses import replace
+
 import pytest
 
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.judge.comparisons import Comparison
-from taskpgm_ray.judge.statistics import PairedDifference
-from taskpgm_ray.judge.verdict import sentence
+from taskpgm_ray.judge.statistics import ONE_SEED, PairedDifference
+from taskpgm_ray.judge.verdict import CHOSEN, recommended, sentence
 
 NONE = "no difference shown"
 
@@ -43,10 +45,50 @@ def test_the_sentence_says_better_worse_or_nothing_shown(config, verdicts, said)
 
 @pytest.mark.parametrize(
     ("verdicts", "advised"),
-    [({"uniform": NONE, "random": "better"}, True), ({"uniform": "better", "random": NONE}, False)],
+    [({"uniform": NONE, "random": "better"}, True), ({"uniform": "better", "random": "better"}, False)],
 )
 def test_uniform_is_advised_where_nothing_beats_it(config, verdicts, advised):
     assert sentence(judged(**verdicts), config).endswith(": use uniform.") == advised
+
+
+def against(**found):
+    """Comparisons by (verdict, difference)."""
+    return [
+        replace(c, verdict=verdict, result=replace(c.result, difference=difference))
+        for c, (verdict, difference) in zip(judged(**found), found.values(), strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({}, CHOSEN),
+        ({"uniform": ("better", 0.2), "random": ("better", 0.1)}, CHOSEN),
+        ({"uniform": ("better", 0.1), "random": (NONE, 0.2)}, CHOSEN),
+        # The best baseline is not beaten.
+        ({"uniform": (NONE, 0.1), "random": ("better", 0.3)}, "uniform"),
+        ({"uniform": ("worse", -0.1), "random": ("better", 0.3)}, "uniform"),
+        ({"proportional": (NONE, 0.1)}, "uniform"),
+        ({"uniform": (ONE_SEED, 0.5)}, "uniform"),
+        # It is another one, and uniform is worse than the mixture: nobody should train on uniform.
+        ({"uniform": ("better", 0.2), "proportional": (NONE, 0.0)}, "proportional"),
+        ({"uniform": ("better", 0.2), "proportional": ("worse", -0.2)}, "proportional"),
+    ],
+)
+def test_what_is_recommended(config, found, expected):
+    comparisons = against(**found)
+    assert recommended(comparisons, "gold_logprob") == expected
+    if found and expected != CHOSEN:
+        assert f": use {expected}" in sentence(comparisons, config)
+
+
+def test_one_seed_is_said_to_show_nothing(config):
+    said = sentence(against(uniform=(ONE_SEED, 0.0632), text=(ONE_SEED, -0.01)), config)
+    assert said == (
+        "With one fine-tune each the TaskPGM mixture scored +0.0632 nats against uniform and -0.0100 nats against text "
+        "on 640 report items (gold log-probability). That cannot tell a better mixture from a lucky seed: use uniform, "
+        "or raise evaluation.report_seeds."
+    )
 
 
 def test_one_benchmark_or_another_metric_decides_nothing(config):

@@ -63,7 +63,12 @@ def outputs():
         tasks=[SimpleNamespace(name=name, facts=facts) for name in NAMES],
         jobs=[SimpleNamespace(unit=trained) for _ in NAMES],
         affinities=SimpleNamespace(
-            divergence=matrix, divergence_upper=matrix, divergence_se=matrix, pmi=matrix, coverage=np.ones((4, 3))
+            divergence=matrix,
+            divergence_upper=matrix,
+            divergence_se=matrix,
+            lift=None,
+            pmi=matrix,
+            coverage=np.ones((4, 3)),
         ),
         family=family(),
         mixture=MixtureDocument(study="demo", fingerprint="f", tasks=tasks, tau=1.0).as_json(),
@@ -94,12 +99,13 @@ def test_affinity_and_bandwidth_are_those_of_the_mixtures_family(outputs):
     np.testing.assert_allclose(data.path_weights.sum(axis=1), 1)
 
 
-def test_a_pmi_family_has_no_bandwidth_and_no_magnitude(outputs):
-    centred = np.array([[1.0, -0.5, -0.5], [-0.5, 1.0, -0.5], [-0.5, -0.5, 1.0]])  # its rows sum to zero
-    data = assemble(replace(outputs, family=family("pmi", centred, None)))
-    np.testing.assert_array_equal(data.affinity, centred)
+def test_a_text_family_has_no_bandwidth_and_no_magnitude(outputs):
+    data = assemble(replace(outputs, family=family("text", HALF, None)))
     assert data.gamma is None
     assert data.effective_tasks is None
+    pmi = assemble(replace(outputs, family=family("pmi", HALF, 7.0)))
+    assert pmi.gamma == 7.0
+    assert pmi.effective_tasks == pytest.approx(1.5)
 
 
 def test_every_trial_has_its_scores_or_its_reason(outputs):
@@ -107,6 +113,7 @@ def test_every_trial_has_its_scores_or_its_reason(outputs):
     plans += [plan("broken"), plan("slow"), plan("spared")]
     outcome = SimpleNamespace(
         plans=plans, finished=plans[:2], failed={"broken": "out of memory"}, stopped=["slow"],
+        left_out={"capped": "it is the mixture of uniform"},
         screen=ScreenFinding(0.9, 0.7, 2, True, ("spared",)),
     )  # fmt: skip
     judgement = Judgement("best", [], [], [], [], [])
@@ -121,6 +128,7 @@ def test_every_trial_has_its_scores_or_its_reason(outputs):
     assert (slow.stopped, slow.skipped) == (True, False)
     assert (spared.stopped, spared.skipped) == (False, True)
     assert data.screen.mixtures == 2
+    assert data.left_out == {"capped": "it is the mixture of uniform"}
 
 
 def test_the_judgement_is_passed_on(outputs):

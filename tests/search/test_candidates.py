@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from taskpgm_ray.config import SearchConfig
+from taskpgm_ray.errors import InputError
+from taskpgm_ray.search.candidates import Pool, baselines, distance
 from taskpgm_ray.search.candidates import candidates as all_candidates
-from taskpgm_ray.search.candidates import distance
 from taskpgm_ray.search.families import Family, targeted
 
 
@@ -23,7 +24,7 @@ def mixtures():
 
 
 def candidates(mixtures, sizes, config, fixed_tau=None):
-    return all_candidates([family()], sizes, config, fixed_tau)
+    return all_candidates([family()], Pool(sizes), config, fixed_tau)
 
 
 SIZES = [10, 20, 30, 40, 50, 60, 70, 80]
@@ -90,19 +91,19 @@ def test_the_configured_baselines_in_their_order(mixtures, baselines):
 def test_every_baseline_is_a_trial():
     names = ("uniform", "proportional", "temperature", "capped", "random")
     config = SearchConfig(balances=1, baselines=names, temperature=2.0, cap=25)
-    made = {c.name: c.weights for c in all_candidates([family()], SIZES, config, seed=3) if c.kind == "baseline"}
+    made = {c.name: c.weights for c in all_candidates([family()], Pool(SIZES), config, seed=3) if c.kind == "baseline"}
     assert tuple(made) == names
     roots = np.sqrt(SIZES)
     np.testing.assert_allclose(made["temperature"], roots / roots.sum())
     np.testing.assert_allclose(made["capped"], np.minimum(SIZES, 25) / np.minimum(SIZES, 25).sum())
-    again = all_candidates([family()], SIZES, config, seed=4)
+    again = all_candidates([family()], Pool(SIZES), config, seed=4)
     assert not np.allclose(made["random"], next(c.weights for c in again if c.name == "random"))
 
 
 def test_families_are_told_apart_by_name_and_comparators_cannot_win():
     made = all_candidates(
         [family("jsd"), family("pmi", 0.5, seed=1), family("text", 0.4, contender=False, seed=2)],
-        SIZES,
+        Pool(SIZES),
         SearchConfig(balances=3, tau=(0.0, 3.0)),
     )
     assert {c.method for c in made} == {"uniform", "proportional", "jsd", "pmi", "text"}
@@ -114,7 +115,7 @@ def test_families_are_told_apart_by_name_and_comparators_cannot_win():
 def test_near_equal_mixtures_of_different_families_are_merged():
     config = SearchConfig(balances=5, tau=(0.0, 3.0), merge_distance=0.05)
     almost = Family("almost", "jsd", family().S + 1e-6 * np.eye(8), 1.0, None, contender=True)
-    made = all_candidates([family(), almost], SIZES, config)
+    made = all_candidates([family(), almost], Pool(SIZES), config)
     assert sum(c.method == "jsd" for c in made) > 2
     # All but the one that keeps the family in the race.
     assert sum(c.method == "almost" for c in made) == 1
@@ -132,3 +133,47 @@ def test_a_targeted_utility_prefers_the_tasks_whose_adapters_gain():
     # Where all gain the same, no task is preferred: every balance is that of pure diversity.
     flat = Family("jsd-targeted", "jsd", S, 1.0, targeted(S, np.full(8, 0.3)), contender=True).path
     np.testing.assert_allclose(flat.at(3.0), flat.at(0.0), atol=1e-9)
+
+
+def test_size_proportional_is_that_of_the_sources():
+    """SST-2, MNLI, GSM8K and AG News, as they are published; a study reads a few thousand rows of each."""
+    sizes = [67_349, 392_702, 7_473, 120_000]
+    (one,), _ = baselines(Pool(sizes), SearchConfig(baselines=("proportional",)), seed=0)
+    np.testing.assert_allclose(one.weights, [0.115, 0.668, 0.013, 0.204], atol=5e-4)
+
+
+def test_equal_loss_follows_what_each_task_has_learned():
+    config = SearchConfig(baselines=("equal_loss",))
+    (one,), left_out = baselines(Pool([5, 5, 5], loss_drops=[0.3, 0.1, -0.2]), config, seed=0)
+    np.testing.assert_allclose(one.weights, [0.75, 0.25, 0.0])
+    assert left_out == {}
+    none, left_out = baselines(Pool([5, 5], loss_drops=[0.0, -0.1]), config, seed=0)
+    assert none == []
+    assert "no task's own fine-tune lowered its loss" in left_out["equal_loss"]
+
+
+def test_a_random_mixture_is_another_one_for_every_seed():
+    (one,), _ = baselines(Pool(SIZES), SearchConfig(baselines=("random",)), seed=3)
+    np.testing.assert_array_equal(one.at_seed(3), one.weights)
+    draws = [one.at_seed(seed) for seed in range(3, 8)]
+    assert all(np.abs(a - b).sum() > 0.1 for a, b in pairwise(draws))
+    (fixed,), _ = baselines(Pool(SIZES), SearchConfig(baselines=("uniform",)), seed=3)
+    np.testing.assert_array_equal(fixed.at_seed(4), fixed.weights)
+
+
+def test_baselines_that_are_left_out_are_named():
+    config = SearchConfig(baselines=("uniform", "proportional", "capped", "random"))
+    made, left_out = baselines(Pool([7] * 8), config, seed=0)
+    assert [one.name for one in made] == ["uniform", "random"]
+    assert left_out == dict.fromkeys(("proportional", "capped"), "it is the mixture of uniform (nearer than 0.02)")
+
+
+def test_a_mixture_of_ones_own(tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text("task,weight\na,30\nc,10\n")
+    config = SearchConfig(baselines=(f"mixture:{file}",))
+    (one,), _ = baselines(Pool([5, 5, 5], names=["a", "b", "c"]), config, seed=0)
+    assert (one.name, one.kind, one.method) == ("given-mine", "baseline", "given-mine")
+    np.testing.assert_allclose(one.weights, [0.75, 0.0, 0.25])
+    with pytest.raises(InputError, match=r"mine.csv names 'c', which is not among the tasks: a, b"):
+        baselines(Pool([5, 5], names=["a", "b"]), config, seed=0)

@@ -169,6 +169,14 @@ def test_too_few_examples(prepared):
         prepared([*records(5), *records(2), {"prompt": "p", "response": "word " * 60}], max_bad_share=1)
 
 
+def test_what_is_available_counts_the_rows_that_were_not_drawn(prepared):
+    facts = prepared([*records(30), *records(2)], max_examples=16).facts
+    assert (facts.read, facts.size) == (16, 32)
+    assert facts.available == 32 - 16 + facts.train
+    whole = prepared(records(30)).facts
+    assert whole.available == whole.train == 25
+
+
 def test_a_task_with_one_prompt_is_told_so(prepared):
     rows = [{"prompt": "Make up a name.", "response": f"name {i}"} for i in range(20)]
     with pytest.raises(DataError, match=r"its 20 rows have only 1 prompt, .* Put what tells the rows apart into"):

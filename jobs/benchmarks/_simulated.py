@@ -1,0 +1,166 @@
+"""Simulated studies: synthetic scores through the product's own search, comparison and verdict.
+
+What is simulated is only what fine-tuning and scoring would give. A fine-tune's score on an item is the item's own
+difficulty, the mixture's effect, the fine-tune's luck (one draw per mixture and seed, the same on both splits: in the
+real study search and report scores of one adapter correlate by 0.94) and a residual.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from taskpgm_ray import load_config
+from taskpgm_ray.evaluation import ItemScore, summarise
+from taskpgm_ray.judge.comparisons import ALL, compare
+from taskpgm_ray.judge.statistics import BETTER, WORSE
+from taskpgm_ray.judge.verdict import CHOSEN, recommended
+from taskpgm_ray.search.candidates import Candidate
+from taskpgm_ray.search.stage import Outcome, winner
+from taskpgm_ray.workload import report_seeds, search_seeds
+
+SPREAD = 0.056
+"""Nats: standard deviation of the macro score over fine-tunes that differ in their seed alone, in the real study."""
+RESIDUAL = 0.12
+"""Nats, per item and fine-tune: search and report scores of one fine-tune then correlate by about 0.94."""
+TASKS, ITEMS = 20, 3
+BALANCES, TASKS_IN_POOL = 6, 12
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One kind of study."""
+
+    report_seeds: int
+    search_seeds: int = 1
+    effect: float = 0.0
+    """Nats that every mixture of TaskPGM is better than the baselines."""
+    shared: float = 0.0
+    """Share of the luck's variance that all mixtures have in common with the same seed."""
+    spread: float = SPREAD
+
+    def config(self) -> Any:
+        """The study's config, of which only the seeds and the confidence matter here."""
+        return load_config(
+            {
+                "study": "simulated",
+                "model": {"path": "none"},
+                "pool": {"tasks": ["reasoning_gym:gcd", "reasoning_gym:lcm"]},
+                "finetune": {"steps": 1},
+                "search": {"seeds": self.search_seeds},
+                "evaluation": {"report_seeds": self.report_seeds},
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What came out of many studies of one setting."""
+
+    better: float
+    """Share of studies that call the mixture better than a baseline; the next likewise."""
+    worse: float
+    recommended: float
+    """Share that recommends the mixture."""
+    coverage: float
+    """Share of intervals of the difference to uniform that hold the true one."""
+    mean: float
+    """Of the difference to uniform less the true one [nats]."""
+    error: float
+    """Standard error of that mean."""
+
+
+@dataclass
+class World:
+    """One study's truth: difficulties of the items, and the luck of every fine-tune."""
+
+    setting: Setting
+    rng: np.random.Generator
+    luck: dict[tuple[str, int], float] = field(default_factory=dict)
+    common: dict[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.difficulty = {split: self.rng.normal(-1.5, 1.0, (TASKS, ITEMS)) for split in ("search", "report")}
+
+    def rows(self, mixture: str, effect: float, seed: int, split: str) -> list[ItemScore]:
+        """The item scores of one fine-tune."""
+        setting = self.setting
+        if (mixture, seed) not in self.luck:
+            common = self.common.setdefault(seed, self.rng.normal())
+            own = self.rng.normal()
+            self.luck[mixture, seed] = np.sqrt(setting.shared) * common + np.sqrt(1 - setting.shared) * own
+        level = effect + setting.spread * self.luck[mixture, seed]
+        values = self.difficulty[split] + level + self.rng.normal(0, RESIDUAL, (TASKS, ITEMS))
+        return [
+            ItemScore("mmlu", f"t{task}", f"{split}-{task}-{item}", float(value > -1.4), float(value), seed)
+            for task, of_task in enumerate(values)
+            for item, value in enumerate(of_task)
+        ]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A finished trial as the search's winner sees it."""
+
+    candidate: Candidate
+    mean: float
+
+    def done(self) -> bool:
+        """It is."""
+        return True
+
+    def score(self, metric: str) -> float:
+        """Its mean over seeds."""
+        return self.mean
+
+
+def tally(setting: Setting, studies: int, seed: int = 0) -> Tally:
+    """Simulate ``studies`` studies on all cores."""
+    workers = os.cpu_count() or 1
+    parts = [range(start, studies, workers) for start in range(workers)]
+    with ProcessPoolExecutor(workers) as pool:
+        found = [one for part in pool.map(_studies, [setting] * workers, parts, [seed] * workers) for one in part]
+    verdicts = [verdicts for verdicts, *_ in found]
+    errors = np.array([difference - setting.effect for _, _, difference, _ in found])
+    return Tally(
+        better=float(np.mean([BETTER in of_study for of_study in verdicts])),
+        worse=float(np.mean([WORSE in of_study for of_study in verdicts])),
+        recommended=float(np.mean([advice == CHOSEN for _, advice, _, _ in found])),
+        coverage=float(np.mean([low <= setting.effect <= high for *_, (low, high) in found])),
+        mean=float(errors.mean()),
+        error=float(errors.std(ddof=1) / np.sqrt(len(errors))),
+    )
+
+
+def _studies(setting: Setting, numbers: Sequence[int], seed: int) -> list[tuple[set[str], str, float, tuple[Any, Any]]]:
+    config = setting.config()
+    return [study(World(setting, np.random.default_rng([seed, number])), config) for number in numbers]
+
+
+def study(world: World, config: Any) -> tuple[set[str], str, float, tuple[Any, Any]]:
+    """Search, winner, fresh fine-tunes, comparison -> (verdicts, advice, difference to uniform, its interval)."""
+    metric, n = config.search.metric, TASKS_IN_POOL
+    mixtures = [
+        Candidate(f"tau-{i}", "balance", i / 2, world.rng.dirichlet(np.ones(n)), "jsd") for i in range(BALANCES)
+    ]
+    baselines = [Candidate(name, "baseline", None, np.full(n, 1 / n), name) for name in config.search.baselines]
+    effects = {one.name: world.setting.effect for one in mixtures} | {one.name: 0.0 for one in baselines}
+    trials = []
+    for one in (*mixtures, *baselines):
+        rows = [row for s in search_seeds(config) for row in world.rows(one.name, effects[one.name], s, "search")]
+        trials.append(Trial(one, summarise(rows)[metric]))
+    chosen = winner(Outcome(trials, {}, []), metric)  # type: ignore[arg-type]
+    rows_of = {
+        one.name: [row for s in report_seeds(config) for row in world.rows(one.name, effects[one.name], s, "report")]
+        for one in (chosen, *baselines)
+    }
+    found = compare(chosen.name, rows_of, [one.name for one in baselines], config.evaluation.confidence, config.seed)
+    decisive = [c for c in found if c.scope == ALL and c.result.metric == metric]
+    (uniform,) = (c.result for c in decisive if c.baseline == "uniform")
+    advice = recommended(found, metric)
+    return {c.verdict for c in decisive}, advice, uniform.difference, (uniform.low, uniform.high)
