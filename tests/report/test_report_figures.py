@@ -51,7 +51,7 @@ def test_affinity_heat_map_holds_s_in_clustered_order(report_data):
 def test_pmi_keeps_its_direction_and_a_scale_around_zero(report_data):
     data = report_data(7)
     tree = cluster(data.divergence)
-    heat_map = matrices.pmi(data, tree).data[0]
+    heat_map = matrices.gains(data.pmi, "PMI", data, tree).data[0]
     i, j = 2, 5
     assert heat_map.z[i][j] == pytest.approx(data.pmi[tree.order[i], tree.order[j]], abs=1e-6)
     assert heat_map.zmin == -heat_map.zmax == -np.abs(data.pmi).max()
