@@ -444,6 +444,9 @@ class SearchConfig(Section):
     steps: Positive | None = None
     """Optimizer steps of a trial's fine-tune: this or ``tokens``, default: as ``finetune``."""
     tokens: Positive | None = None
+    choose: Literal["curve", "best"] = "curve"
+    """``curve``: the balance at the maximum of a smooth curve through all trials, which may be none of theirs.
+    ``best``: that of the best trial, whose score is in part luck."""
     metric: Literal["gold_logprob", "accuracy"] = "gold_logprob"
     """What decides: mean log-probability of the right answer (proper, less noisy) or accuracy."""
     concurrency: Positive = 4
@@ -485,8 +488,8 @@ class EvaluationConfig(Section):
     mmlu: bool = True
     bbh: bool = True
     bbh_answers: Literal["likelihood", "generation"] = "likelihood"
-    """What decides whether a BBH answer is right: greedy decoding of exactly the target's tokens, or the text that is
-    generated. The gold log-probability is the same in both."""
+    """How BBH is scored. ``likelihood``: among the answers that the question allows, where they are a closed set; else
+    greedy decoding of exactly the target. ``generation``: the first line of what is written, by text."""
     lm_eval: tuple[Place, ...] = ()
     """Further lm-eval tasks or groups (``arc_easy``), or YAML files of tasks; each is a benchmark of its own."""
     own_tasks: bool = False

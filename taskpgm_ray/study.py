@@ -31,9 +31,10 @@ from taskpgm_ray.report import ReportData, render, summary
 from taskpgm_ray.report.assemble import StudyOutputs, assemble
 from taskpgm_ray.runtime.lease import sole_driver
 from taskpgm_ray.scoring.stage import ScoredSegment, discard, score_pool
+from taskpgm_ray.search.choice import FittedCurve, choose
 from taskpgm_ray.search.families import Family, families, own_family
 from taskpgm_ray.search.lift import measure_lift
-from taskpgm_ray.search.stage import Outcome, search, winner
+from taskpgm_ray.search.stage import Outcome, search
 from taskpgm_ray.search.trials import Planner
 from taskpgm_ray.session import Session
 from taskpgm_ray.storage import Storage, fingerprint
@@ -77,6 +78,7 @@ class _Conclusion:
     """What to train on: the mixture itself, or a baseline."""
     recommended_weights: FloatArray | None = None
     outcome: Outcome | None = None
+    curve: FittedCurve | None = None
     judgement: Judgement | None = None
 
 
@@ -177,6 +179,7 @@ class Study:
                 mixture=document,
                 baselines={"uniform": uniform(len(tasks)), "proportional": proportional(sizes)},
                 outcome=reached.outcome,
+                curve=reached.curve,
                 judgement=reached.judgement,
                 stages=self.session.progress.stages(),
                 skipped=self.skipped,
@@ -199,7 +202,8 @@ class Study:
         planner = Planner(tuple(tasks), sets.search, self.config, run.model, self.storage)
         made = families(affinities, tasks, self.config, lambda: measure_lift(jobs, planner, run))
         outcome = search(made, jobs, planner, run)
-        chosen = winner(outcome, metric)
+        choice = choose(outcome, made, self.config)
+        chosen = choice.candidate
         assert chosen.tau is not None, "only balances win"
         family = next(one for one in made if one.name == chosen.method)
         methods = {method: plan.candidate for method, plan in outcome.best(metric).items()}
@@ -208,7 +212,17 @@ class Study:
         hand_over(chosen, verdict, planner, run)
         better = recommended(judgement.comparisons, metric)
         weights = {"uniform": uniform(len(tasks))} | {one.name: one.weights for one in methods.values()}
-        return _Conclusion(family, chosen.tau, chosen.weights, verdict, better, weights.get(better), outcome, judgement)
+        return _Conclusion(
+            family=family,
+            tau=chosen.tau,
+            weights=chosen.weights,
+            verdict=verdict,
+            recommended=better,
+            recommended_weights=weights.get(better),
+            outcome=outcome,
+            curve=choice.curve,
+            judgement=judgement,
+        )
 
     def _mixture(self, tasks: Sequence[Task], affinities: Affinities, reached: _Conclusion) -> MixtureDocument:
         """The mixture as it was trained, with the certificate of those very weights."""

@@ -16,7 +16,8 @@ class FineTunes:
     """Fine-tunes of one kind and one budget."""
 
     kind: str
-    """``adapters`` (one a task), ``trials``, ``finalists`` (fresh seeds for the report split), ``budgets``."""
+    """``adapters`` (one a task), ``trials``, ``finalists`` (fresh seeds for the report split), ``budgets``, ``final``
+    (what is handed over)."""
     jobs: int
     share: float = 1.0
     """Part of the full budget: of ``finetune`` for adapters, of ``search`` for all others."""
@@ -29,6 +30,8 @@ def fine_tunes(config: StudyConfig, tasks: int) -> list[FineTunes]:
         rows += _trials(config)
         rows.append(FineTunes("finalists", methods(config) * len(report_seeds(config))))
         rows += _budgets(config, tasks)
+        # Of a balance that no trial had; of another it is the trial's.
+        rows.append(FineTunes("final", int(config.search.choose == "curve" and _balances(config) > 1)))
     return [row for row in rows if row.jobs]
 
 

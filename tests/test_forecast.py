@@ -24,7 +24,7 @@ def study(**finetune):
 def test_the_plan_by_hand():
     """Ten jobs of 100 x 10 x 50 tokens at 1,000 tokens/s are 50 s each, and 10 s beside it; four lanes."""
     config = study(lanes={"max": 4, "gpus": 1})
-    adapters, trials, finalists = plan_study(
+    adapters, trials, finalists, final = plan_study(
         config, 10, Speed(1000, 50, job_seconds=10, adapter_bytes=GIB / 22), price=3.0
     )
     assert (adapters.jobs, adapters.tokens, adapters.lanes) == (10, 500_000, 4)
@@ -35,9 +35,11 @@ def test_the_plan_by_hand():
     # Three balances and two baselines, two seeds each, twice the steps.
     assert (trials.jobs, trials.tokens, trials.lanes) == (10, 1_000_000, 4)
     assert trials.seconds == LANE_START_SECONDS + 3 * 110
-    # The winner's method and both baselines are judged by three seeds, of which the search has trained two.
-    assert (finalists.jobs, finalists.tokens, finalists.lanes) == (3, 300_000, 3)
-    assert finalists.seconds == LANE_START_SECONDS + 110
+    # The winner's method and both baselines are judged by three seeds that the search had not.
+    assert (finalists.jobs, finalists.tokens, finalists.lanes) == (9, 900_000, 4)
+    assert finalists.seconds == LANE_START_SECONDS + 3 * 110
+    # The curve may choose a balance that no trial had, whose adapter is handed over.
+    assert (final.jobs, final.tokens) == (1, 100_000)
 
 
 def test_without_gpus_cpus_are_paid():
@@ -52,7 +54,7 @@ def test_budgets_of_several_sizes_are_one_row():
     config = config.model_copy(
         update={"search": config.search.model_copy(update={"task_counts": (2, 3), "budget_fractions": (0.5, 0.25)})}
     )
-    *_, budgets = plan_study(config, 3, Speed(1000, 50))
+    *_, budgets, _ = plan_study(config, 3, Speed(1000, 50))
     # With three tasks in the pool, three are no choice.
     assert (budgets.what, budgets.jobs) == ("budgets", 3 * 3 + 2 * 3 + 2 * 3)
     assert budgets.tokens == 9 * 100_000 + 6 * 50_000 + 6 * 25_000

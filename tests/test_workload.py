@@ -44,6 +44,7 @@ def test_a_study_in_numbers():
         FineTunes("finalists", 3 * 5),
         FineTunes("budgets", 3 * 5),
         FineTunes("budgets", 2 * 5, 0.5),
+        FineTunes("final", 1),
     ]
 
 
@@ -51,7 +52,7 @@ def test_no_seed_of_a_search_is_among_those_of_the_report():
     config = study({"seeds": 4}, evaluation={"report_seeds": 3})
     assert list(search_seeds(config)) == [0, 1, 2, 3]
     assert list(report_seeds(config)) == [4, 5, 6]
-    assert [row.kind for row in fine_tunes(config, 3)] == ["adapters", "trials", "finalists"]
+    assert [row.kind for row in fine_tunes(config, 3)] == ["adapters", "trials", "finalists", "final"]
 
 
 def test_asha_gives_fewer_and_fewer_the_larger_budgets():

@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 
 from taskpgm_ray import load_config
+from taskpgm_ray.affinity import kernel
 from taskpgm_ray.evaluation import ItemScore, summarise
 from taskpgm_ray.judge.comparisons import ALL, compare
 from taskpgm_ray.judge.statistics import BETTER, WORSE
 from taskpgm_ray.judge.verdict import CHOSEN, recommended
-from taskpgm_ray.search.candidates import Candidate
-from taskpgm_ray.search.stage import Outcome, winner
+from taskpgm_ray.search.candidates import Candidate, Pool, candidates
+from taskpgm_ray.search.choice import choose
+from taskpgm_ray.search.families import Family
+from taskpgm_ray.search.stage import Outcome
 from taskpgm_ray.workload import report_seeds, search_seeds
 
 SPREAD = 0.056
@@ -29,7 +32,7 @@ SPREAD = 0.056
 RESIDUAL = 0.12
 """Nats, per item and fine-tune: search and report scores of one fine-tune then correlate by about 0.94."""
 TASKS, ITEMS = 20, 3
-BALANCES, TASKS_IN_POOL = 6, 12
+TASKS_IN_POOL = 12
 
 
 @dataclass(frozen=True)
@@ -105,10 +108,10 @@ class World:
 
 @dataclass(frozen=True)
 class Trial:
-    """A finished trial as the search's winner sees it."""
+    """A finished trial as the search's choice sees it."""
 
     candidate: Candidate
-    mean: float
+    values: list[float]
 
     def done(self) -> bool:
         """It is."""
@@ -116,7 +119,11 @@ class Trial:
 
     def score(self, metric: str) -> float:
         """Its mean over seeds."""
-        return self.mean
+        return float(np.mean(self.values))
+
+    def points(self, metric: str) -> list[tuple[Any, list[float]]]:
+        """Its mixture and scores."""
+        return [(self.candidate.weights, self.values)]
 
 
 def tally(setting: Setting, studies: int, seed: int = 0) -> Tally:
@@ -145,16 +152,19 @@ def _studies(setting: Setting, numbers: Sequence[int], seed: int) -> list[tuple[
 def study(world: World, config: Any) -> tuple[set[str], str, float, tuple[Any, Any]]:
     """Search, winner, fresh fine-tunes, comparison -> (verdicts, advice, difference to uniform, its interval)."""
     metric, n = config.search.metric, TASKS_IN_POOL
-    mixtures = [
-        Candidate(f"tau-{i}", "balance", i / 2, world.rng.dirichlet(np.ones(n)), "jsd") for i in range(BALANCES)
-    ]
+    points = world.rng.normal(size=(n, 3))
+    distances = ((points[:, None] - points[None]) ** 2).sum(-1)
+    family = Family("jsd", "jsd", kernel(distances), 1.0, None, contender=True)
+    tried = candidates([family], Pool([1] * n), config.search)
     baselines = [Candidate(name, "baseline", None, np.full(n, 1 / n), name) for name in config.search.baselines]
-    effects = {one.name: world.setting.effect for one in mixtures} | {one.name: 0.0 for one in baselines}
+    mixtures = [one for one in tried if one.kind == "balance"]
     trials = []
     for one in (*mixtures, *baselines):
-        rows = [row for s in search_seeds(config) for row in world.rows(one.name, effects[one.name], s, "search")]
-        trials.append(Trial(one, summarise(rows)[metric]))
-    chosen = winner(Outcome(trials, {}, []), metric)  # type: ignore[arg-type]
+        effect = world.setting.effect if one.kind == "balance" else 0.0
+        runs = [world.rows(one.name, effect, seed, "search") for seed in search_seeds(config)]
+        trials.append(Trial(one, [summarise(rows)[metric] for rows in runs]))
+    chosen = choose(Outcome(trials, {}, []), [family], config).candidate  # type: ignore[arg-type]
+    effects = {chosen.name: world.setting.effect} | {one.name: 0.0 for one in baselines}
     rows_of = {
         one.name: [row for s in report_seeds(config) for row in world.rows(one.name, effects[one.name], s, "report")]
         for one in (chosen, *baselines)

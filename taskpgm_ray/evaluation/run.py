@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.evaluation.scores import ItemScore, summarise
 from taskpgm_ray.evaluation.splits import Split
 from taskpgm_ray.evaluation.token_scorer import TokenScorer
+from taskpgm_ray.tasks.marks import controls
 
 if TYPE_CHECKING:
     from taskpgm_ray.evaluation.bridge import EngineLM
@@ -90,6 +92,11 @@ def _by_lm_eval(tasks: dict[tuple[str, str], SplitTask], model: EngineLM, chat: 
     from taskpgm_ray.evaluation.tasks import ITEM
 
     named = {f"{benchmark}_{name}": task for (benchmark, name), task in tasks.items()}
+    open_answers = {
+        f"{benchmark}_{name}"
+        for (benchmark, name), task in tasks.items()
+        if benchmark == "bbh" and task.OUTPUT_TYPE == "loglikelihood"
+    }
     # `simple_evaluate` would also index lm-eval's thousands of tasks, run git and describe the machine.
     results = evaluator.evaluate(
         lm=model,
@@ -108,10 +115,30 @@ def _by_lm_eval(tasks: dict[tuple[str, str], SplitTask], model: EngineLM, chat: 
         item: sample for item, (name, sample) in samples.items() if named[name].OUTPUT_TYPE == "generate_until"
     }
     gold = _gold_of_generated(generated, {item: named[samples[item][0]] for item in generated}, model)
-    return {
+    told = {
         item: (_accuracy(named[name], sample), gold[item] if item in gold else _gold(named[name], sample, model))
         for item, (name, sample) in samples.items()
     }
+    greedy = [item for item, (name, sample) in samples.items() if name in open_answers and told[item][0]]
+    for item, ends in zip(greedy, _ended([samples[item][1] for item in greedy], model), strict=True):
+        told[item] = (float(ends), told[item][1])
+    return told
+
+
+def _ended(samples: Sequence[dict[str, Any]], model: EngineLM) -> list[bool]:
+    """Whether greedy decoding stops after each target: "14" is not right where the answer is "1"."""
+    if not samples:
+        return []
+    pairs = [model._encode_pair(*sample["arguments"][0]) for sample in samples]
+    prompts = [(context + target)[-model.max_length :] for context, target in pairs]
+    end = model.eot_token_id
+    following = model.client.next_token(prompts, [[end]] * len(prompts)).greedy
+    pattern = controls(model.tokenizer)
+    texts = [model.tokenizer.decode([token]) for token in following]
+    return [
+        token == end or text.lstrip(" ").startswith("\n") or bool(pattern and pattern.fullmatch(text))
+        for token, text in zip(following, texts, strict=True)
+    ]
 
 
 def _accuracy(task: SplitTask, sample: dict[str, Any]) -> float:

@@ -23,10 +23,12 @@ class ItemScore:
     item: str
     """The item's id: its content hash."""
     accuracy: float
-    """0 or 1. MMLU: the right letter is the most likely of the four. BBH: greedy decoding gives the target."""
+    """0 or 1. MMLU, and BBH where the answers are a closed set: the right one is the most likely. Other BBH: greedy
+    decoding gives the target and then ends, by a line break or an end token."""
     gold_logprob: float
-    """Nats, a proper score, higher is better. MMLU: log of the right letter's probability renormalised over the four
-    letters (chance: -ln 4). BBH: log-probability of the target's tokens, summed and divided by their number."""
+    """Nats, a proper score, higher is better. MMLU and closed BBH: log of the right answer's probability renormalised
+    over all k answers (chance: -ln k). Other BBH: log-probability of the target's tokens, summed and divided by their
+    number."""
     seed: int = 0
     """Seed of the fine-tune that made the system, to tell its repetitions apart."""
 

@@ -15,6 +15,7 @@ from lm_eval.api.task import ConfigurableTask
 
 from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.evaluation import harness
+from taskpgm_ray.evaluation.answers import closed_answers
 from taskpgm_ray.evaluation.items import LETTERS, Item
 from taskpgm_ray.evaluation.splits import Split, too_few_examples
 
@@ -95,7 +96,9 @@ def build_tasks(
                 raise EvaluationError(too_few_examples(name, len(examples), num_fewshot))
             config = _mmlu(name, num_fewshot)
         elif benchmark == "bbh":
-            config = (_bbh if bbh_answers == "likelihood" else _bbh_generated)(name, chat)
+            closed = all(closed_answers(item.question, item.target) for item in items)
+            written = _bbh_generated if bbh_answers == "generation" else _bbh_closed if closed else _bbh
+            config = written(name, chat)
         elif name in named.get(benchmark, {}):
             config = harness.config_on_split(named[benchmark][name], bool(examples))
         else:
@@ -137,6 +140,16 @@ def _bbh(task: str, chat: bool) -> dict[str, Any]:
     }
 
 
+def _bbh_closed(task: str, chat: bool) -> dict[str, Any]:
+    """The same question; scored as the likelihood of the target among all answers that the question allows."""
+    return _bbh(task, chat) | {
+        "output_type": "multiple_choice",
+        "doc_to_choice": _answers,
+        "doc_to_target": _right_answer,
+        "target_delimiter": "" if chat else " ",
+    }
+
+
 def _bbh_generated(task: str, chat: bool) -> dict[str, Any]:
     """The same question; scored as the first line of what the model writes."""
     return _bbh(task, chat) | {
@@ -171,6 +184,14 @@ def _lettered(doc: dict[str, Any]) -> str:
 
 def _question(doc: dict[str, Any]) -> str:
     return f"Q: {doc['input']}\nA:"
+
+
+def _answers(doc: dict[str, Any]) -> list[str]:
+    return list(closed_answers(doc["input"], doc["target"]) or ())
+
+
+def _right_answer(doc: dict[str, Any]) -> int:
+    return _answers(doc).index(doc["target"])
 
 
 def _target(doc: dict[str, Any]) -> str:

@@ -58,6 +58,8 @@ class Job:
     weights: tuple[float, ...]
     recipe: Recipe
     unit: Unit
+    orders: tuple[int, ...] | None = None
+    """Number of each task's order of examples (see `stream`), where it is not its place among ``tasks``."""
 
     @property
     def examples(self) -> int:
@@ -80,6 +82,10 @@ def make_job(
     or a report or balance changed elsewhere, keeps the adapter.
     """
     used = [task for task in tasks if mixture.get(task.name, 0.0) > 0.0]
+    # Paired by design: with one seed every mixture of the pool has the same order inside a task, so that what luck an
+    # order brings is in all of them. A fine-tune on one task has no other to be paired with.
+    places = tuple(i for i, task in enumerate(tasks) if mixture.get(task.name, 0.0) > 0.0)
+    orders = places if len(used) > 1 and places != tuple(range(len(used))) else None
     weights = tuple(float(mixture[task.name]) for task in used)
     lora = recipe.lora.model_dump(mode="json")
     identity = [
@@ -89,8 +95,10 @@ def make_job(
     ]
     # Held-out losses are measured on the probes, so a single-task job depends on them as well.
     identity.append([task.facts.probe_content for task in used])
+    if orders is not None:
+        identity.append(["orders", orders])
     unit = Unit(storage, f"{kind}/{name}-{fingerprint('adapter', *identity)}")
-    return Job(name, tuple(used), weights, recipe, unit)
+    return Job(name, tuple(used), weights, recipe, unit, orders)
 
 
 def adapter_manifest(job: Job, outcome: dict[str, Any]) -> dict[str, Any]:

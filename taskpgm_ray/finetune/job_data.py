@@ -20,6 +20,8 @@ class JobData:
     """Training examples of each task."""
     heldout: Sequence[Pair]
     """Probes of a single-task job; empty for a mixture."""
+    orders: Sequence[int] | None = None
+    """The job's."""
 
     @property
     def longest(self) -> int:
@@ -28,7 +30,7 @@ class JobData:
 
     def batches(self, weights: Sequence[float], recipe: Recipe) -> Iterator[list[Pair]]:
         """Endless batches in the order that the recipe's seed decides."""
-        order = stream(weights, [len(pool) for pool in self.pools], recipe.seed)
+        order = stream(weights, [len(pool) for pool in self.pools], recipe.seed, self.orders)
         examples = (self.pools[task][example] for task, example in order)
         return batches(examples, tokens_of, recipe.batch_size, recipe.sort_window, recipe.steps, recipe.seed)
 
@@ -40,7 +42,7 @@ def load(job: Job) -> JobData:
         StorageError: They are missing or damaged.
     """
     heldout = job.tasks[0].examples("probe") if len(job.tasks) == 1 else []
-    return JobData([task.examples("train") for task in job.tasks], heldout)
+    return JobData([task.examples("train") for task in job.tasks], heldout, job.orders)
 
 
 class Loader:

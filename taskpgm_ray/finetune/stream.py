@@ -10,7 +10,9 @@ from numpy.typing import ArrayLike
 from taskpgm_ray.errors import InputError
 
 
-def stream(weights: ArrayLike, sizes: Sequence[int], seed: int) -> Iterator[tuple[int, int]]:
+def stream(
+    weights: ArrayLike, sizes: Sequence[int], seed: int, orders: Sequence[int] | None = None
+) -> Iterator[tuple[int, int]]:
     """Endless (task, example) indices in the mixture's proportions.
 
     Each step serves the task that is furthest behind its share, so that after any number of steps every task's count
@@ -21,6 +23,8 @@ def stream(weights: ArrayLike, sizes: Sequence[int], seed: int) -> Iterator[tupl
         weights: [n] mixture on the simplex.
         sizes: [n] number of examples of each task.
         seed: Decides the order inside the tasks.
+        orders: [n] number of each task's order, which with the seed decides it; default: the task's place. Mixtures of
+            one pool that give a task the same number take its examples in the same order, whichever others they hold.
 
     Raises:
         InputError: Lengths differ, a weight is negative or not finite, all are zero, or a task with weight is empty.
@@ -32,13 +36,14 @@ def stream(weights: ArrayLike, sizes: Sequence[int], seed: int) -> Iterator[tupl
     if empty:
         raise InputError(f"task {empty[0]} has weight {share[empty[0]]:.3g} but no example")
     share = share / share.sum()
-    orders = [_epochs(size, np.random.default_rng([seed, task])) for task, size in enumerate(sizes)]
+    numbers = range(len(sizes)) if orders is None else orders
+    epochs = [_epochs(size, np.random.default_rng([seed, n])) for n, size in zip(numbers, sizes, strict=True)]
     debt = np.zeros_like(share)
     while True:
         debt += share
         task = int(np.argmax(debt))
         debt[task] -= 1.0
-        yield task, next(orders[task])
+        yield task, next(epochs[task])
 
 
 def _epochs(size: int, rng: np.random.Generator) -> Iterator[int]:

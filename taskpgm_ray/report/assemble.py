@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from taskpgm_ray.judge.stage import Judgement
     from taskpgm_ray.models import BaseModelRef
     from taskpgm_ray.runtime.progress import StageCost
+    from taskpgm_ray.search.choice import FittedCurve
     from taskpgm_ray.search.families import Family
     from taskpgm_ray.search.stage import Outcome
     from taskpgm_ray.search.trials import TrialPlan, TrialRun
@@ -46,6 +47,8 @@ class StudyOutputs:
     """Weights [n] of the mixtures that are shown beside it."""
     outcome: Outcome | None = None
     """Of the search; ``None`` where the balance was given."""
+    curve: FittedCurve | None = None
+    """By which it chose, if it did by one."""
     judgement: Judgement | None = None
     stages: Sequence[StageCost] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
@@ -83,6 +86,7 @@ def assemble(outputs: StudyOutputs) -> ReportData:
         baselines=outputs.baselines,
         metric=config.search.metric,
         trials=_trial_rows(outputs.outcome, judgement.chosen if judgement else None) if outputs.outcome else [],
+        curve=outputs.curve,
         left_out=outputs.outcome.left_out if outputs.outcome else {},
         screen=outputs.outcome.screen if outputs.outcome else None,
         comparisons=judgement.comparisons if judgement else [],

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from taskpgm_ray.judge.comparisons import Comparison
     from taskpgm_ray.judge.rows import BudgetScores, SeedScores, TaskScores
     from taskpgm_ray.runtime.progress import StageCost
+    from taskpgm_ray.search.choice import FittedCurve
     from taskpgm_ray.search.screen import ScreenFinding
 
 
@@ -148,6 +149,8 @@ class ReportData:
     """The trials' metric that decided the search."""
     trials: Sequence[TrialRow] = ()
     """One per trial and seed; a trial without a score at the full budget has one row that says why."""
+    curve: FittedCurve | None = None
+    """The score along the path of the mixture's family as fitted through all trials; ``None``: the best trial won."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Baselines that were not tried, and why."""
     screen: ScreenFinding | None = None

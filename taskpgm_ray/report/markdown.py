@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
-from taskpgm_ray.report import noise
+from taskpgm_ray.report import carriers, noise
 from taskpgm_ray.report.data import ReportData, TrialRow
 from taskpgm_ray.report.redundancy import planted
 from taskpgm_ray.report.text import MISSING, balance, duration, interval, metric_name, percent, score
@@ -34,6 +34,7 @@ def study_table(data: ReportData, command: str) -> str:
         "errors say what more items and what more seeds would narrow.",
         _comparisons(data.comparisons, "baseline"),
         *(f"The baseline {name} was not tried: {why}." for name, why in data.left_out.items()),
+        *([carried] if (carried := carriers.sentence(data)) else []),
         "## Every method against uniform",
         "The same, Holm-adjusted over methods.",
         _comparisons(data.against_uniform, "system"),
@@ -48,7 +49,7 @@ def study_table(data: ReportData, command: str) -> str:
         _weights(data),
         *_budgets(data),
         "## Trials on the search split",
-        *([said] if (said := noise.sentence(data)) else []),
+        *filter(None, (noise.choice(data), noise.sentence(data))),
         _trials(data),
         "## Scores by task",
         _by_task(data),

@@ -7,7 +7,7 @@ from collections import defaultdict
 import numpy as np
 
 from taskpgm_ray.report.data import ReportData
-from taskpgm_ray.report.text import is_accuracy, score
+from taskpgm_ray.report.text import balance, is_accuracy, score
 
 Z = 1.96
 """Two fine-tunes of one mixture differ by more than Z sqrt(2) standard deviations once in twenty times."""
@@ -46,6 +46,21 @@ def indistinct(data: ReportData, spread: float) -> tuple[list[str], int]:
         if means[best] - means[name] < Z * spread * np.sqrt(1 / len(scores[best]) + 1 / len(scores[name]))
     ]
     return near, len(others)
+
+
+def choice(data: ReportData) -> str:
+    """By what the balance was chosen, in words; empty where a trial won by its own score."""
+    curve = data.curve
+    if curve is None:
+        return ""
+    at = int(np.argmin(np.abs(curve.tau - curve.chosen)))
+    tried = any(trial.winner for trial in data.trials)
+    return (
+        f"The balance was chosen at the maximum of a curve through all trials: {curve.family} at tau = "
+        f"{balance(curve.chosen)}, expected {score(data.metric, float(curve.mean[at]))} ± "
+        f"{score(data.metric, float(curve.sd[at]))} (standard deviation)"
+        + ("; it is (nearly) that of a trial." if tried else "; no trial had it.")
+    )
 
 
 def sentence(data: ReportData) -> str | None:

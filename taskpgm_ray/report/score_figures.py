@@ -16,6 +16,7 @@ from taskpgm_ray.report.text import METRICS, is_accuracy, metric_name
 
 if TYPE_CHECKING:
     from taskpgm_ray.judge.comparisons import Comparison
+    from taskpgm_ray.search.choice import FittedCurve
 
 
 COLOURS = {"better": "#2ca58d", "worse": "#d1495b"}
@@ -57,6 +58,8 @@ def scores(data: ReportData) -> go.Figure:
                 hovertemplate=hover + "<extra>one seed</extra>",
                 **where,
             )
+        if data.curve is not None and metric == data.metric:
+            _band(figure, data.curve, scale, first, where)
         left = min((x for x, _ in means), default=0.0)
         right = max((x for x, _ in means), default=1.0)
         chosen_baselines = {t.name for t in data.trials if t.winner and t.kind == "baseline"}
@@ -90,6 +93,42 @@ def scores(data: ReportData) -> go.Figure:
         figure.update_xaxes(title={"text": "balance tau"}, **where)
         figure.update_yaxes(title={"text": "per cent" if is_accuracy(metric) else "nats"}, **where)
     return finish(figure, 420, top=76)
+
+
+def _band(figure: go.Figure, curve: FittedCurve, scale: float, first: bool, where: dict[str, int]) -> None:
+    """The fitted curve with two standard deviations of what is not known of it, and its maximum."""
+    tau, mean, sd = curve.tau, scale * curve.mean, scale * curve.sd
+    figure.add_scatter(
+        x=[*tau, *tau[::-1]],
+        y=[*(mean + 2 * sd), *(mean - 2 * sd)[::-1]],
+        fill="toself",
+        fillcolor="rgba(224,161,0,0.15)",
+        line={"width": 0},
+        hoverinfo="skip",
+        showlegend=False,
+        **where,
+    )
+    figure.add_scatter(
+        x=tau,
+        y=mean,
+        mode="lines",
+        name=f"fitted, {curve.family} (± 2 sd)",
+        line={"color": "#e0a100", "width": 2},
+        showlegend=first,
+        hovertemplate="tau %{x:.3g}<br>%{y:.4g}<extra>fitted</extra>",
+        **where,
+    )
+    at = int(np.argmin(np.abs(tau - curve.chosen)))
+    figure.add_scatter(
+        x=[curve.chosen],
+        y=[mean[at]],
+        mode="markers",
+        name="chosen on the curve",
+        marker={"symbol": "star", "size": 17, "color": "#e0a100", "line": {"width": 1, "color": "#fff"}},
+        showlegend=first,
+        hovertemplate="tau %{x:.3g}<br>%{y:.4g}<extra>chosen</extra>",
+        **where,
+    )
 
 
 def comparisons(data: ReportData) -> go.Figure:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taskpgm_ray.report import figures, noise, score_figures
+from taskpgm_ray.report import carriers, figures, noise, score_figures
 from taskpgm_ray.report.data import ReportData, TrialRow
 from taskpgm_ray.report.page import Page, Section, note, paragraph, warning
 from taskpgm_ray.report.tables import Cell, table
@@ -146,7 +146,7 @@ def search(data: ReportData, page: Page) -> Section:
 
 
 def _noise(data: ReportData) -> str:
-    said = noise.sentence(data)
+    said = " ".join(filter(None, (noise.choice(data), noise.sentence(data))))
     return paragraph(said) if said else ""
 
 
@@ -197,6 +197,7 @@ def comparison(data: ReportData, page: Page) -> Section:
         "".join(warning(f"The baseline {name} was not tried: {why}.") for name, why in data.left_out.items())
         + page.figure("comparison", score_figures.comparisons(data), caption)
         + table(header, rows, "Difference of the mixture to each baseline on the report split")
+        + (paragraph(carried) if (carried := carriers.sentence(data)) else "")
         + _by_task(data),
     )
 

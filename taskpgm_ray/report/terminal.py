@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from taskpgm_ray.report import noise
 from taskpgm_ray.report.data import ReportData
 from taskpgm_ray.report.text import amount, balance, duration, metric_name, number, percent, score
 
@@ -31,6 +32,8 @@ def summary(data: ReportData, files: dict[str, str] | None = None) -> Renderable
     parts: list[RenderableType] = [_mixture(data)]
     if data.trials:
         parts.append(_trials(data))
+        if chosen := noise.choice(data):
+            parts.append(Text(f"\n{chosen}"))
     if data.verdict:
         parts.append(Text.assemble("\n", (data.verdict, "bold")))
     parts += [Text(f"{name} was left out of the pool: {why}", style="yellow") for name, why in data.skipped.items()]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.finetune.job import Job
@@ -94,8 +95,12 @@ def winner(outcome: Outcome, metric: str) -> Candidate:
 
 
 def _rank(plan: TrialPlan, metric: str) -> tuple[float, float]:
-    weights = plan.candidate.weights
-    return plan.score(metric), -float(np.abs(weights - 1 / len(weights)).sum() / 2)
+    return plan.score(metric), -from_uniform(plan.candidate.weights)
+
+
+def from_uniform(weights: NDArray[np.float64]) -> float:
+    """Total variation between a mixture [n] and uniform, 0 to 1."""
+    return float(np.abs(weights - 1 / len(weights)).sum() / 2)
 
 
 def _grid(plans: list[TrialPlan], planner: Planner, run: Run) -> Outcome:

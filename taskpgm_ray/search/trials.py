@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.evaluation import ItemScore, Split, summarise
@@ -67,7 +70,18 @@ class TrialPlan:
 
     def score(self, metric: str) -> float:
         """The trial's score at the full budget: the mean over its seeds."""
-        return fmean(run.unit.manifest()["summary"][metric] for run in self.runs)
+        return fmean(self.scores(metric))
+
+    def scores(self, metric: str) -> list[float]:
+        """The same of each seed."""
+        return [run.unit.manifest()["summary"][metric] for run in self.runs]
+
+    def points(self, metric: str) -> list[tuple[NDArray[np.float64], list[float]]]:
+        """(mixture [n], its scores): one point, or where each seed has a mixture of its own one for each."""
+        scores = self.scores(metric)
+        if self.candidate.drawn:
+            return [(self.candidate.at_seed(run.seed), [one]) for run, one in zip(self.runs, scores, strict=True)]
+        return [(self.candidate.weights, scores)]
 
 
 @dataclass(frozen=True)
@@ -131,7 +145,9 @@ def asked_base(planner: Planner) -> Any:
 def measured_by(config: StudyConfig) -> list[Any]:
     """What a score depends on beside the adapter and the items."""
     evaluation = config.evaluation
-    return [evaluation.num_fewshot, evaluation.bbh_answers, list(evaluation.lm_eval), config.scoring.scorer]
+    measured = [evaluation.num_fewshot, evaluation.bbh_answers, list(evaluation.lm_eval), config.scoring.scorer]
+    # Earlier, closed answers were not renormalised, and an open one was right whatever followed it.
+    return [*measured, "closed and bounded"] if evaluation.bbh and evaluation.bbh_answers == "likelihood" else measured
 
 
 def finish_run(

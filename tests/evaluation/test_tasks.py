@@ -66,7 +66,10 @@ def test_bbh_asks_directly(sets: EvaluationSets) -> None:
     for chat, target in ((False, f" {item.target}"), (True, item.target)):
         task = build_tasks(sets.report, chat=chat)["bbh", "task_1"]
         task.build_all_requests()
-        assert task.instances[0].args == (f"Q: {item.question}\nA:", target)
+        asked = {instance.args for instance in task.instances}
+        assert (f"Q: {item.question}\nA:", target) in asked
+        delimiter = target.removesuffix(item.target)
+        assert {answer for _, answer in asked} == {f"{delimiter}True", f"{delimiter}False"}
 
 
 def test_texts_that_look_like_code_are_not_evaluated(tmp_path: Path) -> None:

@@ -81,3 +81,17 @@ def test_a_task_without_weight_may_be_empty():
 def test_what_is_no_mixture(weights, sizes, message):
     with pytest.raises(InputError, match=message):
         next(stream(weights, sizes, 0))
+
+
+def test_mixtures_that_number_their_orders_are_paired():
+    """The same seed gives the same order inside a task, whichever tasks a mixture leaves out."""
+
+    def order(weights, orders, task, n=200):
+        return [e for t, e in islice(stream(weights, [9] * len(weights), 3, orders), n) if t == task]
+
+    whole = order([0.4, 0.3, 0.3], None, 2)
+    without_the_first = order([0.6, 0.4], [1, 2], 1)
+    length = min(len(whole), len(without_the_first))
+    assert length > 50
+    assert whole[:length] == without_the_first[:length]
+    assert whole[:length] != order([0.6, 0.4], None, 1)[:length]
