@@ -1,8 +1,8 @@
 """Regret of the balance that a search chooses: the maximum of the curve (ours) against the best trial (peer).
 
 Simulated pools of twelve tasks, four of them clones. The true score along the path is quadratic around a mixture,
-linear in it, or a power law in what each task gets of its like, with a standard deviation along the path as named. Seeds
-spread by 0.056 nats. Both see the same trials.
+linear in it, or a power law in what each task gets of its like, with a standard deviation along the path as named.
+Seeds spread by 0.056 nats. Both see the same trials.
 """
 
 import numpy as np

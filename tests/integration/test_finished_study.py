@@ -139,8 +139,9 @@ def test_the_plan_counts_as_many_fine_tunes_as_the_study_needs(again):
     config = load_config(folder / "config.yaml")
     (trials,) = re.findall(r"^search: (\d+) to do", printed, re.M)
     (finalists,) = re.findall(r"^finalists: \d+ of (\d+) already", printed, re.M)
-    needed = len(before["adapters"]) + int(trials) + int(finalists)
-    assert sum(row.jobs for row in fine_tunes(config, len(before["adapters"]))) == needed == 36
+    # The plan counts the handed-over adapter apart: the chosen balance may be one that no trial had.
+    needed = len(before["adapters"]) + int(trials) + int(finalists) + 1
+    assert sum(row.jobs for row in fine_tunes(config, len(before["adapters"]))) == needed == 37
 
 
 def test_afterwards_the_study_is_finished_for_this_version_too(again):
