@@ -74,7 +74,7 @@ ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=Fal
 storage = Storage(str(root))
 stand = Stand.remote()
 tasks = tuple(
-    SimpleNamespace(name=n, facts=SimpleNamespace(available=20, train_content=n, probe_content=n, train=size))
+    SimpleNamespace(name=n, facts=SimpleNamespace(available=size, train_content=n, probe_content=n, train=size))
     for n, size in zip("abc", (10, 20, 30))
 )
 run = SimpleNamespace(
