@@ -1,0 +1,48 @@
+"""Who may be judged on the report split, and what the card of the handed-over adapter says."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from taskpgm_ray.config import load_config
+from taskpgm_ray.errors import EvaluationError
+from taskpgm_ray.judge.finalists import BASE, _Reported
+from taskpgm_ray.judge.hand_over import model_card
+from taskpgm_ray.search.candidates import Candidate
+from taskpgm_ray.storage import Storage, Unit
+
+
+@pytest.fixture
+def unit(tmp_path):
+    return Unit(Storage(str(tmp_path)), "reported/x")
+
+
+def test_a_fine_tune_that_the_search_has_seen_is_no_judge(unit):
+    job = SimpleNamespace(name="tau-1-seed1")
+    with pytest.raises(EvaluationError, match=r"tau-1-seed1 would be judged with seed 1, which its trial had"):
+        _Reported("tau-1", job, unit, 1, range(2))
+    assert _Reported("tau-1", job, unit, 2, range(2)).name == "tau-1-seed1"
+    # The base model has no seed that could be lucky.
+    assert _Reported(BASE, None, unit, 0, range(2)).name == BASE
+
+
+def test_the_card_says_which_seeds_chose_and_which_judged(tmp_path):
+    config = load_config(
+        {
+            "study": "s",
+            "seed": 7,
+            "model": {"path": str(tmp_path)},
+            "pool": {"tasks": ["reasoning_gym:gcd", "reasoning_gym:lcm"]},
+            "finetune": {"steps": 3},
+            "search": {"seeds": 2},
+            "evaluation": {"report_seeds": 3},
+        }
+    )
+    planner = SimpleNamespace(config=config, model=SimpleNamespace(fingerprint="abc"))
+    chosen = Candidate("tau-1", "balance", 1.0, np.array([0.25, 0.75]), "jsd")
+    card = model_card(chosen, "No difference was shown: use uniform.", planner, {"steps": 3, "tokens": 9}, ["a", "b"])
+    assert "chose the mixture with seeds 7, 8;" in card
+    assert "other fine-tunes of it, with seeds 9, 10, 11." in card
+    assert "No difference was shown: use uniform." in card
+    assert card.index("| b | 0.7500 |") < card.index("| a | 0.2500 |")
