@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -212,7 +213,10 @@ def _comparison_row(one: Comparison) -> list[Cell | str]:
         interval(result.metric, result.low, result.high),
         Cell(f"{one.p_value:.3f}", one.p_value),
         one.verdict,
-        Cell(score(result.metric, result.minimum_detectable, signed=True).lstrip("+"), result.minimum_detectable),
+        Cell(
+            score(result.metric, result.minimum_detectable, signed=True).lstrip("+"),
+            result.minimum_detectable if math.isfinite(result.minimum_detectable) else None,
+        ),
         _plain(result.items),
         _plain(result.seeds),
     ]

@@ -1,3 +1,4 @@
+import io
 import json
 import re
 import time
@@ -9,8 +10,10 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from taskpgm_ray.report import ReportData, render
+from taskpgm_ray.judge.statistics import ONE_SEED
+from taskpgm_ray.report import ReportData, render, summary
 from taskpgm_ray.report.data import TaskRow, TrialRow
+from taskpgm_ray.report.markdown import study_table
 from taskpgm_ray.runtime.progress import StageCost
 from taskpgm_ray.search.screen import ScreenFinding
 
@@ -218,3 +221,48 @@ def test_the_bracket_of_the_divergences_is_given(report_data):
     page = render(report_data(divergence_upper=upper))
     lower, high = data.divergence[1, 2], upper[1, 2]
     assert f"is that of {data.names[1]} and {data.names[2]}: {lower:.3f} to {high:.3f}" in page
+
+
+def one_seed(data):
+    """The comparisons as they are with one fine-tune each."""
+    return [
+        replace(c, p_value=1.0, verdict=ONE_SEED, result=replace(
+            c.result, low=-np.inf, high=np.inf, p_value=1.0, seed_error=0.0, minimum_detectable=np.inf, seeds=1
+        ))
+        for c in data.comparisons
+    ]  # fmt: skip
+
+
+def test_with_one_seed_no_view_shows_an_interval_or_a_colour(report_data):
+    from rich.console import Console
+
+    data = report_data(5)
+    seen = one_seed(data)
+    data = replace(data, comparisons=seen, against_uniform=seen, verdict="With one fine-tune each ...")
+    page, text = render(data), study_table(data, "command")
+    console = Console(record=True, width=100, file=io.StringIO())
+    console.print(summary(data))
+    section = page[page.index('id="comparison"') :]
+    drawn = re.search(r'<script type="application/json" id="figures">(.*?)</script>', page, re.S)[1]
+    assert not re.search(r"Infinity|NaN", drawn)
+    assert "With one fine-tune each" in page
+    for shown in (section[: section.index("</section>")] + data.verdict, text, console.export_text()):
+        assert not re.search(r"\binf\b|Infinity|\bnan\b|NaN", shown)
+        assert "With one fine-tune each" in shown
+    assert page.count(ONE_SEED) == text.count(ONE_SEED) / 2 == len(seen)
+    figure = json.loads(re.search(r'<script type="application/json" id="figures">(.*?)</script>', page, re.S)[1])
+    points = [trace for trace in figure["figure-comparison"]["data"] if trace.get("mode") == "markers"]
+    assert {colour for trace in points for colour in trace["marker"]["color"]} == {"#8b95a5"}
+
+
+def test_colours_are_the_adjusted_verdicts(report_data):
+    """An interval that lies above zero is no verdict when there are many baselines."""
+    data = report_data(5)
+    adjusted = [replace(c, verdict="no difference shown") for c in data.comparisons]
+    page = render(replace(data, comparisons=adjusted))
+    figure = json.loads(re.search(r'<script type="application/json" id="figures">(.*?)</script>', page, re.S)[1])
+    points = [trace for trace in figure["figure-comparison"]["data"] if trace.get("mode") == "markers"]
+    assert {colour for trace in points for colour in trace["marker"]["color"]} == {"#8b95a5"}
+    assert "<th" in page
+    section = page[page.index('id="comparison"') :]
+    assert 'class="good"' not in section[: section.index("</table>")]
