@@ -46,6 +46,7 @@ class EngineLM(TemplateLM):
         self.max_length = max_length
         self.max_gen_toks = max_gen_toks
         self.truncated = 0
+        self._gap = ""
 
     @property
     def eot_token_id(self) -> int:
@@ -82,7 +83,9 @@ class EngineLM(TemplateLM):
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=not add_generation_prompt,
             )
-            return f"{written}{lead_in(self.tokenizer)}" if add_generation_prompt else str(written)
+            return f"{written}{self._gap}" if add_generation_prompt else str(written)
+
+        self._gap = lead_in(self.tokenizer)
 
         try:
             return render(chat_history)
@@ -185,9 +188,9 @@ class EngineLM(TemplateLM):
             raise EvaluationError(
                 f"{max_tokens} tokens to generate leave no prompt within max_length {self.max_length}"
             )
-        # A space between prompt and reply is one token with the reply's first word.
-        gap = lead_in(self.tokenizer)
-        ids = self.tok_encode(context.removesuffix(gap) if gap.isspace() else context) or [self.prefix_token_id]
+        # A space that the chat template puts between prompt and reply is one token with the reply's first word.
+        asked = context.removesuffix(self._gap) if self._gap.isspace() else context
+        ids = self.tok_encode(asked) or [self.prefix_token_id]
         self.truncated += len(ids) > room
         return ids[-room:]
 

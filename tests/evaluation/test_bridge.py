@@ -192,3 +192,19 @@ def test_chat_templates(model: Any, tokenizer: Any, caplog: pytest.LogCaptureFix
     ours.tokenizer.chat_template = "{{ raise_exception('broken') }}"
     with pytest.raises(Exception, match="broken"):
         ours.apply_chat_template(history[1:])
+
+
+def test_only_a_chat_templates_own_space_is_left_to_the_reply() -> None:
+    """A plain prompt that ends with a space keeps it, whatever the model's template would write."""
+    from taskpgm_ray.evaluation.bridge import EngineLM
+
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'user' %}Q {{ m.content }} A"
+        "{% else %} {{ m.content }}{% endif %}{% endfor %}"
+    )
+    ours = EngineLM(HFClient(None, tokenizer), tokenizer)
+    assert ours._prompt("sky ", 4) == ours.tok_encode("sky ") != ours.tok_encode("sky")
+    asked = ours.apply_chat_template([{"role": "user", "content": "sky"}])
+    assert asked == "Q sky A "
+    assert ours._prompt(asked, 4) == ours.tok_encode("Q sky A")
