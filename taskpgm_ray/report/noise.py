@@ -53,12 +53,12 @@ def choice(data: ReportData) -> str:
     curve = data.curve
     if curve is None:
         return ""
-    at = int(np.argmin(np.abs(curve.tau - curve.chosen)))
+    mean, sd = curve.maximum
     tried = any(trial.winner for trial in data.trials)
     return (
         f"The balance was chosen at the maximum of a curve through all trials: {curve.family} at tau = "
-        f"{balance(curve.chosen)}, expected {score(data.metric, float(curve.mean[at]))} ± "
-        f"{score(data.metric, float(curve.sd[at]))} (standard deviation)"
+        f"{balance(curve.chosen)}, expected {score(data.metric, mean)} ± "
+        f"{score(data.metric, sd)} (standard deviation)"
         + ("; it is (nearly) that of a trial." if tried else "; no trial had it.")
     )
 

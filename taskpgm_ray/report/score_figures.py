@@ -118,10 +118,9 @@ def _band(figure: go.Figure, curve: FittedCurve, scale: float, first: bool, wher
         hovertemplate="tau %{x:.3g}<br>%{y:.4g}<extra>fitted</extra>",
         **where,
     )
-    at = int(np.argmin(np.abs(tau - curve.chosen)))
     figure.add_scatter(
         x=[curve.chosen],
-        y=[mean[at]],
+        y=[scale * curve.maximum[0]],
         mode="markers",
         name="chosen on the curve",
         marker={"symbol": "star", "size": 17, "color": "#e0a100", "line": {"width": 1, "color": "#fff"}},

@@ -36,6 +36,12 @@ class FittedCurve:
     chosen: float
     """The balance of the maximum."""
 
+    @property
+    def maximum(self) -> tuple[float, float]:
+        """Expected score there, and its standard deviation."""
+        at = int(np.flatnonzero(self.tau == self.chosen)[0])
+        return float(self.mean[at]), float(self.sd[at])
+
 
 @dataclass(frozen=True, eq=False)
 class Choice:
@@ -77,9 +83,13 @@ def choose(outcome: Outcome, families: Sequence[Family], config: StudyConfig) ->
         for number, ((_, mixtures), (mean, _)) in enumerate(zip(paths, fitted, strict=True))
         for k in np.flatnonzero(mean >= level)
     )
-    (tau, _), (mean, sd) = paths[which], fitted[which]
-    made = balance(contenders[which], float(tau[at]), families)
+    made = balance(contenders[which], float(paths[which][0][at]), families)
     near = min((plan.candidate for plan in tried), key=lambda one: distance(one, made))
     if distance(near, made) <= search.merge_distance:
         made = near
-    return Choice(made, FittedCurve(contenders[which].name, tau, mean, sd, float(tau[at])))
+    if made.method != contenders[which].name:
+        # The same mixture was tried under another family's name: that family's curve is shown.
+        which = [family.name for family in contenders].index(made.method)
+        at = np.argmin(np.abs(paths[which][0] - float(made.tau or 0.0)))
+    (tau, _), (mean, sd) = paths[which], fitted[which]
+    return Choice(made, FittedCurve(made.method, tau, mean, sd, float(tau[at])))

@@ -160,3 +160,15 @@ def test_the_better_family_is_chosen():
 def test_few_balances_or_a_users_own_leave_it_to_the_best_trial():
     for setting in (config(balances=2), config(balances=1), config(choose="best")):
         assert searched(setting, lambda one: one.tau or 0.0).curve is None
+
+
+def test_the_curve_that_is_shown_is_that_of_the_chosen_family():
+    """Two families with one path: what was tried bears the second's name, and so must the curve."""
+    first, second = family("jsd-gamma-1"), family("jsd-gamma-2")
+    setting = config(merge_distance=0.05)
+    tried = candidates([second], Pool([1] * N), setting.search)
+    last = second.path.at(4.0)
+    trials = [Trial(one, [-float(((one.weights - last) ** 2).sum())]) for one in tried]
+    chosen = choose(Outcome(trials, {}, []), [first, second], setting)
+    assert chosen.candidate.method == chosen.curve.family == "jsd-gamma-2"
+    assert chosen.curve.chosen == pytest.approx(chosen.candidate.tau, abs=0.1)
