@@ -13,7 +13,7 @@ from taskpgm_ray.errors import DataError
 from taskpgm_ray.export.materialise import line
 from taskpgm_ray.tasks.conversations import NoExample
 from taskpgm_ray.tasks.example import Row
-from taskpgm_ray.tasks.tokens import Encoded, encode, leading
+from taskpgm_ray.tasks.tokens import Encoded, encode, leading, led
 
 SAMPLES = 8
 """Examples of a task, and requests of a benchmark's task, that are compared."""
@@ -107,21 +107,17 @@ class Agreement:
             return [*self.natural(written["prompt"] + written["completion"]), self.tokenizer.eos_token_id]
         messages = [*example.messages(), example.reply()]
         told = self.tokenizer.apply_chat_template(messages, tools=example.tools(), tokenize=True, return_dict=True)
-        ids = self._with_front(list(told["input_ids"]))
+        ids = led(told["input_ids"], self.tokenizer)
         return ids[:size] if trained.written.ended else [*ids, self.tokenizer.eos_token_id]
 
     def natural(self, text: str) -> list[int]:
         """What the tokenizer itself makes of a text, without an end that it adds."""
         if self.prompt_format == "chat":
-            return self._with_front(list(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
+            return led(self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer)
         # What an empty text is framed with, less what stands in front, stands at the end.
         frame = len(self.tokenizer("")["input_ids"]) - len(leading(self.tokenizer))
         ids = list(self.tokenizer(text)["input_ids"])
         return ids[: len(ids) - frame]
-
-    def _with_front(self, ids: list[int]) -> list[int]:
-        front = leading(self.tokenizer)
-        return ids if ids[: len(front)] == front else [*front, *ids]
 
     def _one_begin_and_one_end(self, trained: Encoded, where: str) -> None:
         begin, end = self.tokenizer.bos_token_id, trained.response[-1]

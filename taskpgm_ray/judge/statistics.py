@@ -287,7 +287,7 @@ def _item_error(
     contributions = share * (values_a.mean(0) - values_b.mean(0))
     seen = float(sum(len(stratum) * contributions[stratum].var(ddof=1) for stratum in strata))
     passing = 0.0
-    for table in [values_a - values_b] if same_seeds else [values_a, values_b]:
+    for table in _repetitions(values_a, values_b, same_seeds):
         if len(table) > 1:
             rest = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
             passing += float((share**2 * (rest**2).sum(0)).sum() / (len(table) * (len(table) - 1)))
@@ -296,5 +296,10 @@ def _item_error(
 
 
 def _seed_error(values_a: Floats, values_b: Floats, same_seeds: bool, share: Floats) -> float:
-    repetitions = [values_a - values_b] if same_seeds else [values_a, values_b]
-    return float(np.sqrt(sum((table @ share).var(ddof=1) / len(table) for table in repetitions if len(table) > 1)))
+    repeated = _repetitions(values_a, values_b, same_seeds)
+    return float(np.sqrt(sum((table @ share).var(ddof=1) / len(table) for table in repeated if len(table) > 1)))
+
+
+def _repetitions(values_a: Floats, values_b: Floats, same_seeds: bool) -> list[Floats]:
+    """What varies over seeds [n_seeds, n_items]: the pairs' differences, or each system by itself."""
+    return [values_a - values_b] if same_seeds else [values_a, values_b]

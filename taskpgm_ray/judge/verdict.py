@@ -20,7 +20,7 @@ def sentence(comparisons: Sequence[Comparison], config: StudyConfig) -> str:
         comparisons: The chosen mixture against every baseline; none where nothing was compared.
         config: Of the study.
     """
-    decisive = [c for c in comparisons if c.result.metric == config.search.metric and c.scope == ALL]
+    decisive = _decisive(comparisons, config.search.metric)
     if not decisive:
         return UNJUDGED
     metric = config.search.metric.replace("_", " ").replace("logprob", "log-probability")
@@ -52,7 +52,7 @@ def recommended(comparisons: Sequence[Comparison], metric: str) -> str:
         comparisons: The chosen mixture against every baseline.
         metric: What decides: the search's metric, on the whole report split.
     """
-    decisive = {c.baseline: c for c in comparisons if c.result.metric == metric and c.scope == ALL}
+    decisive = {c.baseline: c for c in _decisive(comparisons, metric)}
     if not decisive:
         return CHOSEN
     # The best baseline is the one that the mixture is least ahead of.
@@ -61,6 +61,10 @@ def recommended(comparisons: Sequence[Comparison], metric: str) -> str:
         return CHOSEN
     beaten = UNIFORM in decisive and decisive[UNIFORM].verdict == BETTER
     return best.baseline if beaten else UNIFORM
+
+
+def _decisive(comparisons: Sequence[Comparison], metric: str) -> list[Comparison]:
+    return [c for c in comparisons if c.result.metric == metric and c.scope == ALL]
 
 
 def _told(result: PairedDifference) -> str:

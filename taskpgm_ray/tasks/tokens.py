@@ -7,6 +7,7 @@ prompt's own ids end, as in lm-eval.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
@@ -148,9 +149,13 @@ def joint(text: str, tokenizer: Any) -> list[int]:
 # An example and a benchmark's choices ask for the same prompt several times in a row.
 @lru_cache(maxsize=8)
 def _joint(text: str, tokenizer: Any) -> tuple[int, ...]:
-    ids = list(tokenizer.encode(text, add_special_tokens=False))
+    return tuple(led(tokenizer.encode(text, add_special_tokens=False), tokenizer))
+
+
+def led(ids: Sequence[int], tokenizer: Any) -> list[int]:
+    """These ids with the tokens in front that the model wants, unless they have them."""
     front = leading(tokenizer)
-    return tuple(ids if ids[: len(front)] == front else [*front, *ids])
+    return list(ids) if list(ids[: len(front)]) == front else [*front, *ids]
 
 
 @lru_cache(maxsize=8)
