@@ -513,6 +513,9 @@ class EvaluationConfig(Section):
     """Fine-tunes of the winner and of every method's best that the report split judges, with seeds that no trial had.
     With one there is no verdict: it cannot tell a better mixture from a lucky seed."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    weights: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """What counts more, or less, in a score: of a benchmark (``bbh: 2``) among the benchmarks, of a task
+    (``bbh/word_sorting: 0``) among those of its benchmark; 1 where it is not named. ``pool/...`` are the data sets."""
 
 
 class ClusterConfig(Section):

@@ -18,6 +18,8 @@ from taskpgm_ray.affinity.stage import compute_affinities
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import DamagedScoresError
 from taskpgm_ray.evaluation import prepare as prepare_evaluation
+from taskpgm_ray.evaluation.items import POOL
+from taskpgm_ray.evaluation.scores import check_weights
 from taskpgm_ray.export import MixtureDocument, MixtureTask
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.finetune.stage import finetune_pool, single_task_jobs, skipped
@@ -137,7 +139,11 @@ class Study:
             sets = prepare_evaluation(evaluation, self.config.seed, self.storage)
             items = (item for split in (sets.search, sets.report) for item in split.items())
             evaluated = EvaluationTexts.of((item.question, item.right_answer) for item in items)
-        return separate(self.session, prepare_tasks(self.session, evaluated), evaluated)
+        tasks = separate(self.session, prepare_tasks(self.session, evaluated), evaluated)
+        if evaluation.own_tasks:
+            own = {name: weight for name, weight in evaluation.weights.items() if name.partition("/")[0] == POOL}
+            check_weights(own, [(POOL, task.facts.group) for task in tasks])
+        return tasks
 
     def finetune(self, tasks: Sequence[Task]) -> tuple[list[Job], list[Task]]:
         """One adapter for each task; tasks whose job failed for good are left out if the config says so."""

@@ -17,6 +17,8 @@ from taskpgm_ray.storage import fingerprint
 from taskpgm_ray.tasks.separation import plain
 
 LETTERS = ("A", "B", "C", "D")
+POOL = "pool"
+"""The benchmark of the pool's own held-out examples, a task for each data set."""
 
 
 @dataclass(frozen=True)

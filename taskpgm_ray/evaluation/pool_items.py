@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from taskpgm_ray.errors import EvaluationError
-from taskpgm_ray.evaluation.items import Item, Items, TaskItems
+from taskpgm_ray.evaluation.items import POOL, Item, Items, TaskItems
 from taskpgm_ray.storage import fingerprint
 from taskpgm_ray.tasks.prepare import Task
 
@@ -29,9 +29,9 @@ def load(tasks: Sequence[Task]) -> Items:
         table = task.table("heldout")
         if not len(table):
             raise EvaluationError(f"task {task.name!r} has no held-out examples; set pool.heldout_per_task")
-        group = groups.setdefault(task.facts.group, TaskItems("pool", task.facts.group))
+        group = groups.setdefault(task.facts.group, TaskItems(POOL, task.facts.group))
         group.shared += [
-            Item("pool", group.task, row["prompt"], row["response"], tokens=(row["prompt_ids"], row["response_ids"]))
+            Item(POOL, group.task, row["prompt"], row["response"], tokens=(row["prompt_ids"], row["response_ids"]))
             for row in table.to_pylist()
         ]
     return Items(list(groups.values()))

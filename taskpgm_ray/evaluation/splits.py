@@ -17,7 +17,8 @@ from typing import Any
 from taskpgm_ray.config import EvaluationConfig
 from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.evaluation import harness, pool_items
-from taskpgm_ray.evaluation.items import Item, Items, TaskItems, parse_lines, stored_item
+from taskpgm_ray.evaluation.items import POOL, Item, Items, TaskItems, parse_lines, stored_item
+from taskpgm_ray.evaluation.scores import check_weights
 from taskpgm_ray.evaluation.sources import load_items, source_identity
 from taskpgm_ray.storage import Storage, Unit, fingerprint
 from taskpgm_ray.tasks.prepare import Task
@@ -125,7 +126,7 @@ def prepare(config: EvaluationConfig, seed: int, storage: Storage, tasks: Sequen
     """
     own_tasks = tasks if config.own_tasks else ()
     benchmarks = [name for name in ("mmlu", "bbh") if getattr(config, name)]
-    benchmarks += [harness.benchmark(entry) for entry in config.lm_eval] + (["pool"] if own_tasks else [])
+    benchmarks += [harness.benchmark(entry) for entry in config.lm_eval] + ([POOL] if own_tasks else [])
     if len(set(benchmarks)) < len(benchmarks):
         raise EvaluationError(f"two benchmarks have one name: {', '.join(benchmarks)}; rename or drop one in lm_eval")
     if not benchmarks:
@@ -153,6 +154,11 @@ def prepare(config: EvaluationConfig, seed: int, storage: Storage, tasks: Sequen
             notes = {"dropped": dropped, "left_out": left_out, "skipped": items.skipped}
             _write(split, chosen, sizes[split.name], seed, notes, held_out)
     _check_disjoint(splits["search"], splits["report"])
+    counts = splits["report"].manifest()["counts"]
+    # The pool's data sets are not known before the pool is; `Study.prepare` looks at theirs.
+    later = config.own_tasks and not own_tasks
+    weights = {name: w for name, w in config.weights.items() if not (later and name.partition("/")[0] == POOL)}
+    check_weights(weights, [(benchmark, task) for benchmark, inside in counts.items() for task in inside])
     if config.mmlu:
         _check_examples(splits["report"], config.num_fewshot)
     return EvaluationSets(splits["search"], splits["report"])
@@ -168,7 +174,7 @@ def _load(config: EvaluationConfig, own_tasks: Sequence[Task]) -> Items:
 
 def _sizes(config: EvaluationConfig, side: str, benchmarks: Sequence[str]) -> dict[str, int]:
     """Most items of each task that are drawn, by benchmark."""
-    fields = {"mmlu": "items_per_subject", "pool": "items_per_data_set"}
+    fields = {"mmlu": "items_per_subject", POOL: "items_per_data_set"}
     return {name: getattr(config, f"{side}_{fields.get(name, 'items_per_task')}") for name in benchmarks}
 
 

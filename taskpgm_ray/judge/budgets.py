@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskpgm_ray.evaluation import ItemScore, summarise
-from taskpgm_ray.evaluation.scores import METRICS
+from taskpgm_ray.evaluation.scores import METRICS, Weights
 from taskpgm_ray.judge.finalists import Finalist
 from taskpgm_ray.judge.rows import BudgetScores
 from taskpgm_ray.judge.statistics import paired_difference
@@ -46,9 +46,11 @@ def budget_finalists(chosen: Candidate, family: Family, planner: Planner) -> lis
     return found
 
 
-def budget_scores(one: Finalist, rows: Mapping[str, Sequence[ItemScore]], confidence: float, seed: int) -> BudgetScores:
+def budget_scores(
+    one: Finalist, rows: Mapping[str, Sequence[ItemScore]], confidence: float, seed: int, weights: Weights
+) -> BudgetScores:
     """How such a mixture did on the report split, and its difference to uniform at the full budget (where tried)."""
-    summary = summarise(rows[one.name])
+    summary = summarise(rows[one.name], weights)
     scores = BudgetScores(
         name=one.name,
         tasks=int((one.candidate.weights > 0).sum()),
@@ -57,7 +59,7 @@ def budget_scores(one: Finalist, rows: Mapping[str, Sequence[ItemScore]], confid
     )
     if "uniform" not in rows:
         return scores
-    result = paired_difference(rows[one.name], rows["uniform"], confidence, seed)
+    result = paired_difference(rows[one.name], rows["uniform"], confidence, seed, weights=weights)
     return replace(scores, difference=result.difference, low=result.low, high=result.high)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from taskpgm_ray.evaluation import ItemScore, summarise
-from taskpgm_ray.evaluation.scores import METRICS
+from taskpgm_ray.evaluation.scores import EVEN, METRICS, Weights, task_shares
 from taskpgm_ray.judge.rows import SeedScores, TaskScores
 from taskpgm_ray.judge.statistics import PairedDifference, holm, paired_difference, verdict
 
@@ -34,6 +34,7 @@ def compare(
     baselines: Sequence[str],
     confidence: float,
     seed: int,
+    weights: Weights = EVEN,
 ) -> list[Comparison]:
     """One system against each baseline: both metrics, over all benchmarks and (where there are several) in each."""
     benchmarks = sorted({row.benchmark for row in rows[system]})
@@ -42,7 +43,8 @@ def compare(
         part = {name: [r for r in rows[name] if scope in (ALL, r.benchmark)] for name in (system, *baselines)}
         for metric in METRICS:
             results = [
-                paired_difference(part[system], part[name], confidence, seed, metric=metric) for name in baselines
+                paired_difference(part[system], part[name], confidence, seed, metric=metric, weights=weights)
+                for name in baselines
             ]
             adjusted = holm([result.p_value for result in results])
             found += [
@@ -53,12 +55,16 @@ def compare(
 
 
 def against_uniform(
-    systems: Sequence[str], rows: Mapping[str, Sequence[ItemScore]], confidence: float, seed: int
+    systems: Sequence[str],
+    rows: Mapping[str, Sequence[ItemScore]],
+    confidence: float,
+    seed: int,
+    weights: Weights = EVEN,
 ) -> list[Comparison]:
     """Each of these systems against uniform; nothing where uniform was not tried."""
     if "uniform" not in systems:
         return []
-    singles = [compare(name, rows, ["uniform"], confidence, seed) for name in systems if name != "uniform"]
+    singles = [compare(name, rows, ["uniform"], confidence, seed, weights) for name in systems if name != "uniform"]
     found = []
     # Each list has one comparison for every scope and metric, in the same order.
     for same in zip(*singles, strict=True):
@@ -69,20 +75,21 @@ def against_uniform(
     return found
 
 
-def by_seed(rows: Mapping[str, Sequence[ItemScore]]) -> list[SeedScores]:
+def by_seed(rows: Mapping[str, Sequence[ItemScore]], weights: Weights = EVEN) -> list[SeedScores]:
     """One row per system and seed: its means over all benchmarks."""
     found = []
     for name, scores in rows.items():
         for seed in sorted({row.seed for row in scores}):
-            summary = summarise([row for row in scores if row.seed == seed])
+            summary = summarise([row for row in scores if row.seed == seed], weights)
             found.append(SeedScores(name, seed, **{metric: summary[metric] for metric in METRICS}))
     return found
 
 
-def by_task(rows: Mapping[str, Sequence[ItemScore]]) -> list[TaskScores]:
+def by_task(rows: Mapping[str, Sequence[ItemScore]], weights: Weights = EVEN) -> list[TaskScores]:
     """One row per benchmark and task: number of items, and each system's mean over items and seeds."""
     summaries = {name: summarise(scores)["benchmarks"] for name, scores in rows.items()}
     first = next(iter(summaries.values()))
+    shares = task_shares([(benchmark, task) for benchmark, part in first.items() for task in part["tasks"]], weights)
     return [
         TaskScores(
             benchmark,
@@ -92,6 +99,8 @@ def by_task(rows: Mapping[str, Sequence[ItemScore]]) -> list[TaskScores]:
                 name: {metric: summary[benchmark]["tasks"][task][metric] for metric in METRICS}
                 for name, summary in summaries.items()
             },
+            shares[benchmark, task],
+            task_shares([(benchmark, one) for one in part["tasks"]], weights)[benchmark, task],
         )
         for benchmark, part in first.items()
         for task, facts in part["tasks"].items()

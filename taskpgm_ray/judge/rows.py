@@ -17,6 +17,10 @@ class TaskScores:
     items: int
     scores: Mapping[str, Mapping[str, float]]
     """System -> metric -> mean; the chosen mixture is the first system, the base model the last."""
+    share: float
+    """Of the task in the mean over all benchmarks, 0 to 1."""
+    within: float
+    """Of the task in the mean of its benchmark, 0 to 1."""
 
 
 @dataclass(frozen=True)

@@ -51,14 +51,15 @@ def judge(
     finalists = [Finalist(one.name, one) for one in (chosen, *others)]
     extra = budget_finalists(chosen, family, planner)
     rows = scores_on_report([*finalists, *extra], planner, report, run)
-    confidence, seed = planner.config.evaluation.confidence, planner.config.seed
+    evaluation, seed = planner.config.evaluation, planner.config.seed
+    confidence, weights = evaluation.confidence, evaluation.weights
     names = [one.name for one in others if one.kind == "baseline"]
     judged = {name: rows[name] for name in (*(one.name for one in finalists), BASE)}
     return Judgement(
         chosen.name,
-        compare(chosen.name, rows, names, confidence, seed) if names else [],
-        against_uniform([one.name for one in finalists], rows, confidence, seed),
-        by_task(judged),
-        by_seed(judged),
-        [budget_scores(one, rows, confidence, seed) for one in extra],
+        compare(chosen.name, rows, names, confidence, seed, weights) if names else [],
+        against_uniform([one.name for one in finalists], rows, confidence, seed, weights),
+        by_task(judged, weights),
+        by_seed(judged, weights),
+        [budget_scores(one, rows, confidence, seed, weights) for one in extra],
     )

@@ -12,6 +12,7 @@ in full with both.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import hypot
@@ -23,7 +24,7 @@ from scipy.optimize import brentq
 from scipy.stats import nct
 
 from taskpgm_ray.errors import EvaluationError
-from taskpgm_ray.evaluation.scores import METRICS, ItemScore
+from taskpgm_ray.evaluation.scores import EVEN, METRICS, ItemScore, Weights, task_shares
 
 BETTER, WORSE = "better", "worse"
 NOT_SHOWN = "no difference shown"
@@ -79,6 +80,7 @@ def paired_difference(
     *,
     metric: str = "gold_logprob",
     n_boot: int = 10_000,
+    weights: Weights = EVEN,
 ) -> PairedDifference:
     """Compare two systems that were scored on the same items.
 
@@ -89,6 +91,7 @@ def paired_difference(
         seed: Of the bootstrap.
         metric: ``gold_logprob`` (nats) or ``accuracy``.
         n_boot: Number of resamples.
+        weights: Of benchmarks and tasks, as in `summarise`.
 
     Raises:
         EvaluationError: The systems were not scored on the same items (or not on all of them with every seed), an item
@@ -107,7 +110,7 @@ def paired_difference(
             "one score only; evaluate both on the same split"
         )
     seeds = min(len(seeds_a), len(seeds_b))
-    share = _shares(items)
+    share = _shares(items, weights)
     difference = float(share @ (values_a.mean(0) - values_b.mean(0)))
     strata, same_seeds = _strata(items), seeds_a == seeds_b
     item_error, lasting = _item_error(values_a, values_b, same_seeds, share, strata)
@@ -184,17 +187,11 @@ def _table(rows: Sequence[ItemScore], metric: str, which: str) -> tuple[list[Key
     return items, seeds, table
 
 
-def _shares(items: list[Key]) -> Floats:
+def _shares(items: list[Key], weights: Weights) -> Floats:
     """The weight [n_items] of each item in the macro mean; they sum to 1."""
-    if not items:
-        raise EvaluationError("no item scores to compare: nothing was evaluated")
-    n_benchmarks = len({benchmark for benchmark, _, _ in items})
-    tasks: dict[str, set[str]] = {}
-    counts: dict[tuple[str, str], int] = {}
-    for benchmark, task, _ in items:
-        tasks.setdefault(benchmark, set()).add(task)
-        counts[benchmark, task] = counts.get((benchmark, task), 0) + 1
-    return np.array([1 / (n_benchmarks * len(tasks[b]) * counts[b, t]) for b, t, _ in items])
+    counts = Counter((benchmark, task) for benchmark, task, _ in items)
+    shares = task_shares(counts, weights)
+    return np.array([shares[benchmark, task] / counts[benchmark, task] for benchmark, task, _ in items])
 
 
 def _strata(items: list[Key]) -> list[NDArray[np.intp]]:

@@ -24,7 +24,8 @@ def sentence(comparisons: Sequence[Comparison], config: StudyConfig) -> str:
     if not decisive:
         return UNJUDGED
     metric = config.search.metric.replace("_", " ").replace("logprob", "log-probability")
-    where = f"on {decisive[0].result.items} report items ({metric}"
+    weighted = ", weighted" if config.evaluation.weights else ""
+    where = f"on {decisive[0].result.items} report items ({metric}{weighted}"
     if any(c.verdict == ONE_SEED for c in decisive):
         seen = enumerated([f"{_told(c.result)} against {c.baseline}" for c in decisive])
         return (

@@ -91,6 +91,7 @@ def assemble(outputs: StudyOutputs) -> ReportData:
         screen=outputs.outcome.screen if outputs.outcome else None,
         comparisons=judgement.comparisons if judgement else [],
         against_uniform=judgement.against_uniform if judgement else [],
+        score_weights=config.evaluation.weights,
         by_task=judgement.tasks if judgement else [],
         by_seed=judgement.seeds if judgement else [],
         budgets=judgement.budgets if judgement else [],
@@ -154,7 +155,7 @@ def _trial_rows(outcome: Outcome, chosen: str | None) -> list[TrialRow]:
 
 def _trial_row(plan: TrialPlan, run: TrialRun, chosen: str | None) -> TrialRow:
     finished = run.unit.manifest()
-    summary = finished["summary"]
+    summary = plan.summary(run)
     return TrialRow(
         name=plan.name,
         kind=plan.candidate.kind,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 from taskpgm_ray.report.data import ReportData
@@ -25,16 +24,23 @@ def carriers(data: ReportData, baseline: str = "uniform") -> list[Carrier]:
     """Every task's part in the difference of the chosen mixture to a baseline, largest first; none where unknown."""
     if not data.by_task or baseline not in data.by_task[0].scores:
         return []
-    tasks = Counter(row.benchmark for row in data.by_task)
     chosen = next(iter(data.by_task[0].scores))
     found = [
         Carrier(
             f"{row.benchmark}/{row.task}",
-            (row.scores[chosen][data.metric] - row.scores[baseline][data.metric]) / (len(tasks) * tasks[row.benchmark]),
+            row.share * (row.scores[chosen][data.metric] - row.scores[baseline][data.metric]),
         )
         for row in data.by_task
     ]
     return sorted(found, key=lambda one: -abs(one.part))
+
+
+def weighing(data: ReportData) -> str:
+    """By what weights the scores were averaged, in words; nothing where everything counts the same."""
+    if not data.score_weights:
+        return ""
+    listed = ", ".join(f"{name} {weight:g}" for name, weight in data.score_weights.items())
+    return f"Scores are weighted (evaluation.weights; 1 where nothing is named): {listed}."
 
 
 def sentence(data: ReportData, baseline: str = "uniform") -> str:

@@ -159,6 +159,8 @@ class ReportData:
     """Report split: the chosen mixture against every baseline, in every metric and scope."""
     against_uniform: Sequence[Comparison] = ()
     """Report split: the same for every method (``system``) against uniform."""
+    score_weights: Mapping[str, float] = field(default_factory=dict)
+    """Weights of benchmarks and of ``benchmark/task`` in every score; what is not named has 1."""
     by_task: Sequence[TaskScores] = ()
     """Report split, one per benchmark and task; the same systems in each, in one order."""
     by_seed: Sequence[SeedScores] = ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
 from taskpgm_ray.report import carriers, noise
@@ -39,6 +38,7 @@ def study_table(data: ReportData, command: str) -> str:
         "The same, Holm-adjusted over methods.",
         _comparisons(data.against_uniform, "system"),
         "## Scores by benchmark",
+        *filter(None, [carriers.weighing(data)]),
         "Report split, means over tasks: gold log-probability in nats / accuracy. MMLU's log-probability is that of "
         "the right letter among four: chance is -1.3863 and 25 %.",
         _by_benchmark(data),
@@ -126,12 +126,13 @@ def _by_benchmark(data: ReportData) -> str:
     benchmarks = list(dict.fromkeys(row.benchmark for row in data.by_task))
     rows = []
     for system in data.by_task[0].scores:
-        means = []
-        for benchmark in benchmarks:
-            tasks = [row.scores[system] for row in data.by_task if row.benchmark == benchmark]
-            means.append({metric: fmean(task[metric] for task in tasks) for metric in ("gold_logprob", "accuracy")})
-        overall = {metric: fmean(mean[metric] for mean in means) for metric in means[0]}
-        rows.append([system, *(_both(mean["gold_logprob"], mean["accuracy"]) for mean in [*means, overall])])
+        parts = [[(row, row.within) for row in data.by_task if row.benchmark == benchmark] for benchmark in benchmarks]
+        parts.append([(row, row.share) for row in data.by_task])
+        means = [
+            [sum(share * row.scores[system][metric] for row, share in part) for metric in ("gold_logprob", "accuracy")]
+            for part in parts
+        ]
+        rows.append([system, *(_both(*mean) for mean in means)])
     return _table(["mixture", *benchmarks, "all"], rows)
 
 

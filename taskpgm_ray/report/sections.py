@@ -198,7 +198,7 @@ def comparison(data: ReportData, page: Page) -> Section:
         "".join(warning(f"The baseline {name} was not tried: {why}.") for name, why in data.left_out.items())
         + page.figure("comparison", score_figures.comparisons(data), caption)
         + table(header, rows, "Difference of the mixture to each baseline on the report split")
-        + (paragraph(carried) if (carried := carriers.sentence(data)) else "")
+        + "".join(paragraph(said) for said in (carriers.weighing(data), carriers.sentence(data)) if said)
         + _by_task(data),
     )
 

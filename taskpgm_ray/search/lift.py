@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskpgm_ray.evaluation import ItemScore, summarise
+from taskpgm_ray.evaluation.scores import reweighted
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.runtime.missing import missing
 from taskpgm_ray.runtime.progress import collect
@@ -50,7 +51,8 @@ def measure_lift(jobs: Sequence[Job], planner: Planner, run: Run) -> NDArray[np.
             for one in todo
         }
         collect(stage, references, on_done, lambda: "engines score the single-task adapters")
-    base, *scores = [one.unit.manifest()["summary"][planner.config.search.metric] for one in lifts]
+    metric, weights = planner.config.search.metric, planner.config.evaluation.weights
+    base, *scores = [reweighted(one.unit.manifest()["summary"], weights)[metric] for one in lifts]
     return np.array(scores) - base
 
 

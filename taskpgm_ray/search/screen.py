@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskpgm_ray.evaluation import ItemScore, summarise
+from taskpgm_ray.evaluation.scores import reweighted
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.runtime.missing import missing
 from taskpgm_ray.runtime.progress import collect
@@ -77,7 +78,8 @@ class Screen:
         self._merge([_Merge(plan, adapters[plan.name], adapters[plan.name]) for plan in plans])
         scores = [_Merge(plan, adapters[plan.name], self._scores(plan, adapters[plan.name])) for plan in plans]
         self._score(scores)
-        return np.array([one.unit.manifest()["summary"][self._metric] for one in scores])
+        weights = self.planner.config.evaluation.weights
+        return np.array([reweighted(one.unit.manifest()["summary"], weights)[self._metric] for one in scores])
 
     @property
     def _metric(self) -> str:

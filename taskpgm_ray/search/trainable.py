@@ -9,6 +9,7 @@ from typing import Any
 
 from ray import tune
 
+from taskpgm_ray.evaluation.scores import METRICS
 from taskpgm_ray.search.trials import TrialPlan, TrialRun, finish_run
 
 
@@ -32,14 +33,12 @@ class MixtureTrial(tune.Trainable):
         runs, budget = self.plan.rungs[self.rung], self.plan.budgets[self.rung]
         self.rung += 1
         run_all(self.plan, runs, self.fleet, self.evaluator)
-        manifests = [run.unit.manifest() for run in runs]
-        return {
-            name: fmean(manifest["summary"][name] for manifest in manifests) for name in ("accuracy", "gold_logprob")
-        } | {
+        summaries = [self.plan.summary(run) for run in runs]
+        return {name: fmean(summary[name] for summary in summaries) for name in METRICS} | {
             "name": self.plan.name,
             "budget": budget,
-            "items": manifests[0]["summary"]["items"],
-            "trained_tokens": sum(manifest["trained_tokens"] for manifest in manifests),
+            "items": summaries[0]["items"],
+            "trained_tokens": sum(run.unit.manifest()["trained_tokens"] for run in runs),
             "rungs_left": len(self.plan.rungs) - self.rung,
             "done": self.rung == len(self.plan.rungs),
         }

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.evaluation import ItemScore, Split, summarise
+from taskpgm_ray.evaluation.scores import Weights, reweighted
 from taskpgm_ray.finetune.job import Job, Recipe, make_job
 from taskpgm_ray.models import BaseModelRef
 from taskpgm_ray.search.candidates import Candidate, Pool
@@ -46,6 +47,8 @@ class TrialPlan:
     budgets: tuple[int, ...]
     """The budget of each rung, as a multiple of the smallest rung's."""
     split: Split
+    weights: Weights
+    """Of benchmarks and tasks in a score."""
 
     def __post_init__(self) -> None:
         if self.split.name != "search":
@@ -74,7 +77,11 @@ class TrialPlan:
 
     def scores(self, metric: str) -> list[float]:
         """The same of each seed."""
-        return [run.unit.manifest()["summary"][metric] for run in self.runs]
+        return [self.summary(run)[metric] for run in self.runs]
+
+    def summary(self, run: TrialRun) -> dict[str, Any]:
+        """Of a finished run of this trial, with the study's weights."""
+        return reweighted(run.unit.manifest()["summary"], self.weights)
 
     def points(self, metric: str) -> list[tuple[NDArray[np.float64], list[float]]]:
         """(mixture [n], its scores): one point, or where each seed has a mixture of its own one for each."""
@@ -114,7 +121,7 @@ class Planner:
             for rung in range(first, search.rungs)
         )
         budgets = tuple(search.reduction**rung for rung in range(first, search.rungs))
-        return TrialPlan(candidate, rungs, budgets, self.search_split)
+        return TrialPlan(candidate, rungs, budgets, self.search_split, self.config.evaluation.weights)
 
     def job(self, candidate: Candidate, seed: int, share: float = 1.0) -> Job:
         """The fine-tune of a candidate on ``share`` of a trial's full budget."""

@@ -45,21 +45,24 @@ sizes_ = st.fixed_dictionaries(
     n_seeds=st.integers(1, 3),
     seed=st.integers(0, 99),
     metric=st.sampled_from(["accuracy", "gold_logprob"]),
+    weight=st.floats(0.1, 10.0),
 )
 @settings(max_examples=40, deadline=None)
 def test_the_difference_is_that_of_the_summaries_and_changes_sign(
-    sizes: Sizes, n_seeds: int, seed: int, metric: str
+    sizes: Sizes, n_seeds: int, seed: int, metric: str, weight: float
 ) -> None:
     rng = np.random.default_rng(seed)
     a, b = system(rng, sizes, n_seeds, 0.3), system(rng, sizes, n_seeds)
-    result = paired_difference(a, b, metric=metric, n_boot=200)
-    assert result.difference == pytest.approx(summarise(a)[metric] - summarise(b)[metric], abs=1e-12)
+    weights = {"mmlu": weight, "bbh/t0": weight}
+    result = paired_difference(a, b, metric=metric, n_boot=200, weights=weights)
+    expected = summarise(a, weights)[metric] - summarise(b, weights)[metric]
+    assert result.difference == pytest.approx(expected, abs=1e-12)
     assert result.low <= result.high
     assert 0 < result.p_value <= 1
     assert result.minimum_detectable >= 0
     assert result.items == sum(map(sum, sizes.values()))
     assert result.seeds == n_seeds
-    mirrored = paired_difference(b, a, metric=metric, n_boot=200)
+    mirrored = paired_difference(b, a, metric=metric, n_boot=200, weights=weights)
     assert mirrored.difference == pytest.approx(-result.difference, abs=1e-12)
     assert (mirrored.low, mirrored.high) == pytest.approx((-result.high, -result.low), abs=1e-9)
 

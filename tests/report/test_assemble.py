@@ -44,7 +44,10 @@ def plan(name, kind="balance", tau=1.0, scores=()):
         )
         for seed, score in enumerate(scores)
     )  # fmt: skip
-    return SimpleNamespace(name=name, candidate=Candidate(name, kind, tau, np.full(3, 1 / 3), name), runs=runs)
+    candidate = Candidate(name, kind, tau, np.full(3, 1 / 3), name)
+    return SimpleNamespace(
+        name=name, candidate=candidate, runs=runs, summary=lambda run: run.unit.manifest()["summary"]
+    )
 
 
 @pytest.fixture
@@ -52,7 +55,10 @@ def outputs():
     """A study without a search, whose own affinity is not that of the mixture's family."""
     matrix = np.zeros((3, 3))
     config = SimpleNamespace(
-        study="demo", to_yaml=lambda: "study: demo\n", search=SimpleNamespace(metric="gold_logprob")
+        study="demo",
+        to_yaml=lambda: "study: demo\n",
+        search=SimpleNamespace(metric="gold_logprob"),
+        evaluation=SimpleNamespace(weights={"bbh": 2.0}),
     )
     tasks = tuple(MixtureTask(name=name, weight=1 / 3, count=1, available=9, source="jsonl") for name in NAMES)
     facts = SimpleNamespace(source="jsonl", group="data", train=90, probes=8, cut=2, withheld=3)
@@ -128,6 +134,7 @@ def test_every_trial_has_its_scores_or_its_reason(outputs):
     assert (slow.stopped, slow.skipped) == (True, False)
     assert (spared.stopped, spared.skipped) == (False, True)
     assert data.screen.mixtures == 2
+    assert data.score_weights == {"bbh": 2.0}
     assert data.left_out == {"capped": "it is the mixture of uniform"}
 
 
@@ -135,7 +142,7 @@ def test_the_judgement_is_passed_on(outputs):
     result = PairedDifference("gold_logprob", 0.1, 0.0, 0.2, 0.5, 0.03, 0.04, 0.14, 0.95, 640, 3)
     one = Comparison("best", "uniform", "all", result, 0.5, "better")
     means = {"gold_logprob": -1.0, "accuracy": 0.5}
-    rows = [TaskScores("mmlu", "law", 9, {"best": means})], [SeedScores("best", 0, **means)]
+    rows = [TaskScores("mmlu", "law", 9, {"best": means}, 1.0, 1.0)], [SeedScores("best", 0, **means)]
     budgets = [BudgetScores("best@25%", 3, 0.25, **means)]
     data = assemble(replace(outputs, judgement=Judgement("best", [one], [one], *rows, budgets)))
     assert data.comparisons == data.against_uniform == [one]

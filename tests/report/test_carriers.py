@@ -5,20 +5,21 @@ from dataclasses import replace
 import pytest
 
 from taskpgm_ray.judge.rows import TaskScores
-from taskpgm_ray.report.carriers import carriers, sentence
+from taskpgm_ray.report.carriers import carriers, sentence, weighing
 
 
-def rows(*differences, benchmark="bbh"):
+def rows(*differences, benchmark="bbh", whole=1.0):
+    within = 1 / len(differences)
     return [
         TaskScores(benchmark, f"t{i}", 10, {
             name: {"gold_logprob": -1.0 + part, "accuracy": 0.5} for name, part in (("tau-1", gap), ("uniform", 0.0))
-        })
+        }, whole * within, within)
         for i, gap in enumerate(differences)
     ]  # fmt: skip
 
 
 def test_parts_add_up_to_the_difference_and_the_largest_comes_first(report_data):
-    by_task = [*rows(0.4, -0.1, 0.1, benchmark="bbh"), *rows(0.2, benchmark="mmlu")]
+    by_task = [*rows(0.4, -0.1, 0.1, benchmark="bbh", whole=0.5), *rows(0.2, benchmark="mmlu", whole=0.5)]
     data = replace(report_data(4), by_task=by_task)
     found = carriers(data)
     assert [one.name for one in found] == ["mmlu/t0", "bbh/t0", "bbh/t1", "bbh/t2"]
@@ -26,6 +27,12 @@ def test_parts_add_up_to_the_difference_and_the_largest_comes_first(report_data)
     said = sentence(data)
     assert "The difference to uniform (+0.1667) is a sum over 4 tasks; the largest parts are mmlu/t0 +0.1000" in said
     assert said.endswith("and 1 of the tasks makes half of it.")
+
+
+def test_weights_are_named(report_data):
+    assert weighing(report_data(4)) == ""
+    said = weighing(report_data(4, score_weights={"bbh": 2.0, "bbh/word_sorting": 0.0}))
+    assert said == "Scores are weighted (evaluation.weights; 1 where nothing is named): bbh 2, bbh/word_sorting 0."
 
 
 def test_one_task_may_carry_all(report_data):

@@ -22,7 +22,7 @@ def test_the_table_holds_every_method_task_and_the_command(report_data):
     data = report_data(
         against_uniform=[comparison("tau-0.5"), comparison("text|tau-1", "mmlu", -0.1)],
         comparisons=[comparison("tau-0.5")],
-        by_task=[TaskScores("mmlu", "anatomy", 20, {"tau-0.5": means, "uniform": means})],
+        by_task=[TaskScores("mmlu", "anatomy", 20, {"tau-0.5": means, "uniform": means}, 1.0, 1.0)],
         by_seed=[
             SeedScores("tau-0.5", 0, **means),
             SeedScores("tau-0.5", 1, gold_logprob=-1.75, accuracy=0.25),
@@ -50,7 +50,8 @@ def test_the_table_holds_every_method_task_and_the_command(report_data):
 def test_benchmarks_count_equally_in_the_mean(report_data):
     scores = [{"ours": {"gold_logprob": value, "accuracy": 0.5}} for value in (-1.0, -2.0, -4.0)]
     tasks = [("mmlu", "a"), ("mmlu", "b"), ("bbh", "c")]
-    rows = [TaskScores(benchmark, task, 9, s) for (benchmark, task), s in zip(tasks, scores, strict=True)]
+    shares = [(0.25, 0.5), (0.25, 0.5), (0.5, 1.0)]
+    rows = [TaskScores(*task, 9, s, *part) for task, s, part in zip(tasks, scores, shares, strict=True)]
     text = study_table(report_data(by_task=rows, gamma=None, divergence_se=None), "command")
     assert "gamma" not in text
     assert "standard error of a divergence" not in text

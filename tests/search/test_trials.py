@@ -107,6 +107,18 @@ def test_a_finished_trial_keeps_its_scores(planner):
     assert read_items(plan.runs[0].unit) == rows(-1.0)
 
 
+def test_other_weights_change_the_score_of_a_finished_trial(planner):
+    trials = planner()
+    scored = [ItemScore("mmlu", "t", "1", 1.0, -1.0), ItemScore("bbh", "u", "2", 0.0, -4.0)]
+    plan = trials.plan(candidate())
+    finish_run(plan, plan.runs[0], scored, {"tokens": 7}, 1.0)
+    evaluation = trials.config.evaluation.model_copy(update={"weights": {"bbh": 2.0}})
+    config = trials.config.model_copy(update={"evaluation": evaluation})
+    weighted = replace(trials, config=config).plan(candidate())
+    assert weighted.done()
+    assert (plan.score("gold_logprob"), weighted.score("gold_logprob")) == (-2.5, -3.0)
+
+
 def test_the_winner_is_a_balance_and_each_method_has_its_best(planner):
     make = planner()
     scores = {"uniform": -1.0, "jsd-tau-0": -3.0, "jsd-tau-2": -2.5, "pmi-tau-0": -2.8, "jsd-tau-3": -2.5}
