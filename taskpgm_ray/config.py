@@ -374,8 +374,12 @@ class AffinityConfig(Section):
 
     kind: Literal["jsd", "pmi"] = "jsd"
     """``jsd``: exp(-gamma JSD). ``pmi``: exp(-gamma D), D the mean squared difference of the PMI profiles."""
-    gamma: Annotated[float, Field(gt=0)] | None = None
-    """Bandwidth of that kernel, per nat (JSD) or squared nat (PMI); default ln 2 / median of the pairs."""
+    gamma: Annotated[float, Field(gt=0)] | Literal["noise", "median"] = "noise"
+    """Bandwidth of that kernel. ``noise``: above the divergence of two adapters of one task, for which some tasks are
+    fine-tuned twice. ``median``: ln 2 / median of the pairs. Or a number, per nat (JSD) or squared nat (PMI), which
+    belongs to ``kind``; other affinities of a search then take the median."""
+    noise_tasks: Annotated[int, Field(ge=2)] = 4
+    """Tasks that are fine-tuned with a second seed for ``gamma: noise``."""
     memory_gib: Annotated[float, Field(gt=0)] = 2.0
     """Memory of one Ray task of the affinity job; there are as many at a time as the cluster has CPUs."""
 

@@ -17,7 +17,7 @@ from taskpgm_ray.errors import ConfigError
 from taskpgm_ray.models import adapted_layers, linear_layers, resolve
 from taskpgm_ray.report.text import amount
 from taskpgm_ray.storage import MANIFEST, Storage
-from taskpgm_ray.workload import FineTunes, fine_tunes
+from taskpgm_ray.workload import OF_ONE_TASK, FineTunes, fine_tunes
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -155,7 +155,7 @@ def _tokens(config: StudyConfig, part: FineTunes, speed: Speed) -> float:
     """Tokens that one of these fine-tunes trains on."""
     steps, tokens = config.finetune.steps, config.finetune.tokens
     search = config.search
-    if part.kind != "adapters" and (search.steps is not None or search.tokens is not None):
+    if part.kind not in OF_ONE_TASK and (search.steps is not None or search.tokens is not None):
         steps, tokens = search.steps, search.tokens
     whole = float(tokens) if tokens is not None else (steps or 0) * config.finetune.batch_size * speed.example_tokens
     return whole * part.share

@@ -22,7 +22,7 @@ from taskpgm_ray.evaluation.items import POOL
 from taskpgm_ray.evaluation.scores import check_weights
 from taskpgm_ray.export import MixtureDocument, MixtureTask
 from taskpgm_ray.finetune.job import Job
-from taskpgm_ray.finetune.stage import finetune_pool, single_task_jobs, skipped
+from taskpgm_ray.finetune.stage import finetune_pool, second_jobs, single_task_jobs, skipped
 from taskpgm_ray.judge.hand_over import hand_over
 from taskpgm_ray.judge.stage import Judgement, judge
 from taskpgm_ray.judge.verdict import CHOSEN, UNJUDGED, recommended, sentence
@@ -146,25 +146,37 @@ class Study:
         return tasks
 
     def finetune(self, tasks: Sequence[Task]) -> tuple[list[Job], list[Task]]:
-        """One adapter for each task; tasks whose job failed for good are left out if the config says so."""
+        """One adapter for each task; tasks whose job failed for good are left out if the config says so.
+
+        Some tasks are fine-tuned a second time, with another seed, where the noise floor is asked for.
+        """
         jobs = single_task_jobs(tasks, self.session)
-        kept = finetune_pool(jobs, self.session)
+        done = finetune_pool([*jobs, *second_jobs(tasks, self.session)], self.session)
+        kept = [job for job in jobs if job in done]
         self.skipped = skipped(jobs, kept)
         return kept, [job.tasks[0] for job in kept]
 
     def score(self, jobs: Sequence[Job], tasks: Sequence[Task]) -> list[ScoredSegment]:
-        """Every adapter's distributions on the common probe set."""
-        return score_pool(jobs, tasks, self.session)
+        """The distributions of every adapter, second ones included, on the common probe set."""
+        return score_pool([*jobs, *self._seconds(tasks)], tasks, self.session)
 
     def affinities(self, jobs: Sequence[Job], tasks: Sequence[Task]) -> Affinities:
         """How alike the tasks' adapters behave. Scores that turn out to be damaged are made again, once."""
         names = [task.name for task in tasks]
+        seconds = {job.tasks[0].name: job.name for job in self._seconds(tasks)}
         try:
-            return compute_affinities(self.score(jobs, tasks), names, self.session)
+            return compute_affinities(self.score(jobs, tasks), names, self.session, seconds)
         except DamagedScoresError as error:
             self.console.print(f"[yellow]damaged scores are made again:[/] {escape(str(error))}", soft_wrap=True)
             discard(error.units, self.storage)
-            return compute_affinities(self.score(jobs, tasks), names, self.session)
+            return compute_affinities(self.score(jobs, tasks), names, self.session, seconds)
+
+    def _seconds(self, tasks: Sequence[Task]) -> list[Job]:
+        """The second fine-tunes of these tasks, which may be others than those of a pool before some were left out."""
+        jobs = second_jobs(tasks, self.session)
+        if all(job.unit.done() for job in jobs):
+            return jobs
+        return finetune_pool(jobs, self.session)
 
     def conclude(self, jobs: Sequence[Job], tasks: Sequence[Task], affinities: Affinities) -> StudyResult:
         """The paths of mixtures, the search over them, the mixture, and the report."""
@@ -235,9 +247,10 @@ class Study:
         family, given = reached.family, self.config.mixture
         energy, gap = certificate(family.S, reached.tau, reached.weights, utility=family.utility)
         whole = np.asarray(counts(reached.weights, given.examples)).tolist()
+        floor = family.noise.taken_off if family.noise else None
         return MixtureDocument(
             study=self.config.study,
-            fingerprint=fingerprint("mixture", affinities.fingerprint, family.name, family.gamma),
+            fingerprint=fingerprint("mixture", affinities.fingerprint, family.name, family.gamma, floor),
             tasks=tuple(
                 MixtureTask(
                     name=task.name, weight=weight, count=count, available=task.facts.available, source=task.facts.source
@@ -251,6 +264,7 @@ class Study:
             recommended_weights=reached.recommended_weights,
             affinity=family.name,
             gamma=family.gamma,
+            noise_floor=floor,
             beta=given.beta,
             lambda_=given.lambda_,
             prompt_format=self.config.model.prompt_format,

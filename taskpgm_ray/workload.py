@@ -10,14 +10,17 @@ from dataclasses import dataclass
 
 from taskpgm_ray.config import StudyConfig
 
+OF_ONE_TASK = ("adapters", "noise")
+"""Kinds of fine-tunes with the budget of ``finetune``; the others have that of ``search``."""
+
 
 @dataclass(frozen=True)
 class FineTunes:
     """Fine-tunes of one kind and one budget."""
 
     kind: str
-    """``adapters`` (one a task), ``trials``, ``finalists`` (fresh seeds for the report split), ``budgets``, ``final``
-    (what is handed over)."""
+    """``adapters`` (one a task), ``noise`` (a second one of some tasks), ``trials``, ``finalists`` (fresh seeds for the
+    report split), ``budgets``, ``final`` (what is handed over)."""
     jobs: int
     share: float = 1.0
     """Part of the full budget: of ``finetune`` for adapters, of ``search`` for all others."""
@@ -25,7 +28,7 @@ class FineTunes:
 
 def fine_tunes(config: StudyConfig, tasks: int) -> list[FineTunes]:
     """Every fine-tune of a study of ``tasks`` tasks, in the order in which they run; no row without jobs."""
-    rows = [FineTunes("adapters", tasks)]
+    rows = [FineTunes("adapters", tasks), FineTunes("noise", noise_tasks(config, tasks))]
     if config.search.balances:
         rows += _trials(config)
         rows.append(FineTunes("finalists", methods(config) * len(report_seeds(config))))
@@ -33,6 +36,17 @@ def fine_tunes(config: StudyConfig, tasks: int) -> list[FineTunes]:
         # Of a balance that no trial had; of another it is the trial's.
         rows.append(FineTunes("final", int(config.search.choose == "curve" and _balances(config) > 1)))
     return [row for row in rows if row.jobs]
+
+
+def noise_tasks(config: StudyConfig, tasks: int) -> int:
+    """Tasks with a second fine-tune, by which the noise floor is measured.
+
+    None where no kernel of a search asks for it, and none in a pool of two, whose mixture is uniform by symmetry.
+    """
+    measured = set(config.search.affinities or (config.affinity.kind,)) - {"text"}
+    if config.affinity.gamma != "noise" or not measured or tasks < 3:
+        return 0
+    return min(config.affinity.noise_tasks, tasks)
 
 
 def contenders(config: StudyConfig) -> int:

@@ -24,7 +24,7 @@ def study(**finetune):
 def test_the_plan_by_hand():
     """Ten jobs of 100 x 10 x 50 tokens at 1,000 tokens/s are 50 s each, and 10 s beside it; four lanes."""
     config = study(lanes={"max": 4, "gpus": 1})
-    adapters, trials, finalists, final = plan_study(
+    adapters, seconds, trials, finalists, final = plan_study(
         config, 10, Speed(1000, 50, job_seconds=10, adapter_bytes=GIB / 22), price=3.0
     )
     assert (adapters.jobs, adapters.tokens, adapters.lanes) == (10, 500_000, 4)
@@ -32,6 +32,8 @@ def test_the_plan_by_hand():
     assert adapters.gpu_hours == pytest.approx((4 * LANE_START_SECONDS + 10 * 60) / 3600)
     assert adapters.storage_bytes == pytest.approx(GIB)
     assert adapters.cost == pytest.approx(3 * adapters.gpu_hours)
+    # By four tasks with a second adapter the noise floor is measured.
+    assert (seconds.what, seconds.jobs, seconds.tokens) == ("noise", 4, 200_000)
     # Three balances and two baselines, two seeds each, twice the steps.
     assert (trials.jobs, trials.tokens, trials.lanes) == (10, 1_000_000, 4)
     assert trials.seconds == LANE_START_SECONDS + 3 * 110
@@ -70,7 +72,7 @@ def test_all_workers_of_a_lane_are_paid():
 def test_a_thousand_tasks_of_llama_2_7b_on_64_gpus():
     from transformers import LlamaConfig
 
-    config = load_config("jobs/llama2-7b.yaml", ["search.balances=0", "mixture.tau=1"])
+    config = load_config("jobs/llama2-7b.yaml", ["search.balances=0", "mixture.tau=1", "affinity.gamma=median"])
     size = adapter_bytes(LlamaConfig(), config.finetune.lora)
     # Rank 16 on q, k, v, o (4096 x 4096) and gate, up, down (4096 x 11008), in each of 32 layers, four bytes a number.
     assert size == 32 * 16 * (4 * (4096 + 4096) + 3 * (4096 + 11008)) * 4

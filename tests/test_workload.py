@@ -3,7 +3,16 @@
 import pytest
 
 from taskpgm_ray.config import load_config
-from taskpgm_ray.workload import FineTunes, candidates, contenders, fine_tunes, methods, report_seeds, search_seeds
+from taskpgm_ray.workload import (
+    FineTunes,
+    candidates,
+    contenders,
+    fine_tunes,
+    methods,
+    noise_tasks,
+    report_seeds,
+    search_seeds,
+)
 
 
 def study(search=None, **changes):
@@ -40,6 +49,7 @@ def test_a_study_in_numbers():
     config = study({"seeds": 2, "task_counts": [2, 9], "budget_fractions": [0.5]}, evaluation={"report_seeds": 5})
     assert fine_tunes(config, 7) == [
         FineTunes("adapters", 7),
+        FineTunes("noise", 4),
         FineTunes("trials", 6 * 2),
         FineTunes("finalists", 3 * 5),
         FineTunes("budgets", 3 * 5),
@@ -52,7 +62,7 @@ def test_no_seed_of_a_search_is_among_those_of_the_report():
     config = study({"seeds": 4}, evaluation={"report_seeds": 3})
     assert list(search_seeds(config)) == [0, 1, 2, 3]
     assert list(report_seeds(config)) == [4, 5, 6]
-    assert [row.kind for row in fine_tunes(config, 3)] == ["adapters", "trials", "finalists", "final"]
+    assert [row.kind for row in fine_tunes(config, 3)] == ["adapters", "noise", "trials", "finalists", "final"]
 
 
 def test_asha_gives_fewer_and_fewer_the_larger_budgets():
@@ -64,4 +74,21 @@ def test_asha_gives_fewer_and_fewer_the_larger_budgets():
 
 def test_a_given_balance_is_tried_alone_and_without_a_search_there_are_adapters_only():
     assert candidates(study(mixture={"tau": 1.5})) == 1 + 2
-    assert fine_tunes(study({"balances": 0}, mixture={"tau": 1.5}), 3) == [FineTunes("adapters", 3)]
+    alone = study({"balances": 0}, mixture={"tau": 1.5}, affinity={"gamma": "median"})
+    assert fine_tunes(alone, 3) == [FineTunes("adapters", 3)]
+
+
+@pytest.mark.parametrize(
+    ("search", "affinity", "tasks", "measured"),
+    [
+        ({}, {}, 9, 4),
+        ({}, {"noise_tasks": 6}, 5, 5),
+        ({}, {}, 2, 0),
+        ({}, {"gamma": "median"}, 9, 0),
+        ({"affinities": ["pmi", "text"]}, {"gamma": 2.5}, 9, 0),
+        ({"affinities": ["text"]}, {}, 9, 0),
+        ({"affinities": ["text", "pmi"]}, {}, 9, 4),
+    ],
+)
+def test_tasks_are_fine_tuned_twice_where_the_noise_floor_is_asked_for(search, affinity, tasks, measured):
+    assert noise_tasks(study(search, affinity=affinity), tasks) == measured

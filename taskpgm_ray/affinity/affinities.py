@@ -8,9 +8,11 @@ from typing import Literal
 
 import numpy as np
 
+from taskpgm_ray.affinity.bandwidth import NoiseFloor, NoiseKernel, noise_kernel
 from taskpgm_ray.affinity.distributions import LEAST_COVERAGE
 from taskpgm_ray.affinity.kernels import kernel, median_gamma
 from taskpgm_ray.affinity.mutual_information import profile_distances
+from taskpgm_ray.errors import InputError
 from taskpgm_ray.numerics.types import FloatArray
 
 Kind = Literal["jsd", "pmi"]
@@ -41,6 +43,8 @@ class Affinities:
     """[1 + n, n] mean mass on the support: the base model first, then the adapters; by the probes' task."""
     fingerprint: str
     """Of the scores that were summed."""
+    noise: NoiseFloor | None = None
+    """What two adapters of one task are apart; ``None``: not measured."""
 
     @cached_property
     def profile_distances(self) -> FloatArray:
@@ -52,7 +56,7 @@ class Affinities:
         return self.divergence if kind == "jsd" else self.profile_distances
 
     def median_gamma(self, kind: Kind = "jsd") -> float:
-        """The bandwidth that is taken unless one is given: ln 2 / median of the `distances`."""
+        """The bandwidth of the median rule: ln 2 / median of the `distances`."""
         return median_gamma(self.distances(kind))
 
     def view(self, kind: Kind, gamma: float | None = None) -> FloatArray:
@@ -66,6 +70,25 @@ class Affinities:
             InputError: More than half of D is 0 and no gamma was given.
         """
         return kernel(self.distances(kind), self.median_gamma(kind) if gamma is None else gamma)
+
+    def above_noise(self, kind: Kind = "jsd", factor: float = 1.0) -> NoiseKernel:
+        """The affinity matrix with its noise floor taken off and the bandwidth that the floor allows.
+
+        Args:
+            kind: As for `view`.
+            factor: Of the bandwidth.
+
+        Raises:
+            InputError: The noise floor was not measured.
+        """
+        if self.noise is None:
+            raise InputError(
+                "the noise floor of these affinities was not measured: it takes a second fine-tune of some tasks "
+                "(affinity.gamma: noise), or give affinity.gamma as median or as a number"
+            )
+        return noise_kernel(
+            self.distances(kind), self.noise.divergence if kind == "jsd" else self.noise.distance, factor
+        )
 
     def coverage_warning(self) -> str:
         """A sentence when a mean coverage is below `LEAST_COVERAGE`, else nothing."""

@@ -74,8 +74,13 @@ def add_part(part: PartOf, sums: PoolSums) -> tuple[PoolSums, int]:
     return (sums, 0) if found is None else (sums.copy().add(found), len(found.probe))
 
 
-def read_part(part: PartOf, tasks: Sequence[str]) -> Part | None:
+def read_part(part: PartOf, tasks: Sequence[str], adapters: Sequence[str] | None = None) -> Part | None:
     """The scores of one part; ``None`` when none of its probes is of the pool.
+
+    Args:
+        part: Which probes.
+        tasks: The pool.
+        adapters: Whose scores; by default each task's own.
 
     Raises:
         StorageError: A file is missing or damaged.
@@ -93,8 +98,9 @@ def read_part(part: PartOf, tasks: Sequence[str]) -> Part | None:
     inside = owner >= 0
     if not inside.any():
         return None
-    scores = np.empty((len(tasks), int(inside.sum()), part.segment.unit.manifest()["support"]), dtype=np.float32)
-    for i, name in enumerate(tasks):
+    models = tasks if adapters is None else adapters
+    scores = np.empty((len(models), int(inside.sum()), part.segment.unit.manifest()["support"]), dtype=np.float32)
+    for i, name in enumerate(models):
         scores[i] = read_scores(part.segment.scores[name], rows)[inside]
     probes = np.array(table["probe"][rows.start : rows.stop].to_pylist())[inside]
     # Two tasks may share an example; their probes are two all the same.

@@ -150,8 +150,8 @@ class PoolSums:
         return np.asarray(getattr(self, name) / UNIT / np.array(self.probes, dtype=np.float64))
 
     def profiles(self) -> FloatArray:
-        """Inner products of the centred PMI profiles [n, n]."""
-        return np.asarray(self.gram / UNIT)
+        """Inner products of the centred PMI profiles [n, n], as means in which every task counts the same."""
+        return np.asarray(self.gram / UNIT / (min(self.probes) * len(self.tasks)))
 
 
 def _widening(mass: FloatArray, weights: FloatArray) -> FloatArray:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from taskpgm_ray.affinity import distributed
 from taskpgm_ray.affinity.affinities import Affinities
+from taskpgm_ray.affinity.noise import measure_noise
 from taskpgm_ray.affinity.stored import VERSION, read, store
 from taskpgm_ray.errors import DamagedScoresError, StorageError
 from taskpgm_ray.runtime.missing import missing
@@ -14,14 +16,24 @@ from taskpgm_ray.runtime.run import Run
 from taskpgm_ray.scoring.stage import ScoredSegment
 from taskpgm_ray.storage import Storage, Unit, fingerprint
 
+NO_SECONDS: Mapping[str, str] = MappingProxyType({})
+
 
 @dataclass(frozen=True)
 class _Pairwise:
     unit: Unit
 
 
-def compute_affinities(segments: Sequence[ScoredSegment], tasks: Sequence[str], run: Run) -> Affinities:
+def compute_affinities(
+    segments: Sequence[ScoredSegment], tasks: Sequence[str], run: Run, seconds: Mapping[str, str] = NO_SECONDS
+) -> Affinities:
     """The affinities of the pool from the stored distributions; computed once per set of scores.
+
+    Args:
+        segments: All segments with the scores of all adapters.
+        tasks: The pool.
+        run: Storage, cluster and progress.
+        seconds: Task -> name of its second adapter, by which the noise floor is measured; with none it is not.
 
     Raises:
         InertAdapterError: An adapter predicts exactly what the base model predicts.
@@ -49,6 +61,11 @@ def compute_affinities(segments: Sequence[ScoredSegment], tasks: Sequence[str], 
                 raise error.cause from error
             stage.finished(f"JSD and PMI of {len(tasks)} adapters on {facts['probes']} probes")
     affinities = read(unit, identity)
+    if seconds:
+        try:
+            affinities = replace(affinities, noise=measure_noise(segments, tasks, seconds, run))
+        except StorageError as error:
+            raise _damage(segments, error) from error
     if low := affinities.coverage_warning():
         run.progress.console.print(f"  [yellow]{low}[/]", soft_wrap=True, highlight=False)
     return affinities

@@ -17,7 +17,7 @@ from taskpgm_ray.storage import Unit
 MATRICES = "matrices.parquet"
 COVERAGE = "coverage.parquet"
 GROUPS = "groups.parquet"
-VERSION = 3
+VERSION = 4
 
 INERT = 1e-6
 """Largest difference in log-probability (nats) at which an adapter counts as predicting what the base predicts."""

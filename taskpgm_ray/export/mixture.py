@@ -57,7 +57,9 @@ class MixtureDocument:
     affinity: str = "jsd"
     """The family that the mixture comes from, for example ``jsd`` or ``pmi``."""
     gamma: float | None = None
-    """Bandwidth of the JSD kernel per nat."""
+    """Bandwidth of the kernel per nat (JSD) or squared nat (PMI)."""
+    noise_floor: float | None = None
+    """What was taken off every divergence before the kernel, in the same unit."""
     beta: float | None = None
     """The balance as the user gave it, where given as beta and lambda."""
     lambda_: float | None = None
@@ -111,6 +113,7 @@ class MixtureDocument:
             "gap": _number(self.gap),
             "affinity": self.affinity,
             "gamma": _number(self.gamma),
+            "noise_floor": _number(self.noise_floor),
             "prompt_format": self.prompt_format,
             "separator": self.separator,
             "examples": sum(int(task.count) for task in self.tasks),

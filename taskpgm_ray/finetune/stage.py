@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from taskpgm_ray.errors import TrainingError
@@ -11,7 +12,9 @@ from taskpgm_ray.finetune.job import Job, Recipe, make_job
 from taskpgm_ray.runtime.missing import missing
 from taskpgm_ray.runtime.progress import collect
 from taskpgm_ray.runtime.run import Run
+from taskpgm_ray.storage import fingerprint
 from taskpgm_ray.tasks.prepare import Task
+from taskpgm_ray.workload import noise_tasks
 
 FAILURE = "failure.json"
 """In the unit of a job that failed for good: the kind of error and its message."""
@@ -28,6 +31,28 @@ def single_task_jobs(tasks: Sequence[Task], run: Run) -> list[Job]:
         tokens=config.finetune.tokens,
     )
     return [make_job(task.name, "adapters", {task.name: 1.0}, tasks, recipe, run.model, run.storage) for task in tasks]
+
+
+def second_jobs(tasks: Sequence[Task], run: Run) -> list[Job]:
+    """A second fine-tune, with another order of examples, of the tasks by which the noise floor is measured.
+
+    Which tasks these are follows from their contents, so that another task in the pool changes as few as it can.
+    """
+    config = run.config
+    drawn = sorted(tasks, key=lambda task: fingerprint("noise", config.seed, task.facts.train_content))
+    chosen = {task.name for task in drawn[: noise_tasks(config, len(tasks))]}
+    first = single_task_jobs([task for task in tasks if task.name in chosen], run)
+    jobs = []
+    for job in first:
+        recipe = replace(job.recipe, seed=config.seed + 1)
+        again = make_job(job.name, "adapters", {job.name: 1.0}, job.tasks, recipe, run.model, run.storage)
+        jobs.append(replace(again, name=second_name(job.name)))
+    return jobs
+
+
+def second_name(task: str) -> str:
+    """Name of a task's second adapter; no task can have it."""
+    return f"{task}@second"
 
 
 def finetune_pool(jobs: Sequence[Job], run: Run) -> list[Job]:
@@ -79,8 +104,10 @@ def finetune_pool(jobs: Sequence[Job], run: Run) -> list[Job]:
             lambda: fleet_table(run.fleet.status(), pace, stage.done, len(failed) - len(earlier)),
         )
     kept = [job for job in jobs if job.name not in failed]
-    if len(kept) < 2:
-        raise TrainingError(f"only {len(kept)} of {len(jobs)} tasks could be trained: {failed}")
+    # Second fine-tunes are of tasks that have a first one.
+    trained, tasks = ({job.tasks[0].name for job in some} for some in (kept, jobs))
+    if len(trained) < 2:
+        raise TrainingError(f"only {len(trained)} of {len(tasks)} tasks could be trained: {failed}")
     return kept
 
 

@@ -77,6 +77,7 @@ def assemble(outputs: StudyOutputs) -> ReportData:
         lift=affinities.lift,
         affinity=family.S,
         gamma=family.gamma,
+        noise=family.noise,
         # That of the texts' affinity would count vocabularies, not behaviours.
         effective_tasks=effective_number(family.S) if family.affinity != "text" else None,
         coverage=affinities.coverage,

@@ -12,6 +12,7 @@ from taskpgm_ray.errors import InputError
 
 if TYPE_CHECKING:
     # Only their types: importing the report shall load neither Ray nor the evaluation.
+    from taskpgm_ray.affinity.bandwidth import NoiseKernel
     from taskpgm_ray.judge.comparisons import Comparison
     from taskpgm_ray.judge.rows import BudgetScores, SeedScores, TaskScores
     from taskpgm_ray.runtime.progress import StageCost
@@ -133,6 +134,8 @@ class ReportData:
     """Mean log-likelihood ratio to the base model in nats, float [n, n]: the same rows and columns."""
     gamma: float | None = None
     """Bandwidth of that family's kernel, per nat (JSD) or squared nat (PMI); ``None``: it has none."""
+    noise: NoiseKernel | None = None
+    """How that family's S stands out of the noise floor; ``None``: the floor was not measured."""
     effective_tasks: float | None = None
     """Magnitude 1'S^-1 1: the effective number of tasks at the kernel's scale."""
     coverage: np.ndarray | None = None

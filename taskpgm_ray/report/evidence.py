@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 
 from taskpgm_ray.affinity.distributions import LEAST_COVERAGE
-from taskpgm_ray.report import matrices
+from taskpgm_ray.report import floor, matrices
 from taskpgm_ray.report.clustering import MOST_CELLS, Clustering
 from taskpgm_ray.report.data import ReportData
 from taskpgm_ray.report.page import Page, Section, note, paragraph, warning
@@ -28,6 +28,8 @@ def affinity(data: ReportData, clustering: Clustering, page: Page) -> Section:
     kind, gamma = data.mixture.get("affinity", "jsd"), data.gamma
     unit = "squared nat" if kind.startswith("pmi") else "nat"
     width = f", gamma = {number(gamma)} per {unit}" if gamma is not None else ""
+    if data.noise is not None:
+        width += f", noise floor {number(data.noise.taken_off)}"
     panels = {
         "Affinity S": page.figure(
             "affinity",
@@ -64,7 +66,8 @@ def affinity(data: ReportData, clustering: Clustering, page: Page) -> Section:
     panels["Neighbours"] = _neighbours(data)
     if n <= MOST_TABLE_COLUMNS:
         panels["JSD table"] = _divergences(data, clustering)
-    return Section("affinity", "Affinities", page.tabs("affinity", panels) + missing)
+    said = paragraph(rests_on) if (rests_on := floor.sentence(data)) else ""
+    return Section("affinity", "Affinities", said + page.tabs("affinity", panels) + missing)
 
 
 def _neighbours(data: ReportData) -> str:

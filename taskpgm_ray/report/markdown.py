@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from taskpgm_ray.report import carriers, noise
+from taskpgm_ray.report import carriers, floor, noise
 from taskpgm_ray.report.data import ReportData, TrialRow
 from taskpgm_ray.report.redundancy import planted
 from taskpgm_ray.report.text import MISSING, balance, duration, interval, metric_name, percent, score
@@ -26,6 +26,7 @@ def study_table(data: ReportData, command: str) -> str:
         f"# {data.study}",
         f"Made by `{command}` ({duration(seconds)} in all stages).",
         _measured(data),
+        *filter(None, [floor.sentence(data)]),
         f"**{data.verdict}**",
         "## The chosen mixture against every baseline",
         "Report split. Intervals are bootstrapped over items and seeds; p is Holm-adjusted over baselines; the "

@@ -97,15 +97,27 @@ def path(data: ReportData, page: Page) -> Section:
     title = "The mixture over the balance"
     if data.path_tau is None or data.path_weights is None:
         return Section("path", title, note("The path of mixtures was not computed."))
-    caption = (
-        "Each band is a task's share of the mixture as the balance tau grows: at tau = 0 only diversity counts, at 1 "
-        "the mixture is uniform, beyond it tasks that resemble many others take over."
-    )
+    caption = f"Each band is a task's share of the mixture as the balance tau grows: {_along(data)}."
     if data.tau is not None:
         caption += f" The line marks the chosen balance, tau = {balance(data.tau)}."
     if any(trial.tau is not None for trial in data.trials):
         caption += " Triangles mark the balances that were tried."
     return Section("path", title, page.figure("path", figures.path_bands(data), caption))
+
+
+def _along(data: ReportData) -> str:
+    """What happens along the path, of which some mixtures do not depend on the balance and others have no uniform."""
+    tau, weights = np.asarray(data.path_tau), np.asarray(data.path_weights)
+    even = 1 / len(data.tasks)
+    if np.allclose(weights, even):
+        return "it is uniform at every balance"
+    at_one = np.array([np.interp(1.0, tau, column) for column in weights.T])
+    if tau[0] <= 1 <= tau[-1] and np.allclose(at_one, even, atol=1e-6):
+        return (
+            "at tau = 0 only diversity counts, at 1 the mixture is uniform, beyond it tasks that resemble many others "
+            "take over"
+        )
+    return "at tau = 0 only diversity counts, and the larger it is the more the tasks' utility does"
 
 
 def search(data: ReportData, page: Page) -> Section:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from taskpgm_ray.report import noise
+from taskpgm_ray.report import floor, noise
 from taskpgm_ray.report.data import ReportData
 from taskpgm_ray.report.text import amount, balance, duration, metric_name, number, percent, score
 
@@ -30,6 +30,8 @@ def summary(data: ReportData, files: dict[str, str] | None = None) -> Renderable
     from rich.text import Text
 
     parts: list[RenderableType] = [_mixture(data)]
+    if rests_on := floor.sentence(data):
+        parts.append(Text(rests_on))
     if data.trials:
         parts.append(_trials(data))
         if chosen := noise.choice(data):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from taskpgm_ray.affinity import text_affinity
 from taskpgm_ray.affinity.affinities import Affinities, Kind
+from taskpgm_ray.affinity.bandwidth import NoiseKernel
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.mrf import MixturePath, path, solve
@@ -39,6 +40,8 @@ class Family:
     """[n]; ``None``: the row sums of S."""
     contender: bool
     """Whether its mixtures may win; a baseline's only compete."""
+    noise: NoiseKernel | None = None
+    """How S stands out of the noise floor; ``None``: the bandwidth is by another rule, or there is none."""
 
     @cached_property
     def path(self) -> MixturePath:
@@ -59,13 +62,12 @@ def families(
     """
     search, found = config.search, []
     for kind in search.affinities or (config.affinity.kind,):
-        for name, S, gamma in _views(kind, affinities, tasks, config):
-            refuse_free(S, name)
+        for family in _views(kind, affinities, tasks, config):
+            refuse_free(family.S, family.name)
             for utility in search.utilities:
-                target = None if utility == "rows" else targeted(S, lift())
-                found.append(
-                    Family(name if target is None else f"{name}-targeted", kind, S, gamma, target, contender=True)
-                )
+                target = None if utility == "rows" else targeted(family.S, lift())
+                name = family.name if target is None else f"{family.name}-targeted"
+                found.append(replace(family, name=name, utility=target))
     if "text" in search.baselines and not any(family.affinity == "text" for family in found):
         found.append(Family("text", "text", text_similarity(tasks), None, None, contender=False))
     return found
@@ -73,9 +75,7 @@ def families(
 
 def own_family(affinities: Affinities, config: StudyConfig) -> Family:
     """The family of the study's own kind and bandwidth: what is reported where nothing was searched."""
-    kind = config.affinity.kind
-    gamma = _bandwidth(kind, affinities, config)
-    return Family(kind, kind, affinities.view(kind, gamma), gamma, None, contender=True)
+    return _measured(config.affinity.kind, config.affinity.kind, 1.0, affinities, config)
 
 
 def targeted(S: Floats, lift: Floats) -> Floats:
@@ -101,25 +101,27 @@ def text_similarity(tasks: Sequence[Task]) -> Floats:
     return text_affinity(texts)
 
 
-def _views(
-    kind: str, affinities: Affinities, tasks: Sequence[Task], config: StudyConfig
-) -> list[tuple[str, Floats, float | None]]:
-    """(name, S, gamma) of each variant of one kind of affinity."""
+def _views(kind: str, affinities: Affinities, tasks: Sequence[Task], config: StudyConfig) -> list[Family]:
+    """Each variant of one kind of affinity, by the row sums of S."""
     if kind == "text":
-        return [("text", text_similarity(tasks), None)]
+        return [Family("text", "text", text_similarity(tasks), None, None, contender=True)]
     measured: Kind = "pmi" if kind == "pmi" else "jsd"
-    factors, gamma = config.search.gammas, _bandwidth(measured, affinities, config)
+    factors = config.search.gammas
     names = [kind] if len(factors) == 1 else [f"{kind}-gamma-{factor:g}" for factor in factors]
-    return [
-        (name, affinities.view(measured, factor * gamma), factor * gamma)
-        for name, factor in zip(names, factors, strict=True)
-    ]
+    return [_measured(name, measured, factor, affinities, config) for name, factor in zip(names, factors, strict=True)]
 
 
-def _bandwidth(kind: Kind, affinities: Affinities, config: StudyConfig) -> float:
-    """The kernel's bandwidth: the user's, which belongs to the study's own kind, or by the median rule."""
-    given = config.affinity.gamma if kind == config.affinity.kind else None
-    return given or affinities.median_gamma(kind)
+def _measured(name: str, kind: Kind, factor: float, affinities: Affinities, config: StudyConfig) -> Family:
+    """A kernel of the adapters' behaviour with ``factor`` times the bandwidth that the config's rule gives."""
+    rule = config.affinity.gamma
+    # In a pool of two every S gives the same mixture, and no task was fine-tuned twice.
+    if rule == "noise" and len(affinities.tasks) > 2:
+        found = affinities.above_noise(kind, factor)
+        return Family(name, kind, found.S, found.gamma, None, contender=True, noise=found)
+    # A number belongs to the study's own kind: the units of the two differ.
+    own = isinstance(rule, float) and kind == config.affinity.kind
+    gamma = factor * (float(rule) if own else affinities.median_gamma(kind))
+    return Family(name, kind, affinities.view(kind, gamma), gamma, None, contender=True)
 
 
 def refuse_free(S: Floats, name: str) -> None:

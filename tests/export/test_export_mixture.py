@@ -22,6 +22,7 @@ RECORDED = """\
  "gap": 1e-16,
  "affinity": "jsd",
  "gamma": 3.5,
+ "noise_floor": null,
  "prompt_format": "plain",
  "separator": null,
  "examples": 100,
