@@ -513,13 +513,25 @@ class EvaluationConfig(Section):
     """Only so many BBH tasks (seeded draw)."""
     num_fewshot: Annotated[int, Field(ge=0)] = 0
     """MMLU: examples before each question, from the subject's ``dev`` set (not with ``exemplars``)."""
-    report_seeds: Positive = 3
+    report_seeds: Positive | Literal["auto"] = 3
     """Fine-tunes of the winner and of every method's best that the report split judges, with seeds that no trial had.
-    With one there is no verdict: it cannot tell a better mixture from a lucky seed."""
+    With one there is no verdict: it cannot tell a better mixture from a lucky seed. ``auto``: three, and of the winner
+    and uniform more until a difference is shown or their interval is narrower than ``smallest_effect``."""
+    smallest_effect: Annotated[float, Field(gt=0)] | None = None
+    """``report_seeds: auto``: the difference that matters, in the search's metric (nats, or a share of right
+    answers)."""
+    most_report_seeds: Annotated[int, Field(ge=4)] = 12
+    """``report_seeds: auto``: most fine-tunes of the winner and of uniform."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     weights: dict[str, Annotated[float, Field(ge=0)]] = {}
     """What counts more, or less, in a score: of a benchmark (``bbh: 2``) among the benchmarks, of a task
     (``bbh/word_sorting: 0``) among those of its benchmark; 1 where it is not named. ``pool/...`` are the data sets."""
+
+    @model_validator(mode="after")
+    def _what_matters(self) -> EvaluationConfig:
+        if (self.report_seeds == "auto") != (self.smallest_effect is not None):
+            raise ValueError("report_seeds: auto and smallest_effect go together: give both, or a number of seeds")
+        return self
 
 
 class ClusterConfig(Section):
@@ -569,6 +581,12 @@ class StudyConfig(Section):
             raise ValueError(
                 "evaluation.own_tasks needs pool.heldout_per_task of at least 2: one side searches, the other reports"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _uniform_to_compare_with(self) -> StudyConfig:
+        if self.evaluation.report_seeds == "auto" and "uniform" not in self.search.baselines:
+            raise ValueError("evaluation.report_seeds: auto compares with uniform; add it to search.baselines")
         return self
 
     @model_validator(mode="after")

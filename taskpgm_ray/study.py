@@ -227,7 +227,7 @@ class Study:
         methods = {method: plan.candidate for method, plan in outcome.best(metric).items()}
         judgement = judge(chosen, family, methods, planner, sets.report, run)
         verdict = sentence(judgement.comparisons, self.config)
-        hand_over(chosen, verdict, planner, run)
+        hand_over(chosen, verdict, judgement.judged_by, planner, run)
         better = recommended(judgement.comparisons, metric)
         weights = {"uniform": uniform(len(tasks))} | {one.name: one.weights for one in methods.values()}
         return _Conclusion(

@@ -1,7 +1,8 @@
 """How many fine-tunes a study makes, from its config and the number of its tasks: counted here and nowhere else.
 
 The counts are what a study makes where all its mixtures differ. Mixtures that nearly coincide are trained once
-(``search.merge_distance``), so that a study may make fewer; how many candidates ASHA promotes depends on their scores.
+(``search.merge_distance``), so that a study may make fewer; how many candidates ASHA promotes depends on their scores,
+and with ``report_seeds: auto`` the seeds that a verdict takes do.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 
 from taskpgm_ray.config import StudyConfig
 
+FIRST_LOOK = 3
+"""Fewer seeds say next to nothing of their own spread."""
 OF_ONE_TASK = ("adapters", "noise")
 """Kinds of fine-tunes with the budget of ``finetune``; the others have that of ``search``."""
 
@@ -31,7 +34,8 @@ def fine_tunes(config: StudyConfig, tasks: int) -> list[FineTunes]:
     rows = [FineTunes("adapters", tasks), FineTunes("noise", noise_tasks(config, tasks))]
     if config.search.balances:
         rows += _trials(config)
-        rows.append(FineTunes("finalists", methods(config) * len(report_seeds(config))))
+        looks = report_looks(config)
+        rows.append(FineTunes("finalists", methods(config) * looks[0] + 2 * (looks[-1] - looks[0])))
         rows += _budgets(config, tasks)
         # Of a balance that no trial had; of another it is the trial's.
         rows.append(FineTunes("final", int(config.search.choose == "curve" and _balances(config) > 1)))
@@ -72,13 +76,31 @@ def search_seeds(config: StudyConfig) -> range:
     return range(config.seed, config.seed + config.search.seeds)
 
 
-def report_seeds(config: StudyConfig) -> range:
+def report_looks(config: StudyConfig) -> tuple[int, ...]:
+    """Fine-tunes of the winner and of uniform at each look of the report split: one look unless they are ``auto``.
+
+    Everything else that is judged has as many as in the first look.
+    """
+    evaluation = config.evaluation
+    if evaluation.report_seeds != "auto":
+        return (evaluation.report_seeds,)
+    looks = [FIRST_LOOK]
+    while looks[-1] < evaluation.most_report_seeds:
+        looks.append(min(-(-3 * looks[-1] // 2), evaluation.most_report_seeds))
+    return tuple(looks)
+
+
+def report_seeds(config: StudyConfig, count: int | None = None) -> range:
     """The seeds of the fine-tunes that the report split judges: none that a trial had.
 
     A mixture that won by the luck of its trials would be judged by that very luck.
+
+    Args:
+        config: Of the study.
+        count: How many; by default those of the first look.
     """
     first = search_seeds(config).stop
-    return range(first, first + config.evaluation.report_seeds)
+    return range(first, first + (report_looks(config)[0] if count is None else count))
 
 
 def _trials(config: StudyConfig) -> list[FineTunes]:

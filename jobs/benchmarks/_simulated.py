@@ -11,16 +11,17 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from taskpgm_ray import load_config
 from taskpgm_ray.affinity import kernel
 from taskpgm_ray.evaluation import ItemScore, summarise
-from taskpgm_ray.judge.comparisons import ALL, compare
-from taskpgm_ray.judge.statistics import BETTER, WORSE
-from taskpgm_ray.judge.verdict import CHOSEN, recommended
+from taskpgm_ray.judge.comparisons import decisive
+from taskpgm_ray.judge.looks import look_until_settled
+from taskpgm_ray.judge.statistics import BETTER, WORSE, PairedDifference
+from taskpgm_ray.judge.verdict import CHOSEN, UNIFORM, recommended
 from taskpgm_ray.search.candidates import Candidate, Pool, candidates
 from taskpgm_ray.search.choice import choose
 from taskpgm_ray.search.families import Family
@@ -39,13 +40,15 @@ TASKS_IN_POOL = 12
 class Setting:
     """One kind of study."""
 
-    report_seeds: int
+    report_seeds: int | Literal["auto"]
     search_seeds: int = 1
     effect: float = 0.0
     """Nats that every mixture of TaskPGM is better than the baselines."""
     shared: float = 0.0
     """Share of the luck's variance that all mixtures have in common with the same seed."""
     spread: float = SPREAD
+    smallest_effect: float | None = None
+    """Nats, with ``report_seeds: auto``."""
 
     def config(self) -> Any:
         """The study's config, of which only the seeds and the confidence matter here."""
@@ -56,7 +59,7 @@ class Setting:
                 "pool": {"tasks": ["reasoning_gym:gcd", "reasoning_gym:lcm"]},
                 "finetune": {"steps": 1},
                 "search": {"seeds": self.search_seeds},
-                "evaluation": {"report_seeds": self.report_seeds},
+                "evaluation": {"report_seeds": self.report_seeds, "smallest_effect": self.smallest_effect},
             }
         )
 
@@ -76,6 +79,8 @@ class Tally:
     """Of the difference to uniform less the true one [nats]."""
     error: float
     """Standard error of that mean."""
+    seeds: float
+    """Mean number of fine-tunes of the mixture and of uniform."""
 
 
 @dataclass
@@ -132,25 +137,36 @@ def tally(setting: Setting, studies: int, seed: int = 0) -> Tally:
     parts = [range(start, studies, workers) for start in range(workers)]
     with ProcessPoolExecutor(workers) as pool:
         found = [one for part in pool.map(_studies, [setting] * workers, parts, [seed] * workers) for one in part]
-    verdicts = [verdicts for verdicts, *_ in found]
-    errors = np.array([difference - setting.effect for _, _, difference, _ in found])
+    errors = np.array([one.uniform.difference - setting.effect for one in found])
     return Tally(
-        better=float(np.mean([BETTER in of_study for of_study in verdicts])),
-        worse=float(np.mean([WORSE in of_study for of_study in verdicts])),
-        recommended=float(np.mean([advice == CHOSEN for _, advice, _, _ in found])),
-        coverage=float(np.mean([low <= setting.effect <= high for *_, (low, high) in found])),
+        better=float(np.mean([BETTER in one.verdicts for one in found])),
+        worse=float(np.mean([WORSE in one.verdicts for one in found])),
+        recommended=float(np.mean([one.advice == CHOSEN for one in found])),
+        coverage=float(np.mean([one.uniform.low <= setting.effect <= one.uniform.high for one in found])),
         mean=float(errors.mean()),
         error=float(errors.std(ddof=1) / np.sqrt(len(errors))),
+        seeds=float(np.mean([one.uniform.seeds for one in found])),
     )
 
 
-def _studies(setting: Setting, numbers: Sequence[int], seed: int) -> list[tuple[set[str], str, float, tuple[Any, Any]]]:
+@dataclass(frozen=True)
+class Study:
+    """What one simulated study says."""
+
+    verdicts: set[str]
+    """On the mixture against each baseline."""
+    advice: str
+    uniform: PairedDifference
+    """The mixture against uniform."""
+
+
+def _studies(setting: Setting, numbers: Sequence[int], seed: int) -> list[Study]:
     config = setting.config()
     return [study(World(setting, np.random.default_rng([seed, number])), config) for number in numbers]
 
 
-def study(world: World, config: Any) -> tuple[set[str], str, float, tuple[Any, Any]]:
-    """Search, winner, fresh fine-tunes, comparison -> (verdicts, advice, difference to uniform, its interval)."""
+def study(world: World, config: Any) -> Study:
+    """Search, winner, fresh fine-tunes until the verdict is settled, advice."""
     metric, n = config.search.metric, TASKS_IN_POOL
     points = world.rng.normal(size=(n, 3))
     distances = ((points[:, None] - points[None]) ** 2).sum(-1)
@@ -165,12 +181,19 @@ def study(world: World, config: Any) -> tuple[set[str], str, float, tuple[Any, A
         trials.append(Trial(one, [summarise(rows)[metric] for rows in runs]))
     chosen = choose(Outcome(trials, {}, []), [family], config).candidate  # type: ignore[arg-type]
     effects = {chosen.name: world.setting.effect} | {one.name: 0.0 for one in baselines}
-    rows_of = {
-        one.name: [row for s in report_seeds(config) for row in world.rows(one.name, effects[one.name], s, "report")]
-        for one in (chosen, *baselines)
-    }
-    found = compare(chosen.name, rows_of, [one.name for one in baselines], config.evaluation.confidence, config.seed)
-    decisive = [c for c in found if c.scope == ALL and c.result.metric == metric]
-    (uniform,) = (c.result for c in decisive if c.baseline == "uniform")
-    advice = recommended(found, metric)
-    return {c.verdict for c in decisive}, advice, uniform.difference, (uniform.low, uniform.high)
+    scored: dict[tuple[str, int], list[ItemScore]] = {}
+
+    def score(seeds: int) -> dict[str, list[ItemScore]]:
+        rows: dict[str, list[ItemScore]] = {}
+        for one in (chosen, *baselines):
+            count = seeds if one.name in (chosen.name, UNIFORM) else None
+            for s in report_seeds(config, count):
+                if (one.name, s) not in scored:
+                    scored[one.name, s] = world.rows(one.name, effects[one.name], s, "report")
+                rows.setdefault(one.name, []).extend(scored[one.name, s])
+        return rows
+
+    _, found = look_until_settled(chosen.name, [one.name for one in baselines], score, config)
+    deciding = decisive(found, metric)
+    (uniform,) = (c.result for c in deciding if c.baseline == UNIFORM)
+    return Study({c.verdict for c in deciding}, recommended(found, metric), uniform)

@@ -11,13 +11,14 @@ STUDIES = 300
 def run():
     """A row per setting; ``peer`` is the share that calls it worse."""
     rows = []
-    for report in (3, 5, 10):
+    for report, smallest in ((3, None), (5, None), (10, None), ("auto", SPREAD)):
         for shared in (0.0, 0.5):
-            found = tally(Setting(report, effect=SPREAD, shared=shared), STUDIES)
+            setting = Setting(report, effect=SPREAD, shared=shared, smallest_effect=smallest)
+            found = tally(setting, STUDIES)
             rows.append(
                 {
-                    "what": f"report seeds {report}, seeds share {shared:.0%} of their luck: recommended "
-                    f"{found.recommended:.1%}, coverage {found.coverage:.1%}",
+                    "what": f"report seeds {report} ({found.seeds:.1f}), seeds share {shared:.0%} of their luck: "
+                    f"recommended {found.recommended:.1%}, coverage {found.coverage:.1%}",
                     "ours": found.better,
                     "peer": found.worse,
                     "peer_name": "better | worse",

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from taskpgm_ray.evaluation import ItemScore, summarise
 from taskpgm_ray.evaluation.scores import METRICS, Weights
+from taskpgm_ray.judge.comparisons import in_common
 from taskpgm_ray.judge.finalists import Finalist
 from taskpgm_ray.judge.rows import BudgetScores
 from taskpgm_ray.judge.statistics import paired_difference
@@ -59,7 +60,7 @@ def budget_scores(
     )
     if "uniform" not in rows:
         return scores
-    result = paired_difference(rows[one.name], rows["uniform"], confidence, seed, weights=weights)
+    result = paired_difference(*in_common(rows[one.name], rows["uniform"]), confidence, seed, weights=weights)
     return replace(scores, difference=result.difference, low=result.low, high=result.high)
 
 

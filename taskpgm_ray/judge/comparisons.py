@@ -28,6 +28,11 @@ class Comparison:
     verdict: str
 
 
+def decisive(comparisons: Sequence[Comparison], metric: str) -> list[Comparison]:
+    """Those by which a study decides: in the search's metric, over all benchmarks."""
+    return [c for c in comparisons if c.result.metric == metric and c.scope == ALL]
+
+
 def compare(
     system: str,
     rows: Mapping[str, Sequence[ItemScore]],
@@ -36,14 +41,19 @@ def compare(
     seed: int,
     weights: Weights = EVEN,
 ) -> list[Comparison]:
-    """One system against each baseline: both metrics, over all benchmarks and (where there are several) in each."""
+    """One system against each baseline: both metrics, over all benchmarks and (where there are several) in each.
+
+    Of two systems with different numbers of seeds those are compared that both have: they are paired.
+    """
     benchmarks = sorted({row.benchmark for row in rows[system]})
     found = []
     for scope in [ALL, *(benchmarks if len(benchmarks) > 1 else [])]:
         part = {name: [r for r in rows[name] if scope in (ALL, r.benchmark)] for name in (system, *baselines)}
         for metric in METRICS:
             results = [
-                paired_difference(part[system], part[name], confidence, seed, metric=metric, weights=weights)
+                paired_difference(
+                    *in_common(part[system], part[name]), confidence, seed, metric=metric, weights=weights
+                )
                 for name in baselines
             ]
             adjusted = holm([result.p_value for result in results])
@@ -52,6 +62,12 @@ def compare(
                 for name, result, p in zip(baselines, results, adjusted, strict=True)
             ]
     return found
+
+
+def in_common(a: Sequence[ItemScore], b: Sequence[ItemScore]) -> tuple[Sequence[ItemScore], Sequence[ItemScore]]:
+    """The rows of two systems with the seeds that both have; all rows where they share none."""
+    shared = {row.seed for row in a} & {row.seed for row in b}
+    return ([r for r in a if r.seed in shared], [r for r in b if r.seed in shared]) if shared else (a, b)
 
 
 def against_uniform(

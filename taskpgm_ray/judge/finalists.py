@@ -30,6 +30,8 @@ class Finalist:
     name: str
     candidate: Candidate
     share: float = 1.0
+    seeds: int | None = None
+    """Fine-tunes of it; default: as many as in the first look (see `looks`)."""
 
 
 def scores_on_report(
@@ -80,7 +82,7 @@ def _reported(finalists: Sequence[Finalist], planner: Planner, report: Split) ->
     config, searched = planner.config, search_seeds(planner.config)
     found = []
     for finalist in finalists:
-        for seed in report_seeds(config):
+        for seed in report_seeds(config, finalist.seeds):
             job = planner.job(finalist.candidate, seed, finalist.share)
             identity = fingerprint("reported", job.unit.path, report.path, *measured_by(config))
             unit = Unit(planner.storage, f"reported/{job.name}-{identity}")

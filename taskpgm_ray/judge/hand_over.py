@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from taskpgm_ray.runtime.missing import missing
@@ -11,12 +11,12 @@ from taskpgm_ray.runtime.run import Run
 from taskpgm_ray.search.candidates import Candidate
 from taskpgm_ray.search.trials import Planner
 from taskpgm_ray.storage import MANIFEST
-from taskpgm_ray.workload import report_seeds, search_seeds
+from taskpgm_ray.workload import search_seeds
 
 FOLDER = "adapter"
 
 
-def hand_over(chosen: Candidate, verdict: str, planner: Planner, run: Run) -> None:
+def hand_over(chosen: Candidate, verdict: str, judged_by: Sequence[int], planner: Planner, run: Run) -> None:
     """Write the winner's adapter (the search's first seed) and its card into the study's folder ``adapter``.
 
     A trial at the full budget is this very fine-tune, so it is trained again only when its unit was lost. The verdict
@@ -31,15 +31,17 @@ def hand_over(chosen: Candidate, verdict: str, planner: Planner, run: Run) -> No
     for name in job.unit.files.names():
         if name != MANIFEST and not (files.exists(name) and files.read_bytes(name) == job.unit.files.read_bytes(name)):
             files.write_bytes(name, job.unit.files.read_bytes(name))
-    names = [task.name for task in planner.tasks]
-    card = model_card(chosen, verdict, planner, job.unit.manifest(), names).encode()
+    card = model_card(chosen, verdict, judged_by, planner, job.unit.manifest()).encode()
     if not (files.exists("README.md") and files.read_bytes("README.md") == card):
         files.write_bytes("README.md", card)
 
 
-def model_card(chosen: Candidate, verdict: str, planner: Planner, trained: dict[str, Any], names: Sequence[str]) -> str:
+def model_card(
+    chosen: Candidate, verdict: str, judged_by: Sequence[int], planner: Planner, trained: dict[str, Any]
+) -> str:
     """The model card in the hub's format: what it is, what it was trained on, how it did."""
     model, lora, finetune = planner.config.model, planner.config.finetune.lora, planner.config.finetune
+    names = [task.name for task in planner.tasks]
     shares = sorted(zip(chosen.weights.tolist(), names, strict=True), reverse=True)
     table = "\n".join(f"| {name} | {weight:.4f} |" for weight, name in shares)
     return f"""---
@@ -65,9 +67,9 @@ examples, {trained["tokens"]} tokens,
 peak learning rate {finetune.learning_rate:g}, seed {planner.config.seed}; prompts in the {model.prompt_format} format.
 The search chose the mixture with seeds {_listed(search_seeds(planner.config))}; what is said above of its quality was \
 measured on
-other fine-tunes of it, with seeds {_listed(report_seeds(planner.config))}.
+other fine-tunes of it, with seeds {_listed(judged_by)}.
 """
 
 
-def _listed(seeds: range) -> str:
+def _listed(seeds: Iterable[int]) -> str:
     return ", ".join(map(str, seeds))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from taskpgm_ray.evaluation import Split
 from taskpgm_ray.judge.budgets import budget_finalists, budget_scores
-from taskpgm_ray.judge.comparisons import Comparison, against_uniform, by_seed, by_task, compare
+from taskpgm_ray.judge.comparisons import Comparison, against_uniform, by_seed, by_task
 from taskpgm_ray.judge.finalists import BASE, Finalist, scores_on_report
+from taskpgm_ray.judge.looks import Rows, confidence_of_a_look, look_until_settled
 from taskpgm_ray.judge.rows import BudgetScores, SeedScores, TaskScores
+from taskpgm_ray.judge.verdict import UNIFORM
 from taskpgm_ray.runtime.run import Run
 from taskpgm_ray.search.candidates import Candidate
 from taskpgm_ray.search.families import Family
@@ -33,6 +35,11 @@ class Judgement:
     budgets: list[BudgetScores]
     """The questions about budgets."""
 
+    @property
+    def judged_by(self) -> list[int]:
+        """The seeds of the winner's fine-tunes that the report split judged."""
+        return sorted(row.seed for row in self.seeds if row.system == self.chosen)
+
 
 def judge(
     chosen: Candidate, family: Family, methods: Mapping[str, Candidate], planner: Planner, report: Split, run: Run
@@ -50,14 +57,20 @@ def judge(
     others = [one for method, one in methods.items() if method != chosen.method]
     finalists = [Finalist(one.name, one) for one in (chosen, *others)]
     extra = budget_finalists(chosen, family, planner)
-    rows = scores_on_report([*finalists, *extra], planner, report, run)
-    evaluation, seed = planner.config.evaluation, planner.config.seed
-    confidence, weights = evaluation.confidence, evaluation.weights
+    config = planner.config
+    seed, weights, confidence = config.seed, config.evaluation.weights, confidence_of_a_look(config)
     names = [one.name for one in others if one.kind == "baseline"]
+
+    def score(seeds: int) -> Rows:
+        more = (chosen.name, UNIFORM)
+        asked = [replace(one, seeds=seeds) if one.name in more else one for one in (*finalists, *extra)]
+        return scores_on_report(asked, planner, report, run)
+
+    rows, comparisons = look_until_settled(chosen.name, names, score, config)
     judged = {name: rows[name] for name in (*(one.name for one in finalists), BASE)}
     return Judgement(
         chosen.name,
-        compare(chosen.name, rows, names, confidence, seed, weights) if names else [],
+        comparisons,
         against_uniform([one.name for one in finalists], rows, confidence, seed, weights),
         by_task(judged, weights),
         by_seed(judged, weights),

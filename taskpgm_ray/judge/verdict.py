@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from taskpgm_ray.config import StudyConfig
-from taskpgm_ray.judge.comparisons import ALL, Comparison
+from taskpgm_ray.judge.comparisons import Comparison, decisive
 from taskpgm_ray.judge.statistics import BETTER, NOT_SHOWN, ONE_SEED, PairedDifference
+from taskpgm_ray.workload import report_looks
 
 CHOSEN, UNIFORM = "taskpgm", "uniform"
 """What a study recommends: the mixture that the search chose, or none of it."""
@@ -20,21 +21,21 @@ def sentence(comparisons: Sequence[Comparison], config: StudyConfig) -> str:
         comparisons: The chosen mixture against every baseline; none where nothing was compared.
         config: Of the study.
     """
-    decisive = _decisive(comparisons, config.search.metric)
-    if not decisive:
+    deciding = decisive(comparisons, config.search.metric)
+    if not deciding:
         return UNJUDGED
     metric = config.search.metric.replace("_", " ").replace("logprob", "log-probability")
     weighted = ", weighted" if config.evaluation.weights else ""
-    where = f"on {decisive[0].result.items} report items ({metric}{weighted}"
-    if any(c.verdict == ONE_SEED for c in decisive):
-        seen = enumerated([f"{_told(c.result)} against {c.baseline}" for c in decisive])
+    where = f"on {deciding[0].result.items} report items ({metric}{weighted}"
+    if any(c.verdict == ONE_SEED for c in deciding):
+        seen = enumerated([f"{_told(c.result)} against {c.baseline}" for c in deciding])
         return (
             f"With one fine-tune each the TaskPGM mixture scored {seen} {where}). That cannot tell a better mixture "
             f"from a lucky seed: use {UNIFORM}, or raise evaluation.report_seeds."
         )
-    parts = [f"{c.verdict} than {c.baseline}" for c in decisive if c.verdict != NOT_SHOWN]
-    equal = [c.baseline for c in decisive if c.verdict == NOT_SHOWN]
-    where += f", {decisive[0].result.seeds} fine-tunes each, {config.evaluation.confidence:.0%} intervals)"
+    parts = [f"{c.verdict} than {c.baseline}" for c in deciding if c.verdict != NOT_SHOWN]
+    equal = [c.baseline for c in deciding if c.verdict == NOT_SHOWN]
+    where += f", {_counted(deciding)} fine-tunes each, {_intervals(config)})"
     if not parts:
         return f"No difference from {enumerated(equal)} was shown {where}: use {UNIFORM}."
     tail = f"; no difference from {enumerated(equal)} was shown" if equal else ""
@@ -53,19 +54,26 @@ def recommended(comparisons: Sequence[Comparison], metric: str) -> str:
         comparisons: The chosen mixture against every baseline.
         metric: What decides: the search's metric, on the whole report split.
     """
-    decisive = {c.baseline: c for c in _decisive(comparisons, metric)}
-    if not decisive:
+    deciding = {c.baseline: c for c in decisive(comparisons, metric)}
+    if not deciding:
         return CHOSEN
     # The best baseline is the one that the mixture is least ahead of.
-    best = min(decisive.values(), key=lambda c: c.result.difference)
+    best = min(deciding.values(), key=lambda c: c.result.difference)
     if best.verdict == BETTER:
         return CHOSEN
-    beaten = UNIFORM in decisive and decisive[UNIFORM].verdict == BETTER
+    beaten = UNIFORM in deciding and deciding[UNIFORM].verdict == BETTER
     return best.baseline if beaten else UNIFORM
 
 
-def _decisive(comparisons: Sequence[Comparison], metric: str) -> list[Comparison]:
-    return [c for c in comparisons if c.result.metric == metric and c.scope == ALL]
+def _counted(deciding: Sequence[Comparison]) -> str:
+    """Fine-tunes of each system; uniform may have more than other baselines."""
+    fewest, most = (pick(c.result.seeds for c in deciding) for pick in (min, max))
+    return str(most) if fewest == most else f"{fewest} to {most}"
+
+
+def _intervals(config: StudyConfig) -> str:
+    whole, looks = f"{config.evaluation.confidence:.0%}", len(report_looks(config))
+    return f"{whole} intervals" if looks == 1 else f"{whole} intervals over up to {looks} looks together"
 
 
 def _told(result: PairedDifference) -> str:

@@ -39,10 +39,12 @@ def test_the_card_says_which_seeds_chose_and_which_judged(tmp_path):
             "evaluation": {"report_seeds": 3},
         }
     )
-    planner = SimpleNamespace(config=config, model=SimpleNamespace(fingerprint="abc"))
+    tasks = [SimpleNamespace(name=name) for name in "ab"]
+    planner = SimpleNamespace(config=config, model=SimpleNamespace(fingerprint="abc"), tasks=tasks)
     chosen = Candidate("tau-1", "balance", 1.0, np.array([0.25, 0.75]), "jsd")
-    card = model_card(chosen, "No difference was shown: use uniform.", planner, {"steps": 3, "tokens": 9}, ["a", "b"])
+    verdict = "No difference was shown: use uniform."
+    card = model_card(chosen, verdict, [9, 10, 11, 12], planner, {"steps": 3, "tokens": 9})
     assert "chose the mixture with seeds 7, 8;" in card
-    assert "other fine-tunes of it, with seeds 9, 10, 11." in card
+    assert "other fine-tunes of it, with seeds 9, 10, 11, 12." in card
     assert "No difference was shown: use uniform." in card
     assert card.index("| b | 0.7500 |") < card.index("| a | 0.2500 |")
