@@ -183,13 +183,17 @@ def _plan(options: argparse.Namespace) -> None:
 
 def _partly(options: argparse.Namespace) -> None:
     """The stages up to the one that the command names."""
+    from taskpgm_ray.report.bandwidths import bandwidth_rows, rich_table
+
     study = _study(options)
     with study.driving():
         trained = study.finetune(study.prepare())
         if options.last_stage == "score":
             study.score(*trained)
         elif options.last_stage == "affinity":
-            study.affinities(*trained)
+            found = study.affinities(*trained)
+            if rows := bandwidth_rows(found, [task.facts.group for task in trained[1]]):
+                study.console.print(rich_table(rows))
 
 
 def _solve(options: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from taskpgm_ray.affinity import effective_number
+from taskpgm_ray.report.bandwidths import bandwidth_rows
 from taskpgm_ray.report.data import ReportData, TaskRow, TrialRow
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def assemble(outputs: StudyOutputs) -> ReportData:
         affinity=family.S,
         gamma=family.gamma,
         noise=family.noise,
+        bandwidths=bandwidth_rows(affinities, [task.facts.group for task in outputs.tasks]),
         # That of the texts' affinity would count vocabularies, not behaviours.
         effective_tasks=effective_number(family.S) if family.affinity != "text" else None,
         coverage=affinities.coverage,

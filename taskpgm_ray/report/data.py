@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from taskpgm_ray.affinity.bandwidth import NoiseKernel
     from taskpgm_ray.judge.comparisons import Comparison
     from taskpgm_ray.judge.rows import BudgetScores, SeedScores, TaskScores
+    from taskpgm_ray.report.bandwidths import BandwidthRow
     from taskpgm_ray.runtime.progress import StageCost
     from taskpgm_ray.search.choice import FittedCurve
     from taskpgm_ray.search.screen import ScreenFinding
@@ -136,6 +137,8 @@ class ReportData:
     """Bandwidth of that family's kernel, per nat (JSD) or squared nat (PMI); ``None``: it has none."""
     noise: NoiseKernel | None = None
     """How that family's S stands out of the noise floor; ``None``: the floor was not measured."""
+    bandwidths: Sequence[BandwidthRow] = ()
+    """What other bandwidths would see."""
     effective_tasks: float | None = None
     """Magnitude 1'S^-1 1: the effective number of tasks at the kernel's scale."""
     coverage: np.ndarray | None = None

@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 
 from taskpgm_ray.affinity.distributions import LEAST_COVERAGE
-from taskpgm_ray.report import floor, matrices
+from taskpgm_ray.report import bandwidths, floor, matrices
 from taskpgm_ray.report.clustering import MOST_CELLS, Clustering
 from taskpgm_ray.report.data import ReportData
 from taskpgm_ray.report.page import Page, Section, note, paragraph, warning
@@ -64,6 +64,11 @@ def affinity(data: ReportData, clustering: Clustering, page: Page) -> Section:
             "the base model does. Blue helps, red harms; the matrix is not symmetric." + joined,
         )
     panels["Neighbours"] = _neighbours(data)
+    if data.bandwidths:
+        shown: list[list[Cell | str]] = [[*line] for line in bandwidths.cells(data.bandwidths)]
+        panels["Bandwidths"] = table(
+            bandwidths.header(data.bandwidths), shown, "What other bandwidths see, and what they give to whom"
+        )
     if n <= MOST_TABLE_COLUMNS:
         panels["JSD table"] = _divergences(data, clustering)
     said = paragraph(rests_on) if (rests_on := floor.sentence(data)) else ""

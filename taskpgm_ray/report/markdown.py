@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from taskpgm_ray.report import carriers, floor, noise
+from taskpgm_ray.report import bandwidths, carriers, floor, noise
 from taskpgm_ray.report.data import ReportData, TrialRow
 from taskpgm_ray.report.redundancy import planted
 from taskpgm_ray.report.text import MISSING, balance, duration, interval, metric_name, percent, score
@@ -55,6 +55,12 @@ def study_table(data: ReportData, command: str) -> str:
         "## Scores by task",
         _by_task(data),
     ]
+    if data.bandwidths:
+        parts += [
+            "## Bandwidths",
+            "What the affinities see at other bandwidths, and what the mixtures then give.",
+            _table(bandwidths.header(data.bandwidths), bandwidths.cells(data.bandwidths)),
+        ]
     if planted(data):
         parts += [
             "## Planted redundancy",

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from taskpgm_ray.affinity.affinities import Affinities
 from taskpgm_ray.export import MixtureDocument, MixtureTask
 from taskpgm_ray.judge.comparisons import Comparison
 from taskpgm_ray.judge.rows import BudgetScores, SeedScores, TaskScores
@@ -53,7 +54,7 @@ def plan(name, kind="balance", tau=1.0, scores=()):
 @pytest.fixture
 def outputs():
     """A study without a search, whose own affinity is not that of the mixture's family."""
-    matrix = np.zeros((3, 3))
+    matrix = 1.0 - np.eye(3)
     config = SimpleNamespace(
         study="demo",
         to_yaml=lambda: "study: demo\n",
@@ -68,14 +69,7 @@ def outputs():
         model=SimpleNamespace(source="hub", fingerprint="abc"),
         tasks=[SimpleNamespace(name=name, facts=facts) for name in NAMES],
         jobs=[SimpleNamespace(unit=trained) for _ in NAMES],
-        affinities=SimpleNamespace(
-            divergence=matrix,
-            divergence_upper=matrix,
-            divergence_se=matrix,
-            lift=None,
-            pmi=matrix,
-            coverage=np.ones((4, 3)),
-        ),
+        affinities=Affinities(NAMES, matrix, matrix, matrix, matrix, np.eye(3), matrix, np.ones((4, 3)), "f"),
         family=family(),
         mixture=MixtureDocument(study="demo", fingerprint="f", tasks=tasks, tau=1.0).as_json(),
         baselines={"uniform": np.full(3, 1 / 3)},
@@ -95,6 +89,13 @@ def test_a_study_without_a_search_has_its_pool_and_mixture(outputs):
     assert data.versions["base model"] == "hub (abc)"
     assert [data.trials, data.comparisons, data.by_task, data.by_seed, data.budgets] == [[]] * 5
     assert data.screen is None
+
+
+def test_other_bandwidths_stand_beside_that_of_the_mixture(outputs):
+    data = assemble(outputs)
+    assert [row.rule for row in data.bandwidths] == 2 * ["median", "2 x median", "4 x median", "8 x median"]
+    # The three tasks are parts of one data set.
+    assert data.bandwidths[0].parts == {"data": pytest.approx((1.0,) * 4)}
 
 
 def test_affinity_and_bandwidth_are_those_of_the_mixtures_family(outputs):
