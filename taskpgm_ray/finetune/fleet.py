@@ -15,9 +15,11 @@ from taskpgm_ray.errors import TaskPGMError, TrainingError
 from taskpgm_ray.finetune.fleet_view import FleetStatus
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.finetune.lane import LaneSpec, run_lane
-from taskpgm_ray.runtime.cluster import on_this_node, root_cause
+from taskpgm_ray.runtime.cluster import node_lost, on_this_node, root_cause
 
 CLOSE_SECONDS = 60.0
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds without a new lane after one that did not come up; doubled with each of them that follows."""
 
 
 class Fleet:
@@ -84,6 +86,11 @@ class FleetActor:
         self.lanes: dict[int, _LaneRecord] = {}
         self.created = 0
         self.stillborn = 0
+        """Lanes in a row that ended before they had come up, those of lost nodes apart."""
+        self.quiet_until = 0.0
+        """On the event loop's clock: no lane is started before."""
+        self.alarm: asyncio.TimerHandle | None = None
+        """By which lanes are started then."""
         self.changed = asyncio.Condition()
         self.watchers: set[asyncio.Task[None]] = set()
         self.closing = False
@@ -96,9 +103,11 @@ class FleetActor:
 
     async def take(self, number: int) -> tuple[Job, Job | None] | None:
         """A job for a lane and the one it is likely to get after that, or ``None`` when the lane shall end."""
-        lane = self.lanes[number]
+        lane = self.lanes.get(number)
+        if lane is None:
+            return None
         lane.started = True
-        if lane.leaving or not await self._wait_for_work():
+        if lane.leaving or not await self._wait_for_work(number, lane):
             lane.leaving = True
             return None
         lane.held, lane.row = self._claim(lane), None
@@ -114,12 +123,13 @@ class FleetActor:
 
     async def finished(self, number: int, manifest: dict[str, Any]) -> None:
         """A lane stored its job's adapter."""
-        self._release(number).future.set_result(manifest)
+        if (entry := self._release(number)) is not None:
+            entry.future.set_result(manifest)
 
     async def failed(self, number: int, error: TaskPGMError) -> None:
         """A lane's job failed through its own fault."""
-        entry = self._release(number)
-        entry.future.set_exception(type(error)(f"job {entry.job.name!r}: {error}"))
+        if (entry := self._release(number)) is not None:
+            entry.future.set_exception(type(error)(f"job {entry.job.name!r}: {error}"))
 
     async def status(self) -> FleetStatus:
         """See `Fleet.status`."""
@@ -148,16 +158,19 @@ class FleetActor:
             self.changed.notify_all()
         self._staff()
 
-    async def _wait_for_work(self) -> bool:
-        """Whether a job came before the lane had been idle for too long; lanes of the minimum wait on."""
+    async def _wait_for_work(self, number: int, lane: _LaneRecord) -> bool:
+        """Whether a job came before the lane had been idle for too long; lanes of the minimum wait on.
+
+        A lane may die while it waits. Its call here goes on, and must not take the next job with it.
+        """
         async with self.changed:
-            while not self.waiting:
+            while self.lanes.get(number) is lane and not self.waiting:
                 try:
                     await asyncio.wait_for(self.changed.wait(), self.spec.config.idle_seconds)
                 except TimeoutError:
                     if not self.waiting and self._staying() > self.spec.config.min:
                         return False
-        return True
+        return self.lanes.get(number) is lane
 
     def _claim(self, lane: _LaneRecord) -> _Entry:
         """Take the job that the lane has prepared for, else the longest that no other lane prepares for."""
@@ -175,19 +188,30 @@ class FleetActor:
 
     def _staff(self) -> None:
         """Start lanes while more jobs wait than lanes could take them, up to the configured number."""
-        import ray
-
-        if self.closing:
+        loop = asyncio.get_running_loop()
+        if self.closing or not self.waiting:
+            return
+        if self.alarm is not None:
+            self.alarm.cancel()
+            self.alarm = None
+        if loop.time() < self.quiet_until:
+            self.alarm = loop.call_at(self.quiet_until, self._staff)
             return
         free = sum(lane.held is None and not lane.leaving for lane in self.lanes.values())
-        me = ray.get_runtime_context().current_actor
         for _ in range(min(self.spec.config.max - self._staying(), len(self.waiting) - free)):
             number, self.created = self.created, self.created + 1
-            options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": on_this_node()}
-            self.lanes[number] = _LaneRecord(ray.remote(run_lane).options(**options).remote(me, number, self.spec))
-            watcher = asyncio.get_running_loop().create_task(self._watch(number))
+            self.lanes[number] = _LaneRecord(self._launch(number))
+            watcher = loop.create_task(self._watch(number))
             self.watchers.add(watcher)
             watcher.add_done_callback(self.watchers.discard)
+
+    def _launch(self, number: int) -> Any:
+        """Start a lane; what is returned is awaited for its end."""
+        import ray
+
+        me = ray.get_runtime_context().current_actor
+        options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": on_this_node()}
+        return ray.remote(run_lane).options(**options).remote(me, number, self.spec)
 
     def _trim_later(self) -> None:
         if not self.waiting:
@@ -215,20 +239,34 @@ class FleetActor:
         except Exception as caught:  # whatever ended the lane, its job must go on
             error = root_cause(caught)
         lane = self.lanes.pop(number)
-        if error is not None and not lane.leaving:
-            self.stillborn += lane.held is None
-            await self._return(lane, error)
-            if self.stillborn > self.spec.config.max_failures:
-                self._give_up(error)
+        entry, lane.held = lane.held, None
+        if entry is not None and not self.closing:
+            # Also of a lane that ended well: what it held and did not report on is not done.
+            await self._return(entry, lane, error)
+        if error is not None and not lane.leaving and not lane.started:
+            self._stillborn(error)
+        async with self.changed:
+            # A call of the dead lane may still wait for work.
+            self.changed.notify_all()
         self._staff()
 
-    async def _return(self, lane: _LaneRecord, error: BaseException) -> None:
+    def _stillborn(self, error: BaseException) -> None:
+        """A lane ended before it had come up: pause, and give up when none is up or starting after too many of them.
+
+        A node that was taken away says nothing of the next one, so it is not counted.
+        """
+        lost = node_lost(error)
+        self.stillborn += not lost
+        pause = min(FIRST_PAUSE * 2 ** max(self.stillborn - 1, 0), LONGEST_PAUSE)
+        self.quiet_until = asyncio.get_running_loop().time() + pause
+        if not lost and self.stillborn > self.spec.config.max_failures and not self._staying():
+            self._give_up(error)
+
+    async def _return(self, entry: _Entry, lane: _LaneRecord, error: BaseException | None) -> None:
         """Put a dead lane's job back, or give it up when it has cost too many lanes without getting further."""
-        entry, lane.held = lane.held, None
-        if entry is None:
-            return
         step = 0 if lane.row is None else lane.row["step"]
-        entry.attempts = 1 if step > entry.reached else entry.attempts + 1
+        if error is None or not node_lost(error):
+            entry.attempts = 1 if step > entry.reached else entry.attempts + 1
         entry.reached = max(entry.reached, step)
         if entry.attempts > self.spec.config.max_failures:
             entry.future.set_exception(
@@ -243,10 +281,12 @@ class FleetActor:
         for entry in self.waiting:
             entry.future.set_exception(kind(f"no training lane could start: {error}"))
         self.waiting.clear()
+        self.stillborn = 0
 
-    def _release(self, number: int) -> _Entry:
-        entry = self.lanes[number].held
-        self.lanes[number].held = None
-        if entry is None:
-            raise RuntimeError(f"lane {number} reported on a job that it does not hold")
+    def _release(self, number: int) -> _Entry | None:
+        """What a lane reports on; ``None`` of one that was taken for dead, whose job is another's by now."""
+        lane = self.lanes.get(number)
+        if lane is None:
+            return None
+        entry, lane.held = lane.held, None
         return entry

@@ -58,6 +58,22 @@ def on_this_node() -> Any:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
+def node_lost(error: BaseException) -> bool:
+    """Whether this is the end of a process whose node was taken away: preempted, drained or dead."""
+    from ray.exceptions import ActorDiedError, LocalRayletDiedError, NodeDiedError
+    from ray.train import ControllerError, PreemptionError, WorkerGroupError
+
+    cause = root_cause(error)
+    if isinstance(cause, ControllerError):
+        return node_lost(cause.controller_failure)
+    if isinstance(cause, WorkerGroupError):
+        return any(node_lost(failure) for failure in cause.worker_failures.values())
+    if isinstance(cause, ActorDiedError):
+        # Ray marks preemption where the autoscaler announced it; of other nodes it only writes so.
+        return cause.preempted or "node has died" in str(cause)
+    return isinstance(cause, (NodeDiedError, LocalRayletDiedError, PreemptionError))
+
+
 def root_cause(error: BaseException) -> BaseException:
     """The exception that a user can act upon, out of Ray's wrappers."""
     seen = error

@@ -1,0 +1,321 @@
+"""Random histories of a fleet on a virtual clock: whatever dies and when, no job is lost, held twice or forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from ray.exceptions import NodeDiedError
+
+from taskpgm_ray.config import LaneConfig
+from taskpgm_ray.errors import TaskPGMError, TrainingError
+from taskpgm_ray.finetune.fleet import LONGEST_PAUSE, FleetActor
+from tests.virtual_time import VirtualTime
+
+
+class Lane:
+    """One lane as the fleet sees it: a future for its end, and calls that outlive it."""
+
+    def __init__(self, number, loop):
+        self.number, self.end = number, loop.create_future()
+        self.call = None
+        """Its pending (or answered) call of ``take``."""
+
+    @property
+    def alive(self):
+        return not self.end.done()
+
+    @property
+    def job(self):
+        """What it was given, if it was."""
+        answered = self.call is not None and self.call.done() and not self.call.cancelled()
+        return self.call.result()[0] if answered and self.call.result() is not None else None
+
+
+class Fleet(FleetActor):
+    """The actor without Ray: lanes are futures."""
+
+    def __init__(self, **config):
+        super().__init__(SimpleNamespace(config=LaneConfig(**config)))
+        self.started = []
+
+    def _launch(self, number):
+        self.started.append(Lane(number, asyncio.get_running_loop()))
+        return self.started[-1].end
+
+    @staticmethod
+    def _cancel(record):
+        record.leaving = True
+        if not record.running.done():
+            record.running.set_exception(RuntimeError("cancelled"))
+
+
+class World:
+    """A fleet and its lanes on a virtual clock."""
+
+    def __init__(self, **config):
+        self.loop = VirtualTime()
+        self.fleet = Fleet(**config)
+        self.results = {}
+        self.submitted = 0
+
+    def submit(self, size=8):
+        name = f"job{self.submitted}"
+        self.submitted += 1
+        self.results[name] = self.loop.create_task(self.fleet.train(SimpleNamespace(name=name, examples=size)))
+        self.loop.settle()
+        return name
+
+    @property
+    def lanes(self):
+        return [lane for lane in self.fleet.started if lane.alive]
+
+    def ask(self, lane):
+        """The lane is up, or through with a job, and asks for the next."""
+        lane.call = self.loop.create_task(self.fleet.take(lane.number))
+        self.loop.settle()
+
+    def finish(self, lane):
+        self.loop.run_until_complete(self.fleet.finished(lane.number, {"steps": 1}))
+        lane.call = None
+        self.loop.settle()
+
+    def fail(self, lane):
+        self.loop.run_until_complete(self.fleet.failed(lane.number, TrainingError("the loss became nan")))
+        lane.call = None
+        self.loop.settle()
+
+    def die(self, lane, error):
+        """The lane's process ends, now; what it has called in the fleet goes on."""
+        lane.end.set_exception(error)
+        self.loop.settle()
+
+    def end(self, lane):
+        lane.end.set_result(None)
+        self.loop.settle()
+
+    def serve(self):
+        """Healthy lanes from now on, until nothing moves any more."""
+        for _ in range(400):
+            for lane in self.lanes:
+                if lane.call is None:
+                    self.ask(lane)
+                elif sent_home(lane):
+                    self.end(lane)
+                elif lane.job is not None:
+                    self.finish(lane)
+            if all(result.done() for result in self.results.values()):
+                return
+            self.loop.elapse(LONGEST_PAUSE / 10)
+
+    def check(self):
+        """Every job waits, is held by exactly one live lane, or has ended."""
+        waiting = [entry.job.name for entry in self.fleet.waiting]
+        held = [record.held.job.name for record in self.fleet.lanes.values() if record.held is not None]
+        ended = [name for name, result in self.results.items() if result.done()]
+        assert sorted(waiting + held + ended) == sorted(self.results)
+        live = {lane.number for lane in self.lanes}
+        assert self.fleet.lanes.keys() == live
+        assert sum(not record.leaving for record in self.fleet.lanes.values()) <= self.fleet.spec.config.max
+        # What a lane was given is what the fleet believes it holds.
+        for lane in self.lanes:
+            record = self.fleet.lanes[lane.number]
+            assert (lane.job.name if lane.job else None) == (record.held.job.name if record.held else None)
+
+    def close(self):
+        self.loop.run_until_complete(self.fleet.close())
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        self.loop.settle()
+        self.loop.close()
+
+
+def silent(lane):
+    """It starts, or is between two jobs."""
+    return lane.call is None
+
+
+def busy(lane):
+    return lane.job is not None
+
+
+def idle(lane):
+    return lane.call is not None and not lane.call.done()
+
+
+def sent_home(lane):
+    return lane.call is not None and lane.call.done() and lane.call.result() is None
+
+
+class Histories(RuleBasedStateMachine):
+    """Jobs come, lanes start, work, idle, fail and die in every state; time passes."""
+
+    @initialize(least=st.integers(0, 2), more=st.integers(1, 3), failures=st.integers(0, 2))
+    def begin(self, least, more, failures):
+        self.world = World(min=least, max=least + more, max_failures=failures)
+        self.innocent = True
+
+    def of(self, keep):
+        return [lane for lane in self.world.lanes if keep(lane)]
+
+    @rule(size=st.integers(1, 3))
+    def submit(self, size):
+        self.world.submit(size)
+
+    @precondition(lambda self: self.of(silent))
+    @rule(data=st.data())
+    def a_lane_asks(self, data):
+        self.world.ask(data.draw(st.sampled_from(self.of(silent))))
+
+    @precondition(lambda self: self.of(busy))
+    @rule(data=st.data())
+    def a_job_is_done(self, data):
+        self.world.finish(data.draw(st.sampled_from(self.of(busy))))
+
+    @precondition(lambda self: self.of(busy))
+    @rule(data=st.data())
+    def a_job_fails(self, data):
+        self.world.fail(data.draw(st.sampled_from(self.of(busy))))
+
+    @precondition(lambda self: self.of(sent_home))
+    @rule(data=st.data())
+    def a_lane_ends(self, data):
+        self.world.end(data.draw(st.sampled_from(self.of(sent_home))))
+
+    @precondition(lambda self: self.world.lanes)
+    @rule(data=st.data(), kind=st.sampled_from([silent, busy, idle]), lost=st.booleans())
+    def a_lane_dies(self, data, kind, lost):
+        lane = data.draw(st.sampled_from(self.of(kind) or self.world.lanes))
+        self.innocent &= lost
+        self.world.die(lane, NodeDiedError("its node has died") if lost else RuntimeError("killed"))
+
+    @rule(seconds=st.sampled_from([0.5, 6.0, 70.0]))
+    def time_passes(self, seconds):
+        self.world.loop.elapse(seconds)
+
+    @precondition(lambda self: hasattr(self, "world"))
+    @invariant()
+    def nothing_is_lost(self):
+        self.world.check()
+
+    def teardown(self):
+        if not hasattr(self, "world"):
+            return
+        self.world.serve()
+        for name, result in self.world.results.items():
+            assert result.done(), f"{name} waits for ever"
+            if result.exception() is not None:
+                assert isinstance(result.exception(), TaskPGMError)
+                # Only what failed by itself, where no process died but those of lost nodes.
+                assert not self.innocent or "the loss became nan" in str(result.exception())
+        self.world.close()
+
+
+Histories.TestCase.settings = settings(
+    max_examples=400, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestHistories = Histories.TestCase
+
+
+@pytest.fixture
+def world():
+    made = []
+
+    def make(**config):
+        made.append(World(**config))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_a_lane_that_dies_while_idle_takes_no_job_with_it(world):
+    here = world(min=1, max=1)
+    here.submit()
+    (lane,) = here.lanes
+    here.ask(lane)
+    here.finish(lane)
+    here.ask(lane)
+    here.die(lane, RuntimeError("SIGKILL"))
+    name = here.submit()
+    here.check()
+    assert lane.call.result() is None
+    (another,) = here.lanes
+    here.ask(another)
+    assert another.job.name == name
+
+
+def test_lanes_that_are_reclaimed_while_starting_fail_no_job(world):
+    here = world(max=64, max_failures=2)
+    names = [here.submit() for _ in range(100)]
+    assert len(here.lanes) == 64
+    for lane in here.lanes[:3]:
+        here.die(lane, RuntimeError("the worker died"))
+    assert len(here.fleet.waiting) == 100
+    here.serve()
+    assert all(here.results[name].result() == {"steps": 1} for name in names)
+
+
+def test_preemption_alone_is_never_given_up(world):
+    here = world(max=2, max_failures=0)
+    name = here.submit()
+    for _ in range(50):
+        for lane in here.lanes:
+            here.die(lane, NodeDiedError("its node has died"))
+        here.loop.elapse(LONGEST_PAUSE)
+    here.check()
+    here.serve()
+    assert here.results[name].result() == {"steps": 1}
+
+
+def test_where_no_lane_comes_up_the_jobs_fail_with_the_reason_and_later_ones_are_tried(world):
+    here = world(max=2, max_failures=2)
+    names = [here.submit() for _ in range(2)]
+    rounds = 0
+    while not all(here.results[name].done() for name in names):
+        assert here.lanes
+        for lane in here.lanes:
+            here.die(lane, RuntimeError("no space left on device"))
+        here.loop.elapse(LONGEST_PAUSE)
+        rounds += 1
+    # Two lanes at a time: after the first round two had failed, which max_failures allows.
+    assert rounds == 2
+    for name in names:
+        assert "no training lane could start: no space left" in str(here.results[name].exception())
+    later = here.submit()
+    here.loop.elapse(LONGEST_PAUSE)
+    here.serve()
+    assert here.results[later].result() == {"steps": 1}
+
+
+def test_pauses_between_lanes_that_do_not_come_up_grow(world):
+    here = world(max=1, max_failures=5)
+    here.submit()
+    starts = [here.loop.time()]
+    for _ in range(4):
+        (lane,) = here.lanes
+        here.die(lane, RuntimeError("a slow hub"))
+        while not here.lanes:
+            here.loop.elapse(0.25)
+        starts.append(here.loop.time())
+    pauses = [later - earlier for earlier, later in pairwise(starts)]
+    assert pauses == pytest.approx([1, 2, 4, 8], abs=0.3)
+
+
+def test_a_report_of_a_lane_that_was_taken_for_dead_counts_for_nothing(world):
+    here = world(max=1)
+    here.submit()
+    (lane,) = here.lanes
+    here.ask(lane)
+    here.die(lane, RuntimeError("partitioned"))
+    here.loop.run_until_complete(here.fleet.finished(lane.number, {"steps": 9}))
+    here.loop.run_until_complete(here.fleet.failed(lane.number, TrainingError("late")))
+    here.check()
+    here.serve()
+    assert [result.result() for result in here.results.values()] == [{"steps": 1}]
