@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskpgm_ray.errors import ResourceError, ScoringError, TaskPGMError
-from taskpgm_ray.runtime.cluster import on_this_node, root_cause, thread_environment, threads_of
+from taskpgm_ray.runtime.cluster import node_lost, on_this_node, root_cause, thread_environment, threads_of
 from taskpgm_ray.scoring.engine import EngineSpec, Query
 from taskpgm_ray.scoring.engine_actor import EngineActor
 from taskpgm_ray.scoring.score import ScoreWork, SegmentWork
 from taskpgm_ray.scoring.vllm_engine import engine_environment
 from taskpgm_ray.storage import Unit
 
-FIRST_PAUSE = 1.0
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before an engine that did not come up is tried again; doubled each time."""
 
 
@@ -66,6 +66,10 @@ class EnginePool:
             ray.kill(self._actor)
 
 
+class _Late(Exception):
+    """An engine had its resources and was not up in time."""
+
+
 @dataclass
 class _Work:
     method: str
@@ -87,7 +91,10 @@ class PoolActor:
         self.at_work: list[frozenset[Unit]] = []
         """Adapters of the work that engines do at present."""
         self.idle = 0
+        self.live = 0
+        """Engines that are up or starting; the others of `engines` pause before their end."""
         self.stillborn = 0
+        """Engines in a row that did not come up, those of lost nodes apart."""
 
     async def call(self, method: str, adapters: Sequence[Unit], *arguments: Any) -> Any:
         """Run a method of `EngineActor` on some engine."""
@@ -123,11 +130,46 @@ class PoolActor:
 
     async def _run_engine(self) -> None:
         """One engine from its start to its end: serve waiting work one piece at a time."""
+        ended: Exception | None = None
+        self.live += 1
+        try:
+            actor = await self._up()
+            if actor is not None:
+                await self._serve_until_idle(actor)
+        except Exception as error:  # whatever kept the engine from starting, the waiting work must hear of it
+            ended = error
+        finally:
+            self.live -= 1
+        if ended is not None:
+            await self._stillborn(ended)
+
+    async def _up(self) -> Any:
+        """An engine whose model is loaded; ``None`` where nothing is left for it to do."""
+        actor: Any = None
+        try:
+            actor = self._launch()
+            if not await self._placed(actor):
+                return None
+            try:
+                async with asyncio.timeout(self.spec.config.start_timeout) as limit:
+                    await actor.load.remote(self.spec)
+            except TimeoutError as error:
+                # The model store's own time-outs look the same, and are worth another try.
+                raise (_Late() if limit.expired() else error) from None
+            self.stillborn, loaded, actor = 0, actor, None
+            return loaded
+        finally:
+            self.idle -= 1
+            if actor is not None:
+                self._kill(actor)
+
+    def _launch(self) -> Any:
+        """Start an engine's process; it is up once its model is loaded."""
         import ray
 
         config = self.spec.config
         environment = thread_environment(threads_of(config.cpus, config.threads)) | engine_environment(self.spec)
-        actor: Any = (
+        return (
             ray.remote(EngineActor)
             .options(
                 num_cpus=config.cpus,
@@ -137,15 +179,17 @@ class PoolActor:
             )
             .remote()
         )
+
+    @staticmethod
+    def _kill(actor: Any) -> None:
+        import ray
+
+        ray.kill(actor)
+
+    async def _serve_until_idle(self, actor: Any) -> None:
+        """Have the engine do one piece of waiting work after the other."""
+        resident: frozenset[Unit] = frozenset()
         try:
-            try:
-                if not await self._placed(actor):
-                    return
-                await asyncio.wait_for(_settled(actor.load.remote(self.spec)), config.start_timeout)
-            finally:
-                self.idle -= 1
-            self.stillborn = 0
-            resident: frozenset[Unit] = frozenset()
             while (work := await self._take(resident)) is not None:
                 self.at_work.append(work.adapters)
                 try:
@@ -154,10 +198,8 @@ class PoolActor:
                 finally:
                     self.at_work.remove(work.adapters)
                 resident = work.adapters
-        except Exception as error:  # whatever kept the engine from starting, the waiting work must hear of it
-            await self._stillborn(error)
         finally:
-            ray.kill(actor)
+            self._kill(actor)
 
     async def _placed(self, actor: Any) -> bool:
         """Wait for the engine's resources; no longer, once other engines have done the work that it was meant for."""
@@ -198,7 +240,7 @@ class PoolActor:
                 work.future.set_exception(cause)
                 return True
             # The process died, or the engine broke down in the middle of its work and cannot be trusted any more.
-            work.attempts += 1
+            work.attempts += not node_lost(error)
             if work.attempts > self.spec.config.max_failures:
                 work.future.set_exception(
                     ScoringError(f"{work.attempts} engines failed at this work ({work.method}); the last: {cause}")
@@ -209,22 +251,27 @@ class PoolActor:
         return True
 
     async def _stillborn(self, error: BaseException) -> None:
-        """An engine did not come up; after too many in a row, all waiting work fails with the reason."""
-        self.stillborn += 1
+        """An engine did not come up: pause, or where none is up or starting after too many of them, fail what waits.
+
+        A node that was taken away says nothing of the next one, so it is not counted.
+        """
+        config, lost = self.spec.config, node_lost(error)
+        self.stillborn += not lost
+        late = isinstance(error, _Late)
+        if lost or self.live or not (late or self.stillborn > config.max_failures):
+            # A hub or a disk that fails now may be there again soon; what waits may be done by those that are up.
+            await asyncio.sleep(min(FIRST_PAUSE * 2 ** max(self.stillborn - 1, 0), LONGEST_PAUSE))
+            return
         cause = _told(error)
-        config = self.spec.config
-        if isinstance(error, TimeoutError):
+        if late:
             cause = ResourceError(
                 f"an engine was not up {config.start_timeout:.0f} s after it got its {config.cpus:g} CPUs and "
                 f"{config.gpus:g} GPUs; raise scoring.engines.start_timeout, or look for a slow model store"
             )
-        elif self.stillborn <= config.max_failures:
-            # A hub or a disk that fails now may be there again soon.
-            await asyncio.sleep(FIRST_PAUSE * 2 ** (self.stillborn - 1))
-            return
         for work in self.waiting:
             work.future.set_exception(cause)
         self.waiting.clear()
+        self.stillborn = 0
 
 
 def preferred(waiting: Sequence[_Work], resident: frozenset[Unit], at_work: Sequence[frozenset[Unit]]) -> int:
