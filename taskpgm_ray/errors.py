@@ -45,6 +45,18 @@ class StorageError(TaskPGMError):
     """An artifact cannot be read or written, or is damaged."""
 
 
+class OutageError(StorageError):
+    """The storage did not answer, is full, or refuses access: nobody's fault but its own, and it may pass."""
+
+
+class MissingFileError(StorageError):
+    """There is no such file."""
+
+
+class DamagedFileError(StorageError):
+    """A file is there and does not hold what it should."""
+
+
 class StudyBusyError(StorageError):
     """Another driver works on the same study, or has taken it over."""
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,15 +24,22 @@ import pyarrow as pa
 from pyarrow import fs as pafs
 from pydantic import BaseModel
 
-from taskpgm_ray.errors import StorageError
+from taskpgm_ray.errors import DamagedFileError, MissingFileError, OutageError, StorageError
 
 MANIFEST = "manifest.json"
 RETRY_SECONDS = (0.2, 1.0, 5.0)
 """Pauses before an operation that failed is tried again: throttling and network faults pass by themselves."""
+OUTAGE_SECONDS = (10.0, 20.0, 40.0, 60.0)
+"""Further pauses where the storage has answered this process before: not a wrong address, then, but an outage."""
+PARTIAL = ".partial"
+"""End of the names of local files that are being written."""
 LASTING = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 """Errors that waiting does not mend."""
 
 T = TypeVar("T")
+_answered: set[str] = set()
+"""Storages (scheme and host) that have answered this process."""
+_log = logging.getLogger(__name__)
 
 
 def fingerprint(*parts: Any) -> str:
@@ -103,16 +112,23 @@ class Storage:
         """Write one file atomically: readers see the old content, or all of the new."""
         filesystem, target = self._filesystem[0], self.path(relative)
         # Object stores publish an object when its upload completes; a local file needs the rename.
-        written = f"{target}.{uuid.uuid4().hex[:8]}.partial" if self.is_local else target
+        written = f"{target}.{uuid.uuid4().hex[:8]}{PARTIAL}" if self.is_local else target
 
         def write() -> None:
             filesystem.create_dir(target.rpartition("/")[0], recursive=True)
             with filesystem.open_output_stream(written, compression=None) as stream:
                 stream.write(content)
-            if written != target:
-                filesystem.move(written, target)
 
-        self._attempt(write, relative, "written")
+        def write_and_rename() -> None:
+            try:
+                write()
+                _sync(written)
+                filesystem.move(written, target)
+            except BaseException:
+                Path(written).unlink(missing_ok=True)
+                raise
+
+        self._attempt(write_and_rename if self.is_local else lambda: _uninterrupted(write), relative, "written")
 
     def append_bytes(self, relative: str, content: bytes) -> None:
         """Add to the end of a file; on an object store, which cannot append, the file is written anew."""
@@ -132,15 +148,21 @@ class Storage:
 
     def _attempt(self, operation: Callable[[], T], relative: str, what: str) -> T:
         """Run one filesystem operation; what may pass by itself is tried again after a pause."""
-        for pause in (*RETRY_SECONDS, None):
+        place = "/".join(self.uri.split("/")[:3]) if "://" in self.uri else "/"
+        for pause in (*RETRY_SECONDS, *(OUTAGE_SECONDS if place in _answered else ()), None):
             try:
-                return operation()
+                found = operation()
             except FileNotFoundError:
-                raise StorageError(f"{self.uri}/{relative} is missing") from None
+                raise MissingFileError(f"{self.uri}/{relative} is missing") from None
             except OSError as error:
                 if pause is None or isinstance(error, LASTING):
-                    raise StorageError(f"{self.uri}/{relative} cannot be {what}: {error}") from error
+                    raise OutageError(f"{self.uri}/{relative} cannot be {what}: {error}") from error
+                if pause in OUTAGE_SECONDS:
+                    _log.warning("%s/%s cannot be %s (%s); again in %.0f s", self.uri, relative, what, error, pause)
                 time.sleep(pause)
+            else:
+                _answered.add(place)
+                return found
         raise AssertionError("the last attempt returns or raises")
 
     def read_json(self, relative: str) -> Any:
@@ -148,7 +170,8 @@ class Storage:
         try:
             return json.loads(self.read_bytes(relative))
         except ValueError as error:
-            raise StorageError(f"{self.uri}/{relative} is damaged (not JSON): {error}; remove it to redo it") from error
+            problem = f"{self.uri}/{relative} is damaged (not JSON): {error}; remove it to redo it"
+            raise DamagedFileError(problem) from error
 
     def write_json(self, relative: str, value: Any) -> None:
         """Write one JSON file atomically."""
@@ -164,7 +187,8 @@ class Storage:
         try:
             return self._attempt(read, relative, "read")
         except pa.ArrowInvalid as error:
-            raise StorageError(f"{self.uri}/{relative} is damaged: {error}; remove its folder to redo it") from error
+            problem = f"{self.uri}/{relative} is damaged: {error}; remove its folder to redo it"
+            raise DamagedFileError(problem) from error
 
     def write_table(self, relative: str, table: pa.Table, **options: Any) -> None:
         """Write one Parquet file atomically (zstd); options as of ``pyarrow.parquet.write_table``."""
@@ -233,9 +257,16 @@ class Storage:
 
     def check_writable(self) -> None:
         """Raise a `StorageError` now, rather than after hours of work, when nothing can be written here."""
+        self._drop_partial()
         probe = f".writable-{uuid.uuid4().hex[:8]}"
         self.write_bytes(probe, b"")
         self.delete_file(probe)
+
+    def _drop_partial(self) -> None:
+        """Remove what processes that were killed had begun to write; one that still writes begins again."""
+        if self.is_local:
+            for file in Path(self.path()).rglob(f"*{PARTIAL}"):
+                file.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -252,8 +283,12 @@ class Unit:
         return self.storage / self.path
 
     def done(self) -> bool:
-        """Whether the unit is finished."""
-        return self.storage.exists(f"{self.path}/{MANIFEST}")
+        """Whether the unit is finished; one whose manifest cannot be read is not."""
+        try:
+            self.manifest()
+        except (MissingFileError, DamagedFileError):
+            return False
+        return True
 
     def manifest(self) -> dict[str, Any]:
         """What was recorded when the unit was finished."""
@@ -262,6 +297,21 @@ class Unit:
     def finish(self, manifest: dict[str, Any]) -> None:
         """Mark the unit as finished. Call it after all its files are written, never before."""
         self.storage.write_json(f"{self.path}/{MANIFEST}", manifest)
+
+
+def _sync(path: str) -> None:
+    """Have a file on the disk before its name is: after a power cut a manifest must not stand beside empty files."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _uninterrupted(operation: Callable[[], T]) -> T:
+    """Run it in a thread of its own: an upload that an interrupt leaves half-way would be completed as it is."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(operation).result()
 
 
 def _checked(relative: str) -> str:

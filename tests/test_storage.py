@@ -1,18 +1,23 @@
 """Artifacts: fingerprints, atomic files, units, and names that cannot leave the study's folder."""
 
 import pickle
+import signal
+import threading
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from taskpgm_ray.config import LoraSection
-from taskpgm_ray.errors import StorageError
+from taskpgm_ray.errors import DamagedFileError, OutageError, StorageError
 from taskpgm_ray.storage import MANIFEST, Storage, Unit, fingerprint
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
     monkeypatch.setattr("taskpgm_ray.storage.RETRY_SECONDS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("taskpgm_ray.storage.OUTAGE_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr("taskpgm_ray.storage._answered", set())
 
 
 class Failing:
@@ -101,9 +106,93 @@ def test_faults_that_pass_are_waited_for(storage, operation):
 
 def test_faults_that_do_not_pass_end_the_attempts(storage):
     broken = failing(storage, {"open_output_stream"}, 99)
-    with pytest.raises(StorageError, match=r"f cannot be written: connection reset"):
+    with pytest.raises(OutageError, match=r"f cannot be written: connection reset"):
         storage.write_bytes("f", b"new")
     assert broken.left == 99 - 4
+
+
+def test_a_storage_that_has_answered_once_is_waited_for_longer(storage, caplog):
+    """An outage of minutes costs no job; a wrong address is said at once."""
+    storage.write_bytes("f", b"old")
+    broken = failing(storage, {"open_input_stream"}, 5)
+    assert storage.read_bytes("f") == b"old"
+    assert broken.left == 0
+    broken = failing(storage, {"open_input_stream"}, 99)
+    with pytest.raises(OutageError):
+        storage.read_bytes("f")
+    assert broken.left == 99 - 6
+    assert "f cannot be read (connection reset); again in 0 s" in caplog.text
+
+
+@pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()])
+def test_what_was_begun_is_removed_when_a_write_fails(storage, monkeypatch, error):
+    storage.write_bytes("f", b"old")
+
+    def sync(path):
+        raise error
+
+    monkeypatch.setattr("taskpgm_ray.storage._sync", sync)
+    with pytest.raises((OutageError, KeyboardInterrupt)):
+        storage.write_bytes("f", b"new")
+    assert storage.names() == ["f"]
+    assert storage.read_bytes("f") == b"old"
+
+
+def test_what_a_killed_process_had_begun_is_removed_at_the_next_start(storage):
+    storage.write_bytes("adapters/a/manifest.json.12345678.partial", b"{")
+    storage.write_bytes("adapters/a/metrics.jsonl", b"{}")
+    storage.check_writable()
+    assert storage.names("adapters/a") == ["metrics.jsonl"]
+
+
+def test_an_interrupt_leaves_no_half_of_an_upload(tmp_path, monkeypatch):
+    """An object store publishes what was uploaded when the stream is closed, and an exception closes it."""
+    storage = Storage(str(tmp_path))
+    monkeypatch.setattr(Storage, "is_local", False)
+    filesystem, base = storage._filesystem
+    threads = []
+
+    class Stream:
+        def __init__(self, path):
+            self.path, self.content = path, b""
+
+        def __enter__(self):
+            return self
+
+        def write(self, content):
+            threads.append(threading.current_thread())
+            self.content += content
+
+        def __exit__(self, *_):
+            Path(self.path).write_bytes(self.content)
+
+    class Store:
+        type_name = "s3"
+
+        def create_dir(self, path, recursive):
+            filesystem.create_dir(path, recursive=recursive)
+
+        def open_output_stream(self, path, compression):
+            # The interrupt comes between opening and writing; it is the main thread's.
+            signal.raise_signal(signal.SIGINT)
+            return Stream(path)
+
+    storage._cache["fs"] = (Store(), base)
+    with pytest.raises(KeyboardInterrupt):
+        storage.write_bytes("f", b"whole")
+    assert (tmp_path / "f").read_bytes() == b"whole"
+    assert threads[0] is not threading.main_thread()
+
+
+@pytest.mark.parametrize("content", [b"", b'{"steps": 1', b"\xff\xfe"])
+def test_a_unit_whose_manifest_cannot_be_read_is_not_finished(storage, content):
+    unit = Unit(storage, "adapters/a")
+    storage.write_bytes("adapters/a/manifest.json", content)
+    assert not unit.done()
+    with pytest.raises(DamagedFileError, match=r"manifest\.json is damaged \(not JSON\)"):
+        unit.manifest()
+    unit.finish({"steps": 2})
+    assert unit.done()
 
 
 def test_refused_access_is_not_tried_again(storage):

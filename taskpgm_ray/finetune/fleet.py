@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from taskpgm_ray.errors import TaskPGMError, TrainingError
+from taskpgm_ray.errors import OutageError, ResourceError, TaskPGMError, TrainingError
 from taskpgm_ray.finetune.fleet_view import FleetStatus
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.finetune.lane import LaneSpec, run_lane
@@ -19,7 +19,10 @@ from taskpgm_ray.runtime.cluster import node_lost, on_this_node, root_cause
 
 CLOSE_SECONDS = 60.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds without a new lane after one that did not come up; doubled with each of them that follows."""
+"""Seconds without a new lane after one that did not come up; doubled with each of them that follows. The same for
+jobs whose storage fails."""
+OUTAGE_SECONDS = 1800.0
+"""A job is given up when the storage has failed for so long, and no job was finished in the meantime."""
 
 
 class Fleet:
@@ -91,6 +94,11 @@ class FleetActor:
         """On the event loop's clock: no lane is started before."""
         self.alarm: asyncio.TimerHandle | None = None
         """By which lanes are started then."""
+        self.outages = 0
+        """Times that the storage failed since a job was finished."""
+        self.outage_began = self.outage_until = 0.0
+        """On the event loop's clock: when the first of them was, and before when no job is handed out."""
+        self.note = ""
         self.changed = asyncio.Condition()
         self.watchers: set[asyncio.Task[None]] = set()
         self.closing = False
@@ -107,6 +115,8 @@ class FleetActor:
         if lane is None:
             return None
         lane.started = True
+        while (pause := self.outage_until - asyncio.get_running_loop().time()) > 0 and not self.closing:
+            await asyncio.sleep(pause)
         if lane.leaving or not await self._wait_for_work(number, lane):
             lane.leaving = True
             return None
@@ -123,6 +133,7 @@ class FleetActor:
 
     async def finished(self, number: int, manifest: dict[str, Any]) -> None:
         """A lane stored its job's adapter."""
+        self.outages, self.note = 0, ""
         if (entry := self._release(number)) is not None:
             entry.future.set_result(manifest)
 
@@ -130,6 +141,21 @@ class FleetActor:
         """A lane's job failed through its own fault."""
         if (entry := self._release(number)) is not None:
             entry.future.set_exception(type(error)(f"job {entry.job.name!r}: {error}"))
+
+    async def interrupted(self, number: int, problem: str) -> None:
+        """The storage failed under a lane's job: wait, and let some lane go on from the job's last checkpoint."""
+        now = asyncio.get_running_loop().time()
+        if not self.outages:
+            self.outage_began = now
+        self.outages += 1
+        self.outage_until = now + min(FIRST_PAUSE * 2**self.outages, LONGEST_PAUSE)
+        self.note = f"the storage fails ({problem}); trying again in {self.outage_until - now:.0f} s"
+        if (entry := self._release(number)) is None:
+            return
+        if now - self.outage_began > OUTAGE_SECONDS:
+            entry.future.set_exception(OutageError(f"job {entry.job.name!r}: {problem}"))
+        else:
+            await self._queue(entry)
 
     async def status(self) -> FleetStatus:
         """See `Fleet.status`."""
@@ -139,6 +165,7 @@ class FleetActor:
             running={lane.held.job.name: lane.row for lane in working if lane.held is not None},
             lanes=sum(lane.started for lane in self.lanes.values()),
             pending=sum(not lane.started for lane in self.lanes.values()),
+            note=self.note,
         )
 
     async def close(self) -> None:
@@ -277,7 +304,7 @@ class FleetActor:
 
     def _give_up(self, error: BaseException) -> None:
         """No lane comes up: every waiting job fails with the reason."""
-        kind = type(error) if isinstance(error, TaskPGMError) else TrainingError
+        kind = type(error) if isinstance(error, TaskPGMError) else ResourceError
         for entry in self.waiting:
             entry.future.set_exception(kind(f"no training lane could start: {error}"))
         self.waiting.clear()

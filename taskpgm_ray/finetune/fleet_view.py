@@ -25,6 +25,8 @@ class FleetStatus:
     """Lanes that have taken up work."""
     pending: int
     """Lanes that wait for their resources, or load the model."""
+    note: str = ""
+    """What holds the fleet up, if something does."""
 
 
 class Pace:
@@ -72,6 +74,7 @@ def fleet_table(status: FleetStatus, pace: Pace, done: int, failed: int) -> Tabl
         lanes(status),
         f"{sum(map(_speed, rows)):,.0f} tokens/s",
         f"{left / 60:.0f} min left" if left is not None else "",
+        status.note,
     ]
     table.caption = ", ".join(part for part in parts if part)
     return table
@@ -83,7 +86,8 @@ def describe(status: FleetStatus) -> str:
         f"{name} step {row['step']} loss {row['loss']:.2f}" if row else f"{name} starting"
         for name, row in list(status.running.items())[:MOST_ROWS]
     )
-    return f"{running or 'a lane is starting'} ({status.waiting} waiting, {lanes(status)})"
+    line = f"{running or 'a lane is starting'} ({status.waiting} waiting, {lanes(status)})"
+    return f"{line}; {status.note}" if status.note else line
 
 
 def lanes(status: FleetStatus) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskpgm_ray.config import LaneConfig, LoraSection
-from taskpgm_ray.errors import TaskPGMError
+from taskpgm_ray.errors import OutageError, TaskPGMError
 from taskpgm_ray.finetune.job_data import Loader
 from taskpgm_ray.finetune.lora import LoraTrainer
 from taskpgm_ray.finetune.training import Training, train_job
@@ -93,6 +93,11 @@ def lane_loop(config: dict[str, Any]) -> None:
             data = workers.agree(lambda job=job: loader.get(job))  # type: ignore[misc]
             loader.prefetch(upcoming)
             manifest = train_job(training, job, data)
+        except OutageError as error:
+            if workers.size > 1:
+                # The others wait in a collective operation that this worker never joins: only their end frees them.
+                raise
+            report = fleet.interrupted.remote(number, str(error))
         except TaskPGMError as error:
             # The job's own fault, the same in every lane: recorded, and this lane goes on with the next job.
             report = fleet.failed.remote(number, error) if workers.first else None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from taskpgm_ray.errors import TrainingError
+from taskpgm_ray.errors import DataError, TrainingError
 from taskpgm_ray.finetune.fleet_view import Pace, describe, fleet_table
 from taskpgm_ray.finetune.job import Job, Recipe, make_job
 from taskpgm_ray.runtime.missing import missing
@@ -16,6 +16,8 @@ from taskpgm_ray.storage import fingerprint
 from taskpgm_ray.tasks.prepare import Task
 from taskpgm_ray.workload import noise_tasks
 
+THE_TASKS_FAULT = (DataError, TrainingError)
+"""Errors that are recorded and may leave a task out; others (storage, cluster, model) say nothing of the task."""
 FAILURE = "failure.json"
 """In the unit of a job that failed for good: the kind of error and its message."""
 
@@ -81,6 +83,8 @@ def finetune_pool(jobs: Sequence[Job], run: Run) -> list[Job]:
             )
 
         def on_error(job: Job, error: BaseException) -> None:
+            if not isinstance(error, THE_TASKS_FAULT):
+                raise error
             job.unit.files.write_json(FAILURE, {"error": type(error).__name__, "message": str(error)})
             if not skip:
                 raise error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -12,8 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from taskpgm_ray.errors import StorageError, StudyBusyError
+from taskpgm_ray.errors import DamagedFileError, StorageError, StudyBusyError
 from taskpgm_ray.storage import Storage
+
+_log = logging.getLogger(__name__)
 
 FILE = "driver.json"
 RENEW_SECONDS = 10.0
@@ -101,7 +104,12 @@ class _Lease:
                 continue
 
     def _holder(self) -> dict[str, Any] | None:
-        return self.storage.read_json(FILE) if self.storage.exists(FILE) else None
+        try:
+            return self.storage.read_json(FILE) if self.storage.exists(FILE) else None
+        except DamagedFileError as error:
+            # What nobody can read belongs to nobody.
+            _log.warning("%s; the lease is taken as free", error)
+            return None
 
     def _write(self) -> None:
         self.storage.write_json(FILE, self.mine | {"renewed": time.time()})

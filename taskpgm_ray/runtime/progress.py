@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.spinner import Spinner
 
+from taskpgm_ray.errors import DamagedFileError
 from taskpgm_ray.runtime.cluster import root_cause
 from taskpgm_ray.storage import Storage
 
@@ -94,7 +95,11 @@ class Progress:
         return [StageCost(name, **cost) for name, cost in self._costs().items()]
 
     def _costs(self) -> dict[str, dict[str, Any]]:
-        return self.storage.read_json(STAGES) if self.storage.exists(STAGES) else {}
+        try:
+            return self.storage.read_json(STAGES) if self.storage.exists(STAGES) else {}
+        except DamagedFileError as error:
+            self.console.print(f"[yellow]{escape(str(error))}; the costs of earlier runs are lost[/]", soft_wrap=True)
+            return {}
 
     def _record(self, stage: Stage, seconds: float) -> None:
         costs = self._costs()

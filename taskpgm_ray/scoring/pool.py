@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from taskpgm_ray.errors import ResourceError, ScoringError, TaskPGMError
+from taskpgm_ray.errors import OutageError, ResourceError, ScoringError, TaskPGMError
 from taskpgm_ray.runtime.cluster import node_lost, on_this_node, root_cause, thread_environment, threads_of
 from taskpgm_ray.scoring.engine import EngineSpec, Query
 from taskpgm_ray.scoring.engine_actor import EngineActor
@@ -21,6 +21,8 @@ from taskpgm_ray.storage import Unit
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before an engine that did not come up is tried again; doubled each time."""
+OUTAGE_PAUSES = (2.0, 5.0, 15.0, 60.0, 120.0, 300.0, 600.0, 600.0)
+"""Seconds before work under which the storage failed is done again."""
 
 
 class EnginePool:
@@ -78,6 +80,8 @@ class _Work:
     arguments: tuple[Any, ...]
     future: asyncio.Future[Any]
     attempts: int = 0
+    outages: int = 0
+    """Times that the storage failed under it."""
 
 
 class PoolActor:
@@ -235,6 +239,12 @@ class PoolActor:
             work.future.set_result(await getattr(actor, work.method).remote(*work.arguments))
         except Exception as error:
             cause = _told(error)
+            if isinstance(root_cause(error), OutageError) and work.outages < len(OUTAGE_PAUSES):
+                # Nobody's fault: the engine waits, and the work is there for whoever is free then.
+                await asyncio.sleep(OUTAGE_PAUSES[work.outages])
+                work.outages += 1
+                await self._queue(work)
+                return True
             if isinstance(root_cause(error), TaskPGMError):
                 # The work's own fault: its owner hears of it, the engine goes on.
                 work.future.set_exception(cause)

@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ray.exceptions import NodeDiedError
 
 from taskpgm_ray.config import LaneConfig
-from taskpgm_ray.errors import TaskPGMError, TrainingError
-from taskpgm_ray.finetune.fleet import LONGEST_PAUSE, FleetActor
+from taskpgm_ray.errors import OutageError, TaskPGMError, TrainingError
+from taskpgm_ray.finetune.fleet import LONGEST_PAUSE, OUTAGE_SECONDS, FleetActor
 from tests.virtual_time import VirtualTime
 
 
@@ -87,6 +87,12 @@ class World:
 
     def fail(self, lane):
         self.loop.run_until_complete(self.fleet.failed(lane.number, TrainingError("the loss became nan")))
+        lane.call = None
+        self.loop.settle()
+
+    def interrupt(self, lane):
+        """The storage fails under its job; the lane itself goes on."""
+        self.loop.run_until_complete(self.fleet.interrupted(lane.number, "connection reset"))
         lane.call = None
         self.loop.settle()
 
@@ -182,6 +188,11 @@ class Histories(RuleBasedStateMachine):
     def a_job_fails(self, data):
         self.world.fail(data.draw(st.sampled_from(self.of(busy))))
 
+    @precondition(lambda self: self.of(busy))
+    @rule(data=st.data())
+    def the_storage_fails(self, data):
+        self.world.interrupt(data.draw(st.sampled_from(self.of(busy))))
+
     @precondition(lambda self: self.of(sent_home))
     @rule(data=st.data())
     def a_lane_ends(self, data):
@@ -211,13 +222,14 @@ class Histories(RuleBasedStateMachine):
             assert result.done(), f"{name} waits for ever"
             if result.exception() is not None:
                 assert isinstance(result.exception(), TaskPGMError)
-                # Only what failed by itself, where no process died but those of lost nodes.
-                assert not self.innocent or "the loss became nan" in str(result.exception())
+                # Only what failed by itself, where no process died but those of lost nodes; or after half an hour.
+                reasons = ("the loss became nan", "connection reset")
+                assert not self.innocent or str(result.exception()).endswith(reasons)
         self.world.close()
 
 
 Histories.TestCase.settings = settings(
-    max_examples=400, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=200, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestHistories = Histories.TestCase
 
@@ -306,6 +318,40 @@ def test_pauses_between_lanes_that_do_not_come_up_grow(world):
         starts.append(here.loop.time())
     pauses = [later - earlier for earlier, later in pairwise(starts)]
     assert pauses == pytest.approx([1, 2, 4, 8], abs=0.3)
+
+
+def test_an_outage_of_the_storage_is_waited_for_and_said(world):
+    here = world(max=2, max_failures=0)
+    names = [here.submit() for _ in range(2)]
+    for lane in here.lanes:
+        here.ask(lane)
+    for _ in range(5):
+        for lane in here.lanes:
+            if lane.job:
+                here.interrupt(lane)
+                here.ask(lane)
+        here.check()
+        here.loop.elapse(0.5)
+        assert not any(lane.job for lane in here.lanes)
+        status = here.loop.run_until_complete(here.fleet.status())
+        assert "the storage fails (connection reset); trying again in" in status.note
+        here.loop.elapse(LONGEST_PAUSE)
+    here.serve()
+    assert all(here.results[name].result() == {"steps": 1} for name in names)
+    assert here.loop.run_until_complete(here.fleet.status()).note == ""
+
+
+def test_a_storage_that_stays_away_ends_the_jobs_with_its_error(world):
+    here = world(max=1)
+    name = here.submit()
+    (lane,) = here.lanes
+    began = here.loop.time()
+    while not here.results[name].done():
+        here.ask(lane)
+        here.loop.elapse(LONGEST_PAUSE)
+        here.interrupt(lane)
+    assert isinstance(here.results[name].exception(), OutageError)
+    assert here.loop.time() - began > OUTAGE_SECONDS
 
 
 def test_a_report_of_a_lane_that_was_taken_for_dead_counts_for_nothing(world):

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from taskpgm_ray.config import load_config
-from taskpgm_ray.errors import TrainingError
+from taskpgm_ray.errors import ModelError, OutageError, ResourceError, TrainingError
 from taskpgm_ray.finetune import stage as module
 from taskpgm_ray.finetune.stage import FAILURE, finetune_pool, skipped
 from taskpgm_ray.runtime.progress import Progress
@@ -33,14 +33,14 @@ class StubRun:
 def pool(tiny_jobs, tmp_path, monkeypatch):
     """run(study, bad, mode) -> names of the jobs that are kept; tasks named in ``bad`` fail."""
 
-    def run(study, bad=(), mode="skip"):
+    def run(study, bad=(), mode="skip", error=None):
         jobs = [tiny_jobs[1](study, task) for task in ("copy", "parity", "sum")]
         console = Console(record=True, width=200)
 
         def collect(stage, references, on_done, status, on_error, view):
             for job in references.values():
                 if job.name in bad:
-                    on_error(job, TrainingError("the loss became nan"))
+                    on_error(job, error or TrainingError("the loss became nan"))
                 else:
                     job.unit.finish(MANIFEST)
                     on_done(job, MANIFEST)
@@ -90,6 +90,15 @@ def test_a_failed_task_stops_the_study_and_is_tried_again(pool):
     assert pool.jobs[0].unit.files.read_json(FAILURE) == {"error": "TrainingError", "message": "the loss became nan"}
     assert pool("stopping", mode="stop") == ["copy", "parity", "sum"]
     assert pool.submitted == ["copy", "parity", "sum"]
+
+
+@pytest.mark.parametrize("error", [OutageError("no answer"), ResourceError("no GPU"), ModelError("no weights")])
+def test_what_is_not_the_tasks_fault_leaves_no_task_out(pool, error):
+    """A task that an outage left out would be missing in the published mixture, for good."""
+    with pytest.raises(type(error)):
+        pool(type(error).__name__, bad=["parity"], error=error)
+    assert not pool.jobs[1].unit.files.exists(FAILURE)
+    assert pool(type(error).__name__) == ["copy", "parity", "sum"]
 
 
 def test_a_pool_of_one_is_no_pool(pool):

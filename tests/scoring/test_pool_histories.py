@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ray.exceptions import NodeDiedError
 
 from taskpgm_ray.config import EngineConfig
-from taskpgm_ray.errors import ResourceError, ScoringError, TaskPGMError
-from taskpgm_ray.scoring.pool import LONGEST_PAUSE, PoolActor
+from taskpgm_ray.errors import OutageError, ResourceError, ScoringError, TaskPGMError
+from taskpgm_ray.scoring.pool import LONGEST_PAUSE, OUTAGE_PAUSES, PoolActor
 from tests.virtual_time import VirtualTime
 
 KILLED = RuntimeError("killed")
@@ -212,7 +212,7 @@ class Histories(RuleBasedStateMachine):
 
 
 Histories.TestCase.settings = settings(
-    max_examples=300, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=200, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestHistories = Histories.TestCase
 
@@ -271,6 +271,22 @@ def test_a_time_out_of_the_model_store_is_tried_again(world):
     here.loop.elapse(2)
     here.serve()
     assert here.results[number].result() == number
+
+
+def test_an_outage_of_the_storage_is_nobodys_fault(world):
+    here = world(max=1, max_failures=0, idle_seconds=1000)
+    number = here.submit()
+    (engine,) = here.engines
+    up(here, engine)
+    for pause in OUTAGE_PAUSES:
+        engine.calls.pop("score").set_exception(OutageError("the bucket does not answer"))
+        here.loop.settle()
+        assert not here.results[number].done()
+        here.loop.elapse(pause + 1)
+        (engine,) = here.engines
+    engine.calls.pop("score").set_exception(OutageError("the bucket does not answer"))
+    here.loop.settle()
+    assert isinstance(here.results[number].exception(), OutageError)
 
 
 def test_preemption_alone_is_never_given_up(world):
