@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from taskpgm_ray.errors import ConfigError, Problems, TaskPGMError
+from taskpgm_ray.paths import redacted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.command(options)
     except TaskPGMError as error:
         for line in _lines(error):
-            print(f"taskpgm: {line}", file=sys.stderr)
+            print(f"taskpgm: {redacted(line)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("taskpgm: interrupted; finished work is kept, the same command goes on from it", file=sys.stderr)

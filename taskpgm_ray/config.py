@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from taskpgm_ray.config_file import apply, read_config
 from taskpgm_ray.config_mistakes import explain
 from taskpgm_ray.errors import ConfigError
-from taskpgm_ray.paths import expanded, expanded_source
+from taskpgm_ray.paths import expanded, expanded_source, redacted
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -632,4 +632,4 @@ def load_config(source: str | Path | dict[str, Any], overrides: Sequence[str] = 
     try:
         return StudyConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{where}: {explain(e, StudyConfig)}" for e in error.errors())) from None
+        raise ConfigError(redacted("\n".join(f"{where}: {explain(e, StudyConfig)}" for e in error.errors()))) from None

@@ -12,13 +12,21 @@ DATA_SUFFIXES = frozenset(
 )
 """Endings of data files. Others are left alone: names on the hub may hold dots as well (``org/set-v1.1``)."""
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+:[^/@\s]+(?=@)|(?<=[?&])(access_key|secret_key|token|sig)=[^&\s'\"]+", re.I)
+"""``key:secret`` before a host, and what query strings of signed URLs carry."""
+
+
+def redacted(text: str) -> str:
+    """The text without the credentials in its URIs: fit for messages, logs and reports."""
+    return _CREDENTIALS.sub("***", text)
 
 
 def expanded(path: str) -> str:
     """The path with a leading ``~`` and every ``${VAR}`` replaced; one that has neither comes back as it is.
 
     Raises:
-        ValueError: A variable is not set, or there is no such user; the message names it.
+        ValueError: A variable is not set, or there is no such user; the message names it. Or the path holds
+            credentials, which would be written into every study's folder and report.
     """
 
     def value(found: re.Match[str]) -> str:
@@ -27,6 +35,11 @@ def expanded(path: str) -> str:
         return os.environ[found[1]]
 
     path = _VARIABLE.sub(value, path)
+    if _CREDENTIALS.search(path):
+        raise ValueError(
+            f"{redacted(path)!r} holds credentials, which would stand in the study's config and report; give them by "
+            "the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, HF_TOKEN)"
+        )
     if not path.startswith("~"):
         return path
     home = os.path.expanduser(path)

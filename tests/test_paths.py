@@ -4,6 +4,9 @@ import os
 
 import pytest
 
+from taskpgm_ray.cli import main
+from taskpgm_ray.config import load_config
+from taskpgm_ray.errors import ConfigError
 from taskpgm_ray.paths import expanded, expanded_source, local_content, looked_in, looks_local
 
 
@@ -22,6 +25,47 @@ def test_what_is_not_there_is_named(monkeypatch):
         expanded("${NO_SUCH}/x")
     with pytest.raises(ValueError, match=r"there is no home folder '~no-such-user'"):
         expanded("~no-such-user/x")
+
+
+SECRET = "wJalrXUtnFEMI"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"s3://AKIAEXAMPLE:{SECRET}@bucket/path",
+        f"https://user:{SECRET}@host/file.jsonl",
+        f"s3://bucket/path?region=x&secret_key={SECRET}",
+        f"https://host/file.jsonl?sig={SECRET}&v=1",
+    ],
+)
+def test_credentials_in_a_uri_are_refused_and_never_shown(uri, monkeypatch, capsys):
+    with pytest.raises(ValueError, match="holds credentials, which would stand in") as found:
+        expanded(uri)
+    assert SECRET not in str(found.value)
+    monkeypatch.setenv("BUCKET", uri)
+    for changed in (
+        {"storage": "${BUCKET}"},
+        {"evaluation": {"data": uri}},
+        {"pool": {"tasks": [f"files:{uri}"]}},
+        {"search": {"baselines": [f"mixture:{uri}"]}},
+        {"model": {"path": uri}},
+        # Where no path belongs, the value itself is told.
+        {"study": uri},
+        {"seed": uri},
+        {uri: 1},
+    ):
+        config = {"study": "s", "pool": {"tasks": ["files:a"]}, "finetune": {"steps": 1}} | changed
+        with pytest.raises(ConfigError) as refused:
+            load_config(config)
+        assert SECRET not in str(refused.value), changed
+    assert main(["export", "csv", uri, "out"]) == 1
+    assert SECRET not in capsys.readouterr().err
+
+
+def test_what_only_looks_like_credentials_is_left_alone():
+    for path in ("s3://bucket/a:b/c@d", "hf:org/name@main", "C:/data@home/x", "gs://bucket/x?prefix=a"):
+        assert expanded(path) == path
 
 
 def test_where_a_relative_path_was_looked_for(tmp_path, monkeypatch):

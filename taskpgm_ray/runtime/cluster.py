@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from taskpgm_ray.config import ClusterConfig
@@ -30,10 +32,33 @@ def ensure_ray(config: ClusterConfig) -> bool:
             # Ray's start-up prints and phones home by default; a local study does neither.
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-            ray.init(address="local", num_cpus=config.num_cpus, include_dashboard=False, **options)
+            with _loopback_only():
+                ray.init(address="local", num_cpus=config.num_cpus, include_dashboard=False, **options)
     except (ConnectionError, TimeoutError) as error:
         raise ResourceError(f"no Ray cluster at cluster.address={address!r}: {error}") from error
     return address is None
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """A Ray that starts in the body listens on 127.0.0.1 alone: whoever reaches its ports can run code.
+
+    Ray has this for laptops whose firewall asks about every port, and decides it by an environment variable that it
+    reads when it is imported.
+    """
+    from ray._private import ray_constants
+
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before, constant = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = constant
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def thread_environment(threads: int) -> dict[str, str]:
