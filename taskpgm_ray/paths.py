@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import tempfile
 from pathlib import Path
 
 DATA_SUFFIXES = frozenset(
     {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".gz", ".zst", ".bz2", ".xz", ".zip"}
 )
 """Endings of data files. Others are left alone: names on the hub may hold dots as well (``org/set-v1.1``)."""
+LARGE = 64 << 20
+"""Bytes: to read a larger file again takes longer than a user waits for."""
+HASHES = Path(tempfile.gettempdir()) / f"taskpgm-hashes-{os.getuid()}"
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+:[^/@\s]+(?=@)|(?<=[?&])(access_key|secret_key|token|sig)=[^&\s'\"]+", re.I)
 """``key:secret`` before a host, and what query strings of signed URLs carry."""
@@ -73,18 +77,35 @@ def local_content(path: str | Path) -> str:
     """
     path = Path(path)
     if path.is_file():
-        return _file_content(path)
+        return file_content(path)
     if not path.is_dir():
         raise FileNotFoundError(f"there is no file or folder {str(path)!r}{looked_in(path)}")
     digest = hashlib.sha256()
     # What begins with a dot is an editor's or a cache's, and `datasets` does not read it either.
     files = (f for f in path.rglob("*") if not any(part.startswith(".") for part in f.relative_to(path).parts))
     for file in sorted(f for f in files if f.is_file()):
-        digest.update(f"{file.relative_to(path).as_posix()} {_file_content(file)}\n".encode())
+        digest.update(f"{file.relative_to(path).as_posix()} {file_content(file)}\n".encode())
     return digest.hexdigest()
 
 
-def _file_content(file: Path) -> str:
+def file_content(file: Path) -> str:
+    """Hash (64 hex digits) of a whole file; that of a large one is remembered by its path, size and time of change."""
+    about = file.stat()
+    if about.st_size <= LARGE:
+        return _hashed(file)
+    known = f"{file.resolve()}\n{about.st_size}\n{about.st_mtime_ns}\n{about.st_ino}"
+    remembered = HASHES / hashlib.sha256(known.encode()).hexdigest()
+    if remembered.is_file() and len(text := remembered.read_text()) == 64:
+        return text
+    found = _hashed(file)
+    HASHES.mkdir(parents=True, exist_ok=True)
+    partial = remembered.with_suffix(f".{os.getpid()}")
+    partial.write_text(found)
+    partial.replace(remembered)
+    return found
+
+
+def _hashed(file: Path) -> str:
     with file.open("rb") as stream:
         # In pieces: the file may be larger than the memory.
         return hashlib.file_digest(stream, "sha256").hexdigest()

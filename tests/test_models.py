@@ -40,6 +40,21 @@ def test_a_local_folder_is_known_by_its_content(copy, tiny_llama, root):
     assert resolve(copy, root).fingerprint != first.fingerprint
 
 
+def test_a_change_anywhere_in_the_weights_or_in_custom_code_is_another_model(copy, root):
+    """A fine-tune that touches only some layers leaves both ends of a file as they were."""
+    weights, content = copy / "model-2.safetensors", bytearray(4 << 20)
+    weights.write_bytes(content)
+    seen = {resolve(copy, root).fingerprint}
+    for position in (len(content) // 3, len(content) // 2, len(content) - 9):
+        content[position] ^= 1
+        weights.write_bytes(content)
+        seen.add(resolve(copy, root).fingerprint)
+    for code in ("x = 1", "x = 2"):
+        (copy / "modeling_custom.py").write_text(code)
+        seen.add(resolve(copy, root).fingerprint)
+    assert len(seen) == 6
+
+
 def test_a_model_reference_is_small_and_loads_after_a_pickle(tiny_llama, root):
     import torch
 

@@ -4,10 +4,11 @@ import os
 
 import pytest
 
+from taskpgm_ray import paths
 from taskpgm_ray.cli import main
 from taskpgm_ray.config import load_config
 from taskpgm_ray.errors import ConfigError
-from taskpgm_ray.paths import expanded, expanded_source, local_content, looked_in, looks_local
+from taskpgm_ray.paths import expanded, expanded_source, file_content, local_content, looked_in, looks_local
 
 
 def test_home_and_variables(monkeypatch):
@@ -104,6 +105,28 @@ def test_content_follows_names_and_bytes(tmp_path):
     before = local_content(file)
     file.write_text("3")
     assert local_content(file) != before
+
+
+def test_a_large_file_is_read_again_only_when_it_has_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "LARGE", 10)
+    monkeypatch.setattr(paths, "HASHES", tmp_path / "hashes")
+    read = []
+    hashed = paths._hashed
+    monkeypatch.setattr(paths, "_hashed", lambda file: read.append(file) or hashed(file))
+    file = tmp_path / "weights"
+    file.write_bytes(b"a" * 100)
+    first = file_content(file)
+    assert file_content(file) == first
+    assert len(read) == 1
+    file.write_bytes(b"a" * 50 + b"b" + b"a" * 49)
+    os.utime(file, ns=(1, 1))
+    assert file_content(file) != first
+    assert len(read) == 2
+    assert [f.read_text() for f in (tmp_path / "hashes").iterdir()].count(first) == 1
+    # What a killed process left half-written is not believed.
+    for found in (tmp_path / "hashes").iterdir():
+        found.write_text("")
+    assert file_content(file) == hashed(file)
 
 
 def test_no_content(tmp_path, monkeypatch):
