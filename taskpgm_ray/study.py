@@ -112,7 +112,7 @@ class Study:
             StudyBusyError: Another driver works on this study.
         """
         self.storage.check_writable()
-        with sole_driver(self.storage):
+        with sole_driver(self.storage, lambda text: self.console.print(escape(text), style="yellow", soft_wrap=True)):
             try:
                 self.storage.write_bytes(CONFIG, self.config.to_yaml().encode())
                 yield

@@ -6,8 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
@@ -26,6 +28,7 @@ def storage(tmp_path):
 def quick(monkeypatch):
     monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.01)
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "STALE_SECONDS", 0.6)
 
 
 def held(storage, **changes):
@@ -44,29 +47,89 @@ def test_a_lease_is_renewed_and_given_back(storage):
     assert not storage.exists(FILE)
 
 
-def test_a_second_driver_is_refused_and_changes_nothing(storage):
-    held(storage)
-    before = storage.read_bytes(FILE)
+@contextmanager
+def renewing(storage, clock_off=0.0):
+    """Another machine's driver, which renews its lease; its clock may be off."""
+    ended = threading.Event()
+
+    def renew():
+        while not ended.wait(lease.RENEW_SECONDS):
+            held(storage, renewed=time.time() + clock_off)
+
+    held(storage, renewed=time.time() + clock_off)
+    thread = threading.Thread(target=renew)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("clock_off", [0.0, -7200.0, 7200.0])
+def test_a_second_driver_is_refused_whatever_the_first_ones_clock_says(storage, clock_off):
+    told = []
     with (
-        pytest.raises(StudyBusyError, match=r"process 7 on elsewhere, since .* is free in (60|59) s"),
-        sole_driver(storage),
+        renewing(storage, clock_off),
+        pytest.raises(StudyBusyError, match=r"process 7 on elsewhere, since .* works on the study"),
+        sole_driver(storage, told.append),
     ):
         raise AssertionError("the body must not run")
-    assert storage.read_bytes(FILE) == before
+    assert storage.read_json(FILE)["id"] == "x"
+    assert "may work on this study; looking for" in told[0]
 
 
-def test_a_stale_lease_is_taken_over(storage):
-    held(storage, renewed=time.time() - lease.STALE_SECONDS - 1)
+@pytest.mark.parametrize("clock_off", [0.0, -7200.0, 7200.0])
+def test_a_lease_that_nobody_renews_is_taken_over_whatever_the_clock_says(storage, clock_off):
+    held(storage, renewed=time.time() + clock_off)
+    started = time.monotonic()
     with sole_driver(storage):
         assert storage.read_json(FILE)["host"] == socket.gethostname()
+    # One that looks stale is watched for a shorter time.
+    assert time.monotonic() - started < (0.5 if clock_off < 0 else 5.0)
 
 
 def test_the_lease_of_a_process_that_has_ended_here_is_taken_over_at_once(storage):
+    ended = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    mine = lease._this_process() | lease._of_kernel(ended.pid) | {"pid": ended.pid}
+    held(storage, **mine)
+    with pytest.raises(StudyBusyError), sole_driver(storage):
+        raise AssertionError("the body must not run")
+    ended.communicate()
+    told = []
+    with sole_driver(storage, told.append):
+        assert storage.read_json(FILE)["pid"] == os.getpid()
+    assert told == []
+
+
+def test_a_restarted_container_with_the_same_name_and_number_goes_on_at_once(storage):
+    """The process that has the old one's number is this very one."""
+    held(storage, **lease._this_process() | {"began": 1})
+    told = []
+    with sole_driver(storage, told.append):
+        assert storage.read_json(FILE)["began"] > 1
+    assert told == []
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_lease_of_an_earlier_version_knows_number_and_host_only(storage, monkeypatch, live):
+    monkeypatch.setattr(lease, "_of_kernel", lambda pid: {})
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    held(storage, host=socket.gethostname(), pid=ended.pid)
+    held(storage, host=socket.gethostname(), pid=os.getppid() if live else ended.pid)
+    if live:
+        with pytest.raises(StudyBusyError), sole_driver(storage):
+            raise AssertionError("the body must not run")
+    else:
+        with sole_driver(storage):
+            assert storage.read_json(FILE)["pid"] == os.getpid()
+
+
+def test_a_lease_that_cannot_be_read_is_nobodys(storage, caplog):
+    storage.write_bytes(FILE, b'{"id": "x", "ho')
     with sole_driver(storage):
         assert storage.read_json(FILE)["pid"] == os.getpid()
+    assert "driver.json is damaged" in caplog.text
 
 
 def test_of_two_that_start_at_once_one_goes_on(storage, monkeypatch):
