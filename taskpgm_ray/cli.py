@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from taskpgm_ray.errors import ConfigError, Problems, TaskPGMError
 from taskpgm_ray.paths import redacted
+from taskpgm_ray.runtime.signals import exit_code, stoppable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,14 +19,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(_no_option(unknown[0], given, hasattr(options, "overrides")))
     try:
-        options.command(options)
+        with stoppable():
+            options.command(options)
     except TaskPGMError as error:
         for line in _lines(error):
             print(f"taskpgm: {redacted(line)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("taskpgm: interrupted; finished work is kept, the same command goes on from it", file=sys.stderr)
-        return 130
+        return exit_code()
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from taskpgm_ray.config import ClusterConfig
 from taskpgm_ray.errors import ResourceError
+from taskpgm_ray.runtime.signals import undisturbed
 
 
 def ensure_ray(config: ClusterConfig) -> bool:
@@ -27,12 +28,13 @@ def ensure_ray(config: ClusterConfig) -> bool:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     try:
         if address:
-            ray.init(address=address, **options)
+            with undisturbed():
+                ray.init(address=address, **options)
         else:
             # Ray's start-up prints and phones home by default; a local study does neither.
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-            with _loopback_only():
+            with _loopback_only(), undisturbed():
                 ray.init(address="local", num_cpus=config.num_cpus, include_dashboard=False, **options)
     except (ConnectionError, TimeoutError) as error:
         raise ResourceError(f"no Ray cluster at cluster.address={address!r}: {error}") from error
