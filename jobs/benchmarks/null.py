@@ -18,7 +18,7 @@ def run():
             found = tally(Setting(report, search), STUDIES)
             interval = "no interval" if report == 1 else f"coverage {found.coverage:.1%}"
             rows.append(_row(f"report seeds {report}, search seeds {search}: {interval}", found))
-    for spreads in (1, 2, 4):
+    for spreads in (2, 4):
         found = tally(Setting("auto", smallest_effect=spreads * SPREAD), STUDIES)
         what = f"report seeds auto ({found.seeds:.1f}), smallest effect {spreads} of their spread"
         rows.append(_row(f"{what}: coverage {found.coverage:.1%}", found))

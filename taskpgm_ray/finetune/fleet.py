@@ -15,7 +15,7 @@ from taskpgm_ray.errors import OutageError, ResourceError, TaskPGMError, Trainin
 from taskpgm_ray.finetune.fleet_view import FleetStatus
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.finetune.lane import LaneSpec, run_lane
-from taskpgm_ray.runtime.cluster import node_lost, on_this_node, root_cause
+from taskpgm_ray.runtime.cluster import MOST_CALLS, node_lost, on_this_node, root_cause
 
 CLOSE_SECONDS = 60.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
@@ -31,7 +31,7 @@ class Fleet:
     def __init__(self, spec: LaneSpec) -> None:
         import ray
 
-        options = {"num_cpus": 0, "max_concurrency": 10_000, "scheduling_strategy": on_this_node()}
+        options = {"num_cpus": 0, "max_concurrency": MOST_CALLS, "scheduling_strategy": on_this_node()}
         self._actor: Any = ray.remote(FleetActor).options(**options).remote(spec)
 
     def submit(self, job: Job) -> Any:

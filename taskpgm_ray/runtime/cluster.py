@@ -13,6 +13,9 @@ from taskpgm_ray.config import ClusterConfig
 from taskpgm_ray.errors import ResourceError
 from taskpgm_ray.runtime.signals import undisturbed
 
+MOST_CALLS = 1_000_000
+"""Calls that an actor of ours has open at one time: a waiting job is one, and those of the lanes must come through."""
+
 
 def ensure_ray(config: ClusterConfig) -> bool:
     """Connect to the configured cluster, or start a local one; nothing to do when connected already.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskpgm_ray.errors import OutageError, ResourceError, ScoringError, TaskPGMError
-from taskpgm_ray.runtime.cluster import node_lost, on_this_node, root_cause, thread_environment, threads_of
+from taskpgm_ray.runtime.cluster import MOST_CALLS, node_lost, on_this_node, root_cause, thread_environment, threads_of
 from taskpgm_ray.scoring.engine import EngineSpec, Query
 from taskpgm_ray.scoring.engine_actor import EngineActor
 from taskpgm_ray.scoring.score import ScoreWork, SegmentWork
@@ -34,7 +34,7 @@ class EnginePool:
     def __init__(self, spec: EngineSpec) -> None:
         import ray
 
-        options = {"num_cpus": 0, "max_concurrency": 10_000, "scheduling_strategy": on_this_node()}
+        options = {"num_cpus": 0, "max_concurrency": MOST_CALLS, "scheduling_strategy": on_this_node()}
         self._actor: Any = ray.remote(PoolActor).options(**options).remote(spec)
 
     def build_segment(self, work: SegmentWork) -> Any:
