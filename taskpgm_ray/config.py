@@ -256,6 +256,18 @@ class LaneConfig(Section):
             raise ValueError(f"min ({self.min}) must not exceed max ({self.max})")
         return self
 
+    @model_validator(mode="after")
+    def _one_gpu_a_worker(self) -> LaneConfig:
+        if self.gpus > 1:
+            raise ValueError(
+                f"a worker uses one GPU; gpus: {self.gpus:g} would hold others idle; raise workers instead"
+            )
+        if self.workers > 1 and 0 < self.gpus < 1:
+            raise ValueError(
+                f"a lane's workers need a GPU each to exchange gradients: gpus: 1, not {self.gpus:g}, or one worker"
+            )
+        return self
+
 
 class FinetuneConfig(Section):
     """The recipe that every single-task adapter and every trial shares."""
@@ -322,9 +334,29 @@ class EngineConfig(Section):
     """How often work whose engine died is handed out again, and an engine that did not come up is tried again."""
 
     @model_validator(mode="after")
-    def _a_gpu_for_each_part(self) -> EngineConfig:
-        if self.tensor_parallel > 1 and 0 < self.gpus < self.tensor_parallel:
-            raise ValueError(f"tensor_parallel is {self.tensor_parallel}, but only {self.gpus:g} GPUs are reserved")
+    def _gpus_that_can_be_had(self) -> EngineConfig:
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ValueError(f"gpus is {self.gpus:g}: a part of one GPU or a whole number of them can be reserved")
+        if self.tensor_parallel > 1 and self.gpus < self.tensor_parallel:
+            raise ValueError(
+                f"tensor_parallel is {self.tensor_parallel}, but {self.gpus:g} GPUs are reserved; set gpus to "
+                f"{self.tensor_parallel}"
+            )
+        if self.gpus > max(self.tensor_parallel, 1):
+            raise ValueError(
+                f"an engine uses {self.tensor_parallel} of the {self.gpus:g} GPUs that are reserved; lower gpus, or "
+                f"raise tensor_parallel"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _memory_of_a_shared_gpu(self) -> EngineConfig:
+        together = min(self.max, int(1 / self.gpus)) if 0 < self.gpus < 1 else 1
+        if together * self.gpu_memory_utilization > 1:
+            raise ValueError(
+                f"{together} engines share a GPU (gpus: {self.gpus:g}), each with {self.gpu_memory_utilization:g} of "
+                f"its memory; lower gpu_memory_utilization to {1 / together:.2g} or less"
+            )
         return self
 
     @model_validator(mode="after")

@@ -33,8 +33,9 @@ OUTAGE_SECONDS = (10.0, 20.0, 40.0, 60.0)
 """Further pauses where the storage has answered this process before: not a wrong address, then, but an outage."""
 PARTIAL = ".partial"
 """End of the names of local files that are being written."""
-LASTING = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
-"""Errors that waiting does not mend."""
+WRONG_PLACE = (NotADirectoryError, IsADirectoryError, FileExistsError)
+LASTING = (PermissionError, *WRONG_PLACE)
+"""Errors that a pause does not mend; credentials that have expired may be renewed."""
 
 T = TypeVar("T")
 _answered: set[str] = set()
@@ -156,7 +157,8 @@ class Storage:
                 raise MissingFileError(f"{self.uri}/{relative} is missing") from None
             except OSError as error:
                 if pause is None or isinstance(error, LASTING):
-                    raise OutageError(f"{self.uri}/{relative} cannot be {what}: {error}") from error
+                    kind = StorageError if isinstance(error, WRONG_PLACE) else OutageError
+                    raise kind(f"{self.uri}/{relative} cannot be {what}: {error}") from error
                 if pause in OUTAGE_SECONDS:
                     _log.warning("%s/%s cannot be %s (%s); again in %.0f s", self.uri, relative, what, error, pause)
                 time.sleep(pause)

@@ -86,12 +86,34 @@ def test_the_search_may_be_off_when_there_is_a_balance():
 
 
 @pytest.mark.parametrize(
+    "engines",
+    [
+        {"gpus": 0.5, "max": 2, "gpu_memory_utilization": 0.45},
+        {"gpus": 0.5, "max": 1},
+        {"gpus": 4, "tensor_parallel": 4},
+        {"gpus": 1, "max": 16},
+    ],
+)
+def test_gpus_that_engines_can_use(engines):
+    assert load_config(raw(scoring={"engines": engines})).scoring.engines.gpus == engines["gpus"]
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"pol": {}}, r"unknown key 'pol'; did you mean 'pool'\?"),
         ({"finetune": {"steps": 1, "batchsize": 2}}, r"unknown key 'finetune.batchsize'; did you mean 'batch_size'\?"),
         ({"finetune": {"steps": 1, "lanes": {"min": 3, "max": 2}}}, r"finetune.lanes: min \(3\) must not exceed max"),
         ({"finetune": {"steps": 1, "lanes": {"cpu": 2}}}, r"'finetune.lanes.cpu'; did you mean 'cpus'\?"),
+        ({"finetune": {"steps": 1, "lanes": {"gpus": 2}}}, r"a worker uses one GPU; gpus: 2 would hold others idle"),
+        ({"finetune": {"steps": 1, "lanes": {"gpus": 0.5, "workers": 2}}}, r"need a GPU each .* not 0\.5"),
+        ({"scoring": {"engines": {"gpus": 1.5}}}, r"gpus is 1\.5: a part of one GPU or a whole number"),
+        ({"scoring": {"engines": {"gpus": 2}}}, r"an engine uses 1 of the 2 GPUs that are reserved"),
+        ({"scoring": {"engines": {"tensor_parallel": 4}}}, r"tensor_parallel is 4, but 0 GPUs .* set gpus to 4"),
+        (
+            {"scoring": {"engines": {"gpus": 0.5, "max": 2}}},
+            r"2 engines share a GPU .* each with 0\.85 .* 0\.5 or less",
+        ),
         ({"pool": {"tasks": [{"source": "jsonl:a", "prompts": ""}]}}, r"'pool.tasks.0.prompts'; did you mean 'prompt'"),
         ({"mixture": {"zzz": 1}}, r"unknown key 'mixture.zzz'; known here: .*beta.*lambda, tau"),
         ({"finetune": {"steps": "many"}}, r"finetune.steps: .*valid integer.*given: 'many'"),

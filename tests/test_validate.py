@@ -343,7 +343,12 @@ def test_every_bad_task_is_told(good, tmp_path):
 
 
 def test_a_clusters_study_is_validated_elsewhere(good):
-    overrides = ["finetune.lanes.gpus=64", "scoring.engines.cpus=500", "storage=s3://no-such-bucket/x"]
+    overrides = [
+        "finetune.lanes.gpus=1",
+        "finetune.lanes.workers=64",
+        "scoring.engines.cpus=500",
+        "storage=s3://no-such-bucket/x",
+    ]
     lines = validate(changed(good, overrides), cluster=True)
     assert lines[0] == "scorer, resources, storage: the cluster's own, not checked from here"
     assert any(line.startswith("adapters: on ") for line in lines)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskpgm_ray.errors import ScoringError
+from taskpgm_ray.errors import ResourceError, ScoringError
 from taskpgm_ray.finetune.lora import with_adapter
 from taskpgm_ray.scoring.adapters import AdapterFolders, name_of
 from taskpgm_ray.scoring.engine import Answer, EngineSpec, Query, before_stop, chains
@@ -24,7 +24,12 @@ class HFEngine:
     def __init__(self, spec: EngineSpec) -> None:
         import torch
 
-        self.device = "cuda" if spec.config.gpus > 0 and torch.cuda.is_available() else "cpu"
+        self.device = "cuda" if spec.config.gpus > 0 else "cpu"
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ResourceError(
+                f"scoring.engines.gpus is {spec.config.gpus:g}, but torch finds no usable CUDA device on this node (is "
+                "it torch's CPU build, or an old driver?); set gpus to 0 to score on the CPU"
+            )
         self._tokenizer = spec.model.tokenizer()
         # An adapter that is never used: the base model is then the same program whether adapters were loaded before it
         # or not. Bare, and with adapters switched off, its predictions differ in the last digits.

@@ -37,7 +37,7 @@ def test_vllm_that_is_not_installed(good, monkeypatch):
 
 @pytest.mark.parametrize("where", ["cluster.address=auto", "RAY_ADDRESS"])
 def test_a_clusters_resources_are_its_own(good, monkeypatch, where):
-    overrides = ["finetune.lanes.cpus=96", "finetune.lanes.gpus=8"]
+    overrides = ["finetune.lanes.cpus=96", "finetune.lanes.gpus=1", "finetune.lanes.workers=8"]
     if where == "RAY_ADDRESS":
         monkeypatch.setenv(where, "127.0.0.1:6379")
     else:
@@ -48,11 +48,11 @@ def test_a_clusters_resources_are_its_own(good, monkeypatch, where):
 @pytest.mark.parametrize(("visible", "have"), [("", 0), ("-1", 0), ("0", 1), ("0,3", 2)])
 def test_gpus_of_this_machine(good, monkeypatch, visible, have):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    preflight(changed(good, [f"scoring.engines.gpus={have}", "finetune.lanes.gpus=0"]))
-    with pytest.raises(
-        ResourceError, match=rf"scoring.engines.gpus is {have + 0.5:g}, but this machine has {have} GPUs"
-    ):
-        preflight(changed(good, [f"scoring.engines.gpus={have + 0.5}"]))
+    parts = f"scoring.engines.tensor_parallel={max(have, 1)}"
+    preflight(changed(good, [f"scoring.engines.gpus={have}", "finetune.lanes.gpus=0", parts]))
+    more = [f"scoring.engines.gpus={have + 1}", f"scoring.engines.tensor_parallel={have + 1}"]
+    with pytest.raises(ResourceError, match=rf"scoring.engines.gpus is {have + 1}, but this machine has {have} GPUs"):
+        preflight(changed(good, more))
 
 
 def test_a_lane_on_every_cpu_is_fine_without_trials(good):
@@ -67,6 +67,7 @@ def test_preflight_reads_no_task_and_no_model(good):
 def test_everything_that_is_lacking_is_told(good, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     overrides = ["finetune.lanes.cpus=5", "scoring.engines.cpus=4", "scoring.engines.gpus=2"]
+    overrides.append("scoring.engines.tensor_parallel=2")
     with pytest.raises(Problems) as caught:
         preflight(changed(good, overrides))
     assert [line.split(" is ")[0] for line in caught.value.lines] == [

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from taskpgm_ray.config import EngineConfig, LoraSection, ModelConfig
-from taskpgm_ray.errors import ScoringError
+from taskpgm_ray.errors import ResourceError, ScoringError
 from taskpgm_ray.models import resolve
 from taskpgm_ray.scoring.engine import EngineSpec, Query, chains
 from taskpgm_ray.scoring.engine_actor import build_engine
@@ -49,6 +49,12 @@ def tuned(tiny_llama, tmp_path_factory):
 def engine_of(tiny_llama, **config):
     model = resolve(ModelConfig(path=str(tiny_llama), dtype="float32"), Storage("unused"))
     return build_engine(EngineSpec("hf", model, LoraSection(r=4, alpha=8), EngineConfig(**config)))
+
+
+def test_a_gpu_that_torch_cannot_use_is_no_reason_to_score_on_the_cpu(tiny_llama, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ResourceError, match=r"engines\.gpus is 1, but torch finds no usable CUDA .* set gpus to 0"):
+        engine_of(tiny_llama, gpus=1)
 
 
 @pytest.fixture
