@@ -108,14 +108,15 @@ def plan_study(config: StudyConfig, tasks: int, speed: Speed, price: float | Non
     return [_work(kind, batches, config.finetune, speed, price) for kind, batches in rows.items()]
 
 
-def adapter_bytes(model: Any, lora: LoraSection) -> int:
+def adapter_bytes(model: Any, lora: LoraSection, trust_remote_code: bool = False) -> int:
     """Size of an adapter in float32, as it is stored.
 
     Args:
         model: The base model's own configuration (transformers ``PretrainedConfig``).
         lora: The adapters' shape.
+        trust_remote_code: Whether code that comes with the model may run.
     """
-    layers = adapted_layers(linear_layers(model), lora)
+    layers = adapted_layers(linear_layers(model, trust_remote_code), lora)
     return sum(4 * lora.r * (inputs + outputs) for inputs, outputs in layers.values())
 
 
@@ -224,7 +225,8 @@ def speed_of(
         )
     assert tokens_per_second is not None, "otherwise it was measured"
     if adapter_mib is None:
-        size = adapter_bytes(resolve(config.model, Storage(config.storage)).config(), config.finetune.lora)
+        model = resolve(config.model, Storage(config.storage))
+        size = adapter_bytes(model.config(), config.finetune.lora, model.trust_remote_code)
     else:
         size = adapter_mib * 2**20
     return Speed(tokens_per_second, example_tokens or 0.0, adapter_bytes=size)

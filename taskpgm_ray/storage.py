@@ -72,7 +72,9 @@ class Storage:
         return Storage, (self.uri,)
 
     def __truediv__(self, relative: str) -> Storage:
-        return Storage(self.uri.rstrip("/") + "/" + _checked(relative))
+        # Options of the filesystem (``?region=...&endpoint_override=...``) stay at the end.
+        base, mark, options = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
+        return Storage(f"{base.rstrip('/')}/{_checked(relative)}{mark}{options}")
 
     @property
     def is_local(self) -> bool:

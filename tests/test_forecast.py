@@ -1,5 +1,7 @@
 """The plan of a study: arithmetic that can be checked by hand, and the sizes of real models."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from taskpgm_ray.cli import main
@@ -84,6 +86,17 @@ def test_a_thousand_tasks_of_llama_2_7b_on_64_gpus():
     assert row.gpu_hours == pytest.approx((64 * 30 + 1000 * 308) / 3600)
     assert row.cost == pytest.approx(2.5 * row.gpu_hours)
     assert row.storage_bytes / GIB == pytest.approx(177.5, abs=0.5)
+
+
+def test_code_that_comes_with_the_model_runs_only_where_it_may(monkeypatch):
+    asked = []
+    monkeypatch.setattr("taskpgm_ray.forecast.linear_layers", lambda model, trust: asked.append(trust) or {"q": (8, 8)})
+    monkeypatch.setattr("taskpgm_ray.forecast.adapted_layers", lambda layers, lora: layers)
+    model = SimpleNamespace(config=lambda: None, trust_remote_code=True)
+    monkeypatch.setattr("taskpgm_ray.forecast.resolve", lambda config, storage: model)
+    config = study().finetune
+    assert speed_of(study(), 1000.0, 50.0, None).adapter_bytes == 4 * config.lora.r * 16
+    assert asked == [True]
 
 
 def test_named_modules_are_counted_alone():

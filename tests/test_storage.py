@@ -301,6 +301,15 @@ def test_writability(storage, tmp_path):
         (Storage(str(tmp_path / "file")) / "study").check_writable()
 
 
+def test_options_of_the_filesystem_stay_at_the_end():
+    root = Storage("s3://bucket/runs/?region=eu-west-1&endpoint_override=localhost:9000")
+    study = root / "study" / "adapters/a"
+    assert study.uri == "s3://bucket/runs/study/adapters/a?region=eu-west-1&endpoint_override=localhost:9000"
+    assert study.path("x") == "bucket/runs/study/adapters/a/x"
+    # A question mark in a local path is one.
+    assert (Storage("/data/what?") / "a").uri == "/data/what?/a"
+
+
 def test_an_unknown_scheme():
     with pytest.raises(StorageError, match=r"'nothing://x' cannot be opened"):
         Storage("nothing://x").check_writable()

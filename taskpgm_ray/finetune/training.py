@@ -44,6 +44,8 @@ def train_job(training: Training, job: Job, data: JobData) -> dict[str, Any]:
     """
     finished = training.workers.from_first(lambda: job.unit.manifest() if job.unit.done() else None)
     if finished is not None:
+        # A kill between the manifest and the checkpoint's removal leaves the latter.
+        training.workers.from_first(lambda: drop_checkpoint(job.unit))
         return finished
     started = time.perf_counter()
     outcome = _train(training, job, data)

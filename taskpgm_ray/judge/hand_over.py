@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from taskpgm_ray.finetune.checkpoint import FILE as CHECKPOINT
 from taskpgm_ray.runtime.missing import missing
 from taskpgm_ray.runtime.progress import collect
 from taskpgm_ray.runtime.run import Run
@@ -29,7 +30,10 @@ def hand_over(chosen: Candidate, verdict: str, judged_by: Sequence[int], planner
             collect(stage, references, lambda one, _: stage.finished(one.name), lambda: "a lane trains it")
     files = planner.storage / FOLDER
     for name in job.unit.files.names():
-        if name != MANIFEST and not (files.exists(name) and files.read_bytes(name) == job.unit.files.read_bytes(name)):
+        # A kill between the manifest and the end of the job leaves its last checkpoint.
+        if name not in (MANIFEST, CHECKPOINT) and not (
+            files.exists(name) and files.read_bytes(name) == job.unit.files.read_bytes(name)
+        ):
             files.write_bytes(name, job.unit.files.read_bytes(name))
     card = model_card(chosen, verdict, judged_by, planner, job.unit.manifest()).encode()
     if not (files.exists("README.md") and files.read_bytes("README.md") == card):

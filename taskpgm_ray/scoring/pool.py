@@ -19,6 +19,7 @@ from taskpgm_ray.scoring.score import ScoreWork, SegmentWork
 from taskpgm_ray.scoring.vllm_engine import engine_environment
 from taskpgm_ray.storage import Unit
 
+CLOSE_SECONDS = 60.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before an engine that did not come up is tried again; doubled each time."""
 OUTAGE_PAUSES = (2.0, 5.0, 15.0, 60.0, 120.0, 300.0, 600.0, 600.0)
@@ -62,10 +63,9 @@ class EnginePool:
         """End all engines and the pool."""
         import ray
 
-        try:
-            ray.get(self._actor.close.remote(), timeout=60)
-        finally:
-            ray.kill(self._actor)
+        # Waited for, not asked: an error of closing would hide the one for which a study closes.
+        ray.wait([self._actor.close.remote()], timeout=CLOSE_SECONDS)
+        ray.kill(self._actor)
 
 
 class _Late(Exception):

@@ -162,6 +162,8 @@ class VLLMEngine:
         outputs = self._run([query.adapter for query in longest], prompts, params)
         found: dict[int, NDArray[np.float32]] = {}
         for run, first, output in zip(fits, firsts, outputs, strict=True):
+            if output.prompt_token_id_logprobs is None:
+                raise ScoringError("the engine gave no log-probabilities of a prompt that it was asked for")
             table = np.asarray(output.prompt_token_id_logprobs, dtype=np.float32)
             for index in run:
                 query = queries[index]

@@ -75,6 +75,13 @@ def test_a_finished_job_is_not_trained_again(undisturbed, lane):
     assert train_job(lane(kill_at(1)), job, load(job)) == manifest
 
 
+def test_a_checkpoint_that_a_kill_left_beside_a_manifest_is_removed(undisturbed, lane):
+    job, manifest = undisturbed
+    job.unit.files.write_bytes(FILE, b"of the moment before the end")
+    assert train_job(lane(kill_at(1)), job, load(job)) == manifest
+    assert FILE not in job.unit.files.names()
+
+
 def test_a_killed_job_goes_on_from_its_last_checkpoint(made, lane, undisturbed):
     job = made[1]("killed")
     for step in (5, 8):

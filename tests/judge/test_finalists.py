@@ -7,8 +7,9 @@ import pytest
 
 from taskpgm_ray.config import load_config
 from taskpgm_ray.errors import EvaluationError
+from taskpgm_ray.finetune.checkpoint import FILE as CHECKPOINT
 from taskpgm_ray.judge.finalists import BASE, _Reported
-from taskpgm_ray.judge.hand_over import model_card
+from taskpgm_ray.judge.hand_over import hand_over, model_card
 from taskpgm_ray.search.candidates import Candidate
 from taskpgm_ray.storage import Storage, Unit
 
@@ -48,3 +49,17 @@ def test_the_card_says_which_seeds_chose_and_which_judged(tmp_path):
     assert "other fine-tunes of it, with seeds 9, 10, 11, 12." in card
     assert "No difference was shown: use uniform." in card
     assert card.index("| b | 0.7500 |") < card.index("| a | 0.2500 |")
+
+
+def test_what_is_handed_over_is_the_adapter_alone(tmp_path, monkeypatch):
+    """A kill between a job's manifest and its end leaves the last checkpoint in its unit."""
+    storage = Storage(str(tmp_path))
+    unit = Unit(storage, "mixtures/tau-1-seed0")
+    for name in ("adapter_model.safetensors", "adapter_config.json", CHECKPOINT):
+        unit.files.write_bytes(name, name.encode())
+    unit.finish({"steps": 3, "tokens": 9})
+    config = SimpleNamespace(seed=0)
+    planner = SimpleNamespace(config=config, storage=storage, job=lambda candidate, seed: SimpleNamespace(unit=unit))
+    monkeypatch.setattr("taskpgm_ray.judge.hand_over.model_card", lambda *arguments: "a card")
+    hand_over(None, "a verdict", [1], planner, None)
+    assert storage.names("adapter") == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
