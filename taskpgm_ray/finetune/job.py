@@ -106,5 +106,6 @@ def adapter_manifest(job: Job, outcome: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": job.name,
         "weights": {task.name: weight for task, weight in zip(job.tasks, job.weights, strict=True)},
+        "seed": job.recipe.seed,
         **outcome,
     }

@@ -27,10 +27,20 @@ sys.exit(main(["validate", "--config", "x"]))
 """
 
 
-def run(*signals, tidying="0", **options):
+def run(*signals, tidying="0", ignored=()):
     """(exit code, what it printed, what it said) of a command that gets these signals."""
+
+    def begin():
+        # Whatever this test run ignores itself, as under nohup.
+        for number in ENDING:
+            signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, tidying], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        [sys.executable, "-c", PROGRAM, tidying],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=begin,  # noqa: PLW1509  # the tests run in one thread
     )
     assert process.stdout.readline() == "begun\n"
     for number in signals:
@@ -58,17 +68,11 @@ def test_the_second_ends_it_at_once():
 
 def test_what_was_ignored_stays_ignored():
     """As in a shell's background, and under nohup."""
-    returned, _, said = run(
-        signal.SIGINT, signal.SIGHUP, signal.SIGTERM, preexec_fn=lambda: ignore(signal.SIGINT, signal.SIGHUP)
-    )
+    ignored = (signal.SIGINT, signal.SIGHUP)
+    returned, _, said = run(*ignored, signal.SIGTERM, ignored=ignored)
     assert returned == 143
     assert "SIGINT" not in said
     assert "SIGHUP" not in said
-
-
-def ignore(*numbers):
-    for number in numbers:
-        signal.signal(number, signal.SIG_IGN)
 
 
 def test_handlers_are_given_back_and_kept_from_libraries():
