@@ -3,16 +3,19 @@
 ``ours``: the larger share of "better" and "worse" where each look's error rate is the whole one (5 %) divided by the
 number of looks to the power that the product takes, and a look ends the study by a verdict or by an interval narrower
 than the smallest effect. ``peer``: the same at the whole rate in each look. Both at the smallest effect that is worst
-for them, of ten between 0 and 6 standard deviations over seeds.
+for them, of ten between 0 and 6 standard deviations over seeds. Then whole null studies with ``report_seeds: auto``,
+as in `null`.
 """
 
 import numpy as np
 from scipy.stats import t
 
 from jobs.benchmarks._common import row
+from jobs.benchmarks._simulated import SPREAD, Setting, tally
+from jobs.benchmarks.null import STUDIES, null_row
 from taskpgm_ray.judge.looks import SPENDING
 
-STUDIES = 400_000
+TESTS = 400_000
 SMALLEST = (0.01, 0.5, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0, 4.0, 6.0)
 LOOKS = (3, 5, 8, 12, 18)
 WHOLE = 0.05
@@ -20,7 +23,7 @@ WHOLE = 0.05
 
 def run():
     """A row per number of looks."""
-    draws = np.random.default_rng(0).normal(size=(STUDIES, LOOKS[-1]))
+    draws = np.random.default_rng(0).normal(size=(TESTS, LOOKS[-1]))
     rows = []
     for most in range(2, len(LOOKS) + 1):
         looks = LOOKS[:most]
@@ -30,6 +33,10 @@ def run():
         )
         what = f"looks at {', '.join(map(str, looks))} seeds"
         rows.append({**row(what, ours, peer, "5 % in each look"), "target": WHOLE / 2, "met": ours <= 1.02 * WHOLE / 2})
+    for spreads in (2, 4):
+        found = tally(Setting("auto", smallest_effect=spreads * SPREAD), STUDIES)
+        what = f"report seeds auto ({found.seeds:.1f}), smallest effect {spreads} of their spread"
+        rows.append(null_row(f"{what}: coverage {found.coverage:.1%}", found))
     return rows
 
 
