@@ -33,6 +33,8 @@ OUTAGE_SECONDS = (10.0, 20.0, 40.0, 60.0)
 """Further pauses where the storage has answered this process before: not a wrong address, then, but an outage."""
 PARTIAL = ".partial"
 """End of the names of local files that are being written."""
+ABANDONED_SECONDS = 600.0
+"""A file that nobody has written to for so long is nobody's; a write takes seconds."""
 WRONG_PLACE = (NotADirectoryError, IsADirectoryError, FileExistsError)
 LASTING = (PermissionError, *WRONG_PLACE)
 """Errors that a pause does not mend; credentials that have expired may be renewed."""
@@ -267,10 +269,11 @@ class Storage:
         self.delete_file(probe)
 
     def _drop_partial(self) -> None:
-        """Remove what processes that were killed had begun to write; one that still writes begins again."""
+        """Remove what processes that were killed had begun to write; what is younger may be another driver's."""
         if self.is_local:
             for file in Path(self.path()).rglob(f"*{PARTIAL}"):
-                file.unlink(missing_ok=True)
+                if file.exists() and time.time() - file.stat().st_mtime > ABANDONED_SECONDS:
+                    file.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

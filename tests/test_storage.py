@@ -1,5 +1,6 @@
 """Artifacts: fingerprints, atomic files, units, and names that cannot leave the study's folder."""
 
+import os
 import pickle
 import signal
 import threading
@@ -141,8 +142,12 @@ def test_what_was_begun_is_removed_when_a_write_fails(storage, monkeypatch, erro
 def test_what_a_killed_process_had_begun_is_removed_at_the_next_start(storage):
     storage.write_bytes("adapters/a/manifest.json.12345678.partial", b"{")
     storage.write_bytes("adapters/a/metrics.jsonl", b"{}")
+    os.utime(storage.path("adapters/a/manifest.json.12345678.partial"), (1, 1))
+    # Another driver, which lives, writes at this very moment.
+    storage.write_bytes("adapters/b/manifest.json.12345678.partial", b"{")
     storage.check_writable()
     assert storage.names("adapters/a") == ["metrics.jsonl"]
+    assert storage.names("adapters/b") == ["manifest.json.12345678.partial"]
 
 
 def test_an_interrupt_leaves_no_half_of_an_upload(tmp_path, monkeypatch):

@@ -83,11 +83,11 @@ def part_sums(
     length = np.bincount(probe).astype(np.float64)
     per_task = min(counts) / np.asarray(counts, dtype=np.float64)
     weights = per_task[found.task] / length[probe]
+    owner = np.zeros(len(length), dtype=np.int64)
+    owner[probe] = found.task
     for k in range(len(pairs)):
         two = found.adapters[2 * k : 2 * k + 2]
         sums[0, k] = jsd_matrix(two, weights, threads=1)[0, 1] * weights.sum()
         gap = np.bincount(probe, two[0, :, 0].astype(np.float64) - two[1, :, 0].astype(np.float64)) / length
-        owner = np.zeros(len(length), dtype=np.int64)
-        owner[probe] = found.task
         sums[1, k] = float(per_task[owner] @ gap**2)
     return sums
