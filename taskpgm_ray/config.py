@@ -24,6 +24,7 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Positive = Annotated[int, Field(gt=0)]
 Place = Annotated[str, AfterValidator(expanded)]
+"""A path (or a name): a leading ``~`` and ``${VAR}`` are replaced as soon as it is read."""
 BASELINES = ("uniform", "proportional", "temperature", "capped", "equal_loss", "random", "text")
 GIVEN = "mixture:"
 """Before the path of a mixture that the user has already."""
@@ -37,7 +38,6 @@ def _baseline(name: str) -> str:
     return name
 
 
-"""A path (or a name): a leading ``~`` and ``${VAR}`` are replaced as soon as it is read."""
 Layout = Literal[
     "prompt/response",
     "prompt/completion",
