@@ -247,6 +247,12 @@ class LaneConfig(Section):
     """Save a running job after so many seconds: the most that a lost node costs."""
     idle_seconds: Annotated[float, Field(gt=0)] = 5.0
     """A lane that finds no job for so long ends and gives its resources back."""
+    start_timeout: Annotated[float, Field(gt=0)] = 900
+    """Seconds that a lane may take to load the model, counted from when it got its resources."""
+    silent_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """A lane between two steps that says nothing for so long, or for twenty of its own slowest steps where that is
+    longer, has hung: it is ended and its job goes on in another one. Where it loads, evaluates or stores, ten times as
+    long; after each hang of a job twice as long."""
     max_failures: Annotated[int, Field(ge=0)] = 2
     """How often a job whose lane died is handed out again without having got further in between."""
 
@@ -330,6 +336,9 @@ class EngineConfig(Section):
     """Seconds that an engine may take to load, counted from when it got its resources."""
     idle_seconds: Annotated[float, Field(gt=0)] = 30.0
     """An engine without work for so long ends and gives its resources back."""
+    silent_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """An engine that has not answered for so long, or for ten times what the tokens that it was asked for should take
+    where that is longer, has hung: it is ended and the work is given to another; after each hang twice as long."""
     max_failures: Annotated[int, Field(ge=0)] = 2
     """How often work whose engine died is handed out again, and an engine that did not come up is tried again."""
 
@@ -570,7 +579,8 @@ class ClusterConfig(Section):
     """Which Ray cluster the study runs on."""
 
     address: str | None = None
-    """``auto`` or ``ray://...``; default: the job's own cluster under ``ray job submit``, else a local one."""
+    """``auto`` or ``host:port`` of the cluster's head; default: the job's own cluster under ``ray job submit``, else a
+    local one."""
     num_cpus: Positive | None = None
     """CPUs of the local Ray that the study starts itself; default: all of the machine's."""
 

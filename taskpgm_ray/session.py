@@ -6,9 +6,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
+from rich.markup import escape
 
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.models import BaseModelRef, prepare
+from taskpgm_ray.runtime.capacity import check_capacity
 from taskpgm_ray.runtime.cluster import ensure_ray
 from taskpgm_ray.runtime.preflight import preflight
 from taskpgm_ray.runtime.progress import Progress
@@ -34,6 +36,8 @@ class Session:
         if not self._connected:
             preflight(self.config)
             self._owns_ray = ensure_ray(self.config.cluster)
+            for line in check_capacity(self.config):
+                self.progress.console.print(f"[yellow]{escape(line)}[/]", soft_wrap=True)
             prepare(self.model)
             check_served(self.config, self.model)
             self._connected = True

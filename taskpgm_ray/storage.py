@@ -42,7 +42,16 @@ LASTING = (PermissionError, *WRONG_PLACE)
 T = TypeVar("T")
 _answered: set[str] = set()
 """Storages (scheme and host) that have answered this process."""
+_listeners: list[Callable[[str], None]] = []
 _log = logging.getLogger(__name__)
+
+
+def on_outage(listener: Callable[[str], None]) -> None:
+    """Have ``listener`` told by a line whenever an operation of this process waits for a storage that does not answer.
+
+    Without listeners the line is a warning in the log.
+    """
+    _listeners.append(listener)
 
 
 def fingerprint(*parts: Any) -> str:
@@ -164,7 +173,9 @@ class Storage:
                     kind = StorageError if isinstance(error, WRONG_PLACE) else OutageError
                     raise kind(f"{self.uri}/{relative} cannot be {what}: {error}") from error
                 if pause in OUTAGE_SECONDS:
-                    _log.warning("%s/%s cannot be %s (%s); again in %.0f s", self.uri, relative, what, error, pause)
+                    line = f"{self.uri}/{relative} cannot be {what} ({error}); again in {pause:.0f} s"
+                    for listener in _listeners or [_log.warning]:
+                        listener(line)
                 time.sleep(pause)
             else:
                 _answered.add(place)
@@ -187,12 +198,11 @@ class Storage:
         """The content of one Parquet file."""
         import pyarrow.parquet as pq
 
-        def read() -> pa.Table:
-            return pq.read_table(self.path(relative), filesystem=self._filesystem[0], columns=columns)
-
+        # Read first and decoded then: of an error while decoding it is known that the storage is not to blame.
+        content = self.read_bytes(relative)
         try:
-            return self._attempt(read, relative, "read")
-        except pa.ArrowInvalid as error:
+            return pq.read_table(pa.BufferReader(content), columns=columns)
+        except (pa.ArrowInvalid, OSError) as error:
             problem = f"{self.uri}/{relative} is damaged: {error}; remove its folder to redo it"
             raise DamagedFileError(problem) from error
 
@@ -206,20 +216,19 @@ class Storage:
 
     def read_rows(self, relative: str, rows: slice) -> pa.Table:
         """Some rows of one Parquet file: only the row groups that hold them are read. Fewer where the file ends."""
-        import pyarrow.parquet as pq
-
         try:
             with self._filesystem[0].open_input_file(self.path(relative)) as source:
-                file = pq.ParquetFile(source)
-                sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-                starts = [sum(sizes[:i]) for i in range(len(sizes))]
-                held = [i for i, at in enumerate(starts) if at < rows.stop and at + sizes[i] > rows.start]
-                table = file.read_row_groups(held)
+                return _rows_of(source, rows)
         except FileNotFoundError:
-            raise StorageError(f"{self.uri}/{relative} is missing") from None
+            raise MissingFileError(f"{self.uri}/{relative} is missing") from None
+        except (pa.ArrowInvalid, OSError):
+            # A damaged file, or a storage that fails in the middle of it: read whole, which waits for the storage.
+            content = self.read_bytes(relative)
+        try:
+            return _rows_of(pa.BufferReader(content), rows)
         except (pa.ArrowInvalid, OSError) as error:
-            raise StorageError(f"{self.uri}/{relative} is damaged: {error}; remove its folder to redo it") from error
-        return table.slice(rows.start - starts[held[0]], rows.stop - rows.start) if held else table
+            problem = f"{self.uri}/{relative} is damaged: {error}; remove its folder to redo it"
+            raise DamagedFileError(problem) from error
 
     def names(self, relative: str = "") -> list[str]:
         """Sorted names of the entries of a folder; empty when there is no such folder."""
@@ -304,6 +313,18 @@ class Unit:
     def finish(self, manifest: dict[str, Any]) -> None:
         """Mark the unit as finished. Call it after all its files are written, never before."""
         self.storage.write_json(f"{self.path}/{MANIFEST}", manifest)
+
+
+def _rows_of(source: Any, rows: slice) -> pa.Table:
+    """Some rows of an open Parquet file, from the row groups that hold them."""
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(source)
+    sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    held = [i for i, at in enumerate(starts) if at < rows.stop and at + sizes[i] > rows.start]
+    table = file.read_row_groups(held)
+    return table.slice(rows.start - starts[held[0]], rows.stop - rows.start) if held else table
 
 
 def _sync(path: str) -> None:

@@ -19,6 +19,7 @@ def connecting(tiny_llama, tmp_path, monkeypatch):
     """Connect a study of this architecture and scorer, without a Ray."""
     monkeypatch.setattr(sessions, "preflight", lambda config: [])
     monkeypatch.setattr(sessions, "ensure_ray", lambda config: False)
+    monkeypatch.setattr(sessions, "check_capacity", lambda config: [])
 
     def connect(architecture, scorer):
         copy = shutil.copytree(tiny_llama, tmp_path / f"{architecture}-{scorer}")

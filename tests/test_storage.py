@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from taskpgm_ray.config import LoraSection
-from taskpgm_ray.errors import DamagedFileError, OutageError, StorageError
+from taskpgm_ray.errors import DamagedFileError, MissingFileError, OutageError, StorageError
 from taskpgm_ray.storage import MANIFEST, Storage, Unit, fingerprint
 
 
@@ -103,6 +103,25 @@ def test_faults_that_pass_are_waited_for(storage, operation):
     assert storage.read_bytes("f") == b"new"
     assert storage.names() == ["f"]
     assert broken.left == 0
+
+
+def test_a_fault_in_the_middle_of_a_table_is_no_damage(storage, monkeypatch):
+    table = pa.table({"x": list(range(100))})
+    storage.write_table("t.parquet", table, row_group_size=10)
+    broken = failing(storage, {"open_input_file", "open_input_stream"}, 3)
+    assert storage.read_rows("t.parquet", slice(25, 42)).equals(table.slice(25, 17))
+    assert broken.left == 0
+    whole = storage.read_bytes("t.parquet")
+    # A cut end, a hole in a column, nothing: damage, which no waiting mends.
+    monkeypatch.setattr("taskpgm_ray.storage.time.sleep", lambda seconds: pytest.fail("it waits for a damaged file"))
+    for content in (whole[:-30], whole[:20] + b"\xff" * 60 + whole[80:], b""):
+        storage.write_bytes("t.parquet", content)
+        with pytest.raises(DamagedFileError, match=r"t\.parquet is damaged: .*; remove its folder to redo it"):
+            storage.read_rows("t.parquet", slice(0, 42))
+        with pytest.raises(DamagedFileError, match=r"t\.parquet is damaged: .*; remove its folder to redo it"):
+            storage.read_table("t.parquet")
+    with pytest.raises(MissingFileError):
+        storage.read_rows("no.parquet", slice(0, 1))
 
 
 def test_faults_that_do_not_pass_end_the_attempts(storage):

@@ -16,7 +16,7 @@ import numpy as np
 
 from taskpgm_ray.affinity.pool_sums import Part, PoolSums
 from taskpgm_ray.config import AffinityConfig
-from taskpgm_ray.errors import ResourceError, StorageError
+from taskpgm_ray.errors import OutageError, ResourceError, StorageError
 from taskpgm_ray.scoring.score import read_positions, read_scores
 from taskpgm_ray.scoring.stage import ScoredSegment
 from taskpgm_ray.storage import fingerprint
@@ -169,6 +169,8 @@ def damaged(segment: ScoredSegment) -> dict[str, str]:
     for unit in (segment.base, *segment.scores.values()):
         try:
             read_scores(unit)
+        except OutageError:
+            raise
         except StorageError as error:
             found[unit.path] = str(error)
     return found

@@ -8,14 +8,15 @@ it, and a cluster's autoscaler sees exactly the demand there is.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import math
 from typing import Any
 
 from taskpgm_ray.errors import OutageError, ResourceError, TaskPGMError, TrainingError
 from taskpgm_ray.finetune.fleet_view import FleetStatus
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.finetune.lane import LaneSpec, run_lane
-from taskpgm_ray.runtime.cluster import MOST_CALLS, node_lost, on_this_node, root_cause
+from taskpgm_ray.finetune.lane_record import PATIENCE, Entry, LaneProcesses, LaneRecord, RayLane
+from taskpgm_ray.runtime.cluster import MOST_CALLS, node_lost, on_this_node
 
 CLOSE_SECONDS = 60.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
@@ -44,6 +45,10 @@ class Fleet:
 
         return ray.get(self._actor.status.remote())
 
+    def note(self) -> str:
+        """What holds the fleet up, if something does."""
+        return self.status().note
+
     def close(self) -> None:
         """End all lanes and the fleet."""
         import ray
@@ -53,40 +58,13 @@ class Fleet:
         ray.kill(self._actor)
 
 
-@dataclass
-class _Entry:
-    """A job in the fleet, and what became of it."""
-
-    job: Job
-    future: asyncio.Future[dict[str, Any]]
-    attempts: int = 0
-    """Lanes that died over it, one after the other, without getting it further than the one before."""
-    reached: int = 0
-    """Highest step that any lane reported."""
-
-
-@dataclass
-class _LaneRecord:
-    """What the fleet knows of a lane that was started and has not ended."""
-
-    running: Any
-    started: bool = False
-    """Whether it has asked for a job; until then it waits for its resources, or loads the model."""
-    held: _Entry | None = None
-    next: _Entry | None = None
-    """The waiting job whose data the lane loads already; it keeps a claim on it."""
-    leaving: bool = False
-    row: dict[str, Any] | None = None
-    """Metrics of the held job's last step."""
-
-
 class FleetActor:
     """Queue and lanes; every method runs on the actor's one event loop, so no lock is needed."""
 
     def __init__(self, spec: LaneSpec) -> None:
         self.spec = spec
-        self.waiting: list[_Entry] = []
-        self.lanes: dict[int, _LaneRecord] = {}
+        self.waiting: list[Entry] = []
+        self.lanes: dict[int, LaneRecord] = {}
         self.created = 0
         self.stillborn = 0
         """Lanes in a row that ended before they had come up, those of lost nodes apart."""
@@ -98,14 +76,17 @@ class FleetActor:
         """Times that the storage failed since a job was finished."""
         self.outage_began = self.outage_until = 0.0
         """On the event loop's clock: when the first of them was, and before when no job is handed out."""
-        self.note = ""
+        self.outage = ""
+        """What is said of the storage, while it fails."""
+        self.hang = ""
+        """What was said of the lane that hung last."""
         self.changed = asyncio.Condition()
         self.watchers: set[asyncio.Task[None]] = set()
         self.closing = False
 
     async def train(self, job: Job) -> dict[str, Any]:
         """Train a job on some lane and return its manifest."""
-        entry = _Entry(job, asyncio.get_running_loop().create_future())
+        entry = Entry(job, asyncio.get_running_loop().create_future())
         await self._queue(entry)
         return await entry.future
 
@@ -115,25 +96,52 @@ class FleetActor:
         if lane is None:
             return None
         lane.started = True
+        lane.silence.broken(math.inf)
         while (pause := self.outage_until - asyncio.get_running_loop().time()) > 0 and not self.closing:
             await asyncio.sleep(pause)
         if lane.leaving or not await self._wait_for_work(number, lane):
             lane.leaving = True
+            lane.heard(PATIENCE)
             return None
-        lane.held, lane.row = self._claim(lane), None
+        lane.hold(self._claim(lane))
         lane.next = next(iter(self._unclaimed()), None)
         self.stillborn = 0
         self._trim_later()
+        assert lane.held is not None
         return lane.held.job, None if lane.next is None else lane.next.job
+
+    async def placed(self, number: int, worker: Any) -> None:
+        """One of a lane's processes has its resources, and is about to load the model."""
+        if (lane := self.lanes.get(number)) is not None:
+            lane.workers.append(worker)
+            if not lane.started:
+                lane.silence.broken(self.spec.config.start_timeout)
+
+    async def working(self, number: int, outage: str = "") -> None:
+        """A lane is about to do what may take longer than a step: to load or store, or to wait for the storage."""
+        if (lane := self.lanes.get(number)) is not None:
+            self.outage = outage or self.outage
+            lane.heard(PATIENCE)
+
+    async def confirm(self, number: int) -> None:
+        """Let a lane store something of its job, if that is still its own.
+
+        Raises:
+            RuntimeError: It was taken for dead, and another one may have finished the job since.
+        """
+        lane = self.lanes.get(number)
+        if lane is None or lane.hung or lane.held is None:
+            raise RuntimeError(f"lane {number} was given up, and must not store anything")
+        lane.heard(PATIENCE)
 
     async def progress(self, number: int, row: dict[str, Any]) -> None:
         """A lane's latest metrics row."""
         if number in self.lanes:
-            self.lanes[number].row = row
+            self.lanes[number].step(row)
 
     async def finished(self, number: int, manifest: dict[str, Any]) -> None:
         """A lane stored its job's adapter."""
-        self.outages, self.note = 0, ""
+        self.outages, self.outage = 0, ""
         if (entry := self._release(number)) is not None:
             entry.future.set_result(manifest)
 
@@ -149,7 +157,7 @@ class FleetActor:
             self.outage_began = now
         self.outages += 1
         self.outage_until = now + min(FIRST_PAUSE * 2**self.outages, LONGEST_PAUSE)
-        self.note = f"the storage fails ({problem}); trying again in {self.outage_until - now:.0f} s"
+        self.outage = f"the storage fails ({problem}); trying again in {self.outage_until - now:.0f} s"
         if (entry := self._release(number)) is None:
             return
         if now - self.outage_began > OUTAGE_SECONDS:
@@ -160,12 +168,13 @@ class FleetActor:
     async def status(self) -> FleetStatus:
         """See `Fleet.status`."""
         working = [lane for lane in self.lanes.values() if lane.held is not None]
+        hung = [lane.hung for lane in self.lanes.values() if lane.hung] or [self.hang]
         return FleetStatus(
             waiting=len(self.waiting),
             running={lane.held.job.name: lane.row for lane in working if lane.held is not None},
             lanes=sum(lane.started for lane in self.lanes.values()),
             pending=sum(not lane.started for lane in self.lanes.values()),
-            note=self.note,
+            note="; ".join(filter(None, (self.outage, *hung))),
         )
 
     async def close(self) -> None:
@@ -173,11 +182,11 @@ class FleetActor:
         self.closing = True
         self.waiting.clear()
         for lane in self.lanes.values():
-            self._cancel(lane)
+            lane.cancel()
         # A trainer whose process dies before it has tidied up leaves its placement group behind.
         await asyncio.gather(*self.watchers)
 
-    async def _queue(self, entry: _Entry) -> None:
+    async def _queue(self, entry: Entry) -> None:
         async with self.changed:
             self.waiting.append(entry)
             # Longest first, so that the end is not one straggler; the sort is stable.
@@ -185,7 +194,7 @@ class FleetActor:
             self.changed.notify_all()
         self._staff()
 
-    async def _wait_for_work(self, number: int, lane: _LaneRecord) -> bool:
+    async def _wait_for_work(self, number: int, lane: LaneRecord) -> bool:
         """Whether a job came before the lane had been idle for too long; lanes of the minimum wait on.
 
         A lane may die while it waits. Its call here goes on, and must not take the next job with it.
@@ -197,16 +206,16 @@ class FleetActor:
                 except TimeoutError:
                     if not self.waiting and self._staying() > self.spec.config.min:
                         return False
-        return self.lanes.get(number) is lane
+        return self.lanes.get(number) is lane and not lane.hung
 
-    def _claim(self, lane: _LaneRecord) -> _Entry:
+    def _claim(self, lane: LaneRecord) -> Entry:
         """Take the job that the lane has prepared for, else the longest that no other lane prepares for."""
         mine = lane.next if lane.next in self.waiting else None
         entry = mine or next(iter(self._unclaimed()), self.waiting[0])
         self.waiting.remove(entry)
         return entry
 
-    def _unclaimed(self) -> list[_Entry]:
+    def _unclaimed(self) -> list[Entry]:
         claimed = [id(lane.next) for lane in self.lanes.values() if lane.next is not None]
         return [entry for entry in self.waiting if id(entry) not in claimed]
 
@@ -227,18 +236,18 @@ class FleetActor:
         free = sum(lane.held is None and not lane.leaving for lane in self.lanes.values())
         for _ in range(min(self.spec.config.max - self._staying(), len(self.waiting) - free)):
             number, self.created = self.created, self.created + 1
-            self.lanes[number] = _LaneRecord(self._launch(number))
+            self.lanes[number] = LaneRecord(number, self._launch(number), self.spec.config)
             watcher = loop.create_task(self._watch(number))
             self.watchers.add(watcher)
             watcher.add_done_callback(self.watchers.discard)
 
-    def _launch(self, number: int) -> Any:
-        """Start a lane; what is returned is awaited for its end."""
+    def _launch(self, number: int) -> LaneProcesses:
+        """Start a lane."""
         import ray
 
         me = ray.get_runtime_context().current_actor
         options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": on_this_node()}
-        return ray.remote(run_lane).options(**options).remote(me, number, self.spec)
+        return RayLane(ray.remote(run_lane).options(**options).remote(me, number, self.spec))
 
     def _trim_later(self) -> None:
         if not self.waiting:
@@ -249,23 +258,13 @@ class FleetActor:
         pending = [lane for lane in self.lanes.values() if not lane.started and not lane.leaving]
         surplus = min(len(pending) - len(self.waiting), self._staying() - self.spec.config.min)
         for lane in pending[: max(0, surplus)]:
-            self._cancel(lane)
-
-    @staticmethod
-    def _cancel(lane: _LaneRecord) -> None:
-        import ray
-
-        lane.leaving = True
-        ray.cancel(lane.running, force=False)
+            lane.cancel()
 
     async def _watch(self, number: int) -> None:
         """Wait for a lane's end; give back what it held, and replace it if there is work."""
-        error: BaseException | None = None
-        try:
-            await self.lanes[number].running
-        except Exception as caught:  # whatever ended the lane, its job must go on
-            error = root_cause(caught)
+        error = await self.lanes[number].end()
         lane = self.lanes.pop(number)
+        self.hang = lane.hung or self.hang
         entry, lane.held = lane.held, None
         if entry is not None and not self.closing:
             # Also of a lane that ended well: what it held and did not report on is not done.
@@ -289,7 +288,7 @@ class FleetActor:
         if not lost and self.stillborn > self.spec.config.max_failures and not self._staying():
             self._give_up(error)
 
-    async def _return(self, entry: _Entry, lane: _LaneRecord, error: BaseException | None) -> None:
+    async def _return(self, entry: Entry, lane: LaneRecord, error: BaseException | None) -> None:
         """Put a dead lane's job back, or give it up when it has cost too many lanes without getting further."""
         step = 0 if lane.row is None else lane.row["step"]
         if error is None or not node_lost(error):
@@ -310,10 +309,11 @@ class FleetActor:
         self.waiting.clear()
         self.stillborn = 0
 
-    def _release(self, number: int) -> _Entry | None:
+    def _release(self, number: int) -> Entry | None:
         """What a lane reports on; ``None`` of one that was taken for dead, whose job is another's by now."""
         lane = self.lanes.get(number)
         if lane is None:
             return None
         entry, lane.held = lane.held, None
+        lane.heard(PATIENCE)
         return entry

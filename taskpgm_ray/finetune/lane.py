@@ -14,7 +14,7 @@ from taskpgm_ray.finetune.training import Training, train_job
 from taskpgm_ray.finetune.workers import Workers
 from taskpgm_ray.models import BaseModelRef
 from taskpgm_ray.runtime.cluster import thread_environment, threads_of
-from taskpgm_ray.storage import Storage
+from taskpgm_ray.storage import Storage, on_outage
 
 PROGRESS_SECONDS = 0.5
 
@@ -76,6 +76,8 @@ def lane_loop(config: dict[str, Any]) -> None:
     from ray.train.torch import get_device
 
     fleet, number, spec = config["fleet"], config["lane"], config["spec"]
+    ray.get(fleet.placed.remote(number, ray.get_runtime_context().current_actor))
+    on_outage(lambda line: fleet.working.remote(number, line))
     torch.set_num_threads(config["threads"])
     workers = Workers.of_this_lane(spec.config.parallel)
     training = Training(
@@ -85,10 +87,13 @@ def lane_loop(config: dict[str, Any]) -> None:
         pad_token(spec.model.tokenizer()),
         _Reporter(fleet, number),
         lambda: get_preemption_info() is not None,
+        lambda: ray.get(fleet.confirm.remote(number)),
     )
     loader = Loader()
     while not training.preempted() and (taken := workers.from_first(lambda: ray.get(fleet.take.remote(number)))):
         job, upcoming = taken
+        if workers.first:
+            fleet.working.remote(number)
         try:
             data = workers.agree(lambda job=job: loader.get(job))  # type: ignore[misc]
             loader.prefetch(upcoming)
@@ -113,13 +118,13 @@ def pad_token(tokenizer: Any) -> int:
 
 
 class _Reporter:
-    """Sends a job's step metrics to the fleet, at most twice a second."""
+    """Sends a job's step metrics to the fleet, at most twice a second, and those of the last step."""
 
     def __init__(self, fleet: Any, lane: int) -> None:
         self.fleet, self.lane, self.last = fleet, lane, 0.0
 
     def __call__(self, row: dict[str, Any]) -> None:
         now = time.perf_counter()
-        if now - self.last >= PROGRESS_SECONDS:
+        if now - self.last >= PROGRESS_SECONDS or row["progress"] >= 1:
             self.last = now
             self.fleet.progress.remote(self.lane, row)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from taskpgm_ray.errors import DataError, TrainingError
+from taskpgm_ray.errors import DamagedFileError, DataError, TrainingError
 from taskpgm_ray.finetune.fleet_view import Pace, describe, fleet_table
 from taskpgm_ray.finetune.job import Job, Recipe, make_job
 from taskpgm_ray.runtime.missing import missing
@@ -16,7 +16,7 @@ from taskpgm_ray.storage import fingerprint
 from taskpgm_ray.tasks.prepare import Task
 from taskpgm_ray.workload import noise_tasks
 
-THE_TASKS_FAULT = (DataError, TrainingError)
+THE_TASKS_FAULT = (DataError, TrainingError, DamagedFileError)
 """Errors that are recorded and may leave a task out; others (storage, cluster, model) say nothing of the task."""
 FAILURE = "failure.json"
 """In the unit of a job that failed for good: the kind of error and its message."""
@@ -106,6 +106,7 @@ def finetune_pool(jobs: Sequence[Job], run: Run) -> list[Job]:
             lambda: describe(run.fleet.status()),
             on_error,
             lambda: fleet_table(run.fleet.status(), pace, stage.done, len(failed) - len(earlier)),
+            run.fleet.note,
         )
     kept = [job for job in jobs if job.name not in failed]
     # Second fine-tunes are of tasks that have a first one.

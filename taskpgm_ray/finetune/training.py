@@ -34,6 +34,9 @@ class Training:
     """Gets every step's metrics row, on the first worker."""
     preempted: Callable[[], bool] = lambda: False
     """Whether the node is about to be taken away; asked by all workers at the same step."""
+    confirm: Callable[[], None] = lambda: None
+    """Called by the first worker before it stores anything that another lane could have stored by now; raises where
+    the job is no longer this lane's."""
 
 
 def train_job(training: Training, job: Job, data: JobData) -> dict[str, Any]:
@@ -59,7 +62,7 @@ def train_job(training: Training, job: Job, data: JobData) -> dict[str, Any]:
             "adapter_bytes": size,
         }
         manifest = adapter_manifest(job, outcome | cost)
-        training.workers.from_first(lambda: _store(job, folder, manifest))
+        training.workers.from_first(lambda: _store(training, job, folder, manifest))
     return manifest
 
 
@@ -117,6 +120,7 @@ class _Keeper:
             state = snapshot()
             self.saved = now
             if self.training.workers.first and row["progress"] < 1:
+                self.training.confirm()
                 self.log.flush()
                 save_checkpoint(self.job.unit, state)
 
@@ -129,7 +133,8 @@ class _Keeper:
         return self.warned
 
 
-def _store(job: Job, folder: str, manifest: dict[str, Any]) -> None:
+def _store(training: Training, job: Job, folder: str, manifest: dict[str, Any]) -> None:
+    training.confirm()
     job.unit.storage.upload(folder, job.unit.path)
     job.unit.finish(manifest)
     drop_checkpoint(job.unit)

@@ -101,7 +101,8 @@ def _train(jobs: Sequence[Job], run: Run) -> None:
             tokens, seconds = manifest["tokens"], manifest["seconds"]
             stage.finished(f"{job.name}: {tokens} tokens in {seconds:.0f} s", tokens)
 
-        collect(stage, {run.fleet.submit(job): job for job in todo}, on_done, lambda: describe(run.fleet.status()))
+        references = {run.fleet.submit(job): job for job in todo}
+        collect(stage, references, on_done, lambda: describe(run.fleet.status()), note=run.fleet.note)
 
 
 def _score(reported: Sequence[_Reported], report: Split, run: Run) -> None:
@@ -118,4 +119,4 @@ def _score(reported: Sequence[_Reported], report: Split, run: Run) -> None:
             )
 
         references = {run.evaluator.evaluate(one.job and one.job.unit, report, one.seed, "report"): one for one in todo}
-        collect(stage, references, on_done, lambda: "engines score the report split")
+        collect(stage, references, on_done, lambda: "engines score the report split", note=run.pool.note)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +17,8 @@ from taskpgm_ray.runtime.signals import undisturbed
 
 MOST_CALLS = 1_000_000
 """Calls that an actor of ours has open at one time: a waiting job is one, and those of the lanes must come through."""
+PROBE_SECONDS = 20.0
+"""A cluster's head that has not answered by then is taken for absent."""
 
 
 def ensure_ray(config: ClusterConfig) -> bool:
@@ -22,15 +26,20 @@ def ensure_ray(config: ClusterConfig) -> bool:
 
     Returns:
         Whether this call started a local Ray, which the caller then shuts down when the study ends.
+
+    Raises:
+        ResourceError: There is no such cluster, or Ray does not start here.
     """
     import ray
 
     if ray.is_initialized():
         return False
     address = config.address or os.environ.get("RAY_ADDRESS")
+    where = f"no Ray cluster answers at {named(config)}" if address else "Ray does not start on this machine"
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     try:
         if address:
+            _probe(address)
             with undisturbed():
                 ray.init(address=address, **options)
         else:
@@ -39,9 +48,31 @@ def ensure_ray(config: ClusterConfig) -> bool:
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
             with _loopback_only(), undisturbed():
                 ray.init(address="local", num_cpus=config.num_cpus, include_dashboard=False, **options)
-    except (ConnectionError, TimeoutError) as error:
-        raise ResourceError(f"no Ray cluster at cluster.address={address!r}: {error}") from error
+    except Exception as error:  # Ray raises bare exceptions where its processes do not come up in time
+        raise ResourceError(f"{where}: {' '.join(str(error).split())}") from error
     return address is None
+
+
+def named(config: ClusterConfig) -> str:
+    """The address of the cluster to join, and where it comes from."""
+    if config.address:
+        return f"cluster.address={config.address}"
+    return f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS', '')} (from the environment)"
+
+
+def _probe(address: str) -> None:
+    """Raise when no cluster's head answers: Ray itself tries for two minutes, and then ends the process."""
+    from ray._private.services import canonicalize_bootstrap_address_or_die
+
+    found = canonicalize_bootstrap_address_or_die(address)
+    code = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1])"
+    line = [sys.executable, "-c", code, found]
+    try:
+        done = subprocess.run(line, check=False, capture_output=True, timeout=PROBE_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(f"waited {PROBE_SECONDS:.0f} s; is this the head's own port (6379 by default)?") from None
+    if done.returncode:
+        raise ConnectionError(done.stderr.decode().strip().rpartition("\n")[2] or "its head refuses the connection")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import ModelError, ResourceError, TaskPGMError, raise_all
+from taskpgm_ray.runtime.cluster import named
 from taskpgm_ray.workload import candidates
 
 TRIAL_CPUS = 0.01
@@ -35,6 +36,7 @@ def preflight(config: StudyConfig) -> list[str]:
                 "GPU, 'taskpgm-ray[gpu]' on one with, or set scoring.scorer=hf"
             )
         )
+    problems += _unusable_address(config)
     local = _starts_local_ray(config)
     if local:
         problems += [*_lacking_cpus(config), *_lacking_gpus(config)]
@@ -43,6 +45,19 @@ def preflight(config: StudyConfig) -> list[str]:
     if not local:
         return [*lines, "resources: the cluster's own, known when the study connects to it"]
     return [*lines, f"resources: {_local_cpus(config)} CPUs of this machine are enough for a lane and an engine"]
+
+
+def _unusable_address(config: StudyConfig) -> Iterator[ResourceError]:
+    address = config.cluster.address or os.environ.get("RAY_ADDRESS") or ""
+    scheme = address.partition("://")[0] if "://" in address else ""
+    ways = "run on a machine of the cluster with cluster.address=auto, or from anywhere by `ray job submit`"
+    if scheme == "ray":
+        yield ResourceError(f"{named(config.cluster)}: a study does not run through Ray Client; {ways}")
+    elif scheme:
+        yield ResourceError(
+            f"{named(config.cluster)} is a dashboard, which takes submitted jobs and no drivers; {ways}; to run on "
+            "this machine alone, unset RAY_ADDRESS"
+        )
 
 
 def _starts_local_ray(config: StudyConfig) -> bool:

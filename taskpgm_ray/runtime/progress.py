@@ -24,6 +24,8 @@ from taskpgm_ray.storage import Storage
 STAGES = "stages.json"
 QUIET_SECONDS = 30.0
 """A log that nobody watches live gets a line about what is going on at least so often."""
+NEWS_SECONDS = 2.0
+"""How often those who work are asked what holds them up."""
 
 W = TypeVar("W")
 
@@ -63,6 +65,24 @@ class Stage:
     def note(self, text: str) -> None:
         """What is going on, between two finished pieces of work."""
         self.console.print(f"  [dim]{escape(text)}[/]", soft_wrap=True, highlight=False)
+
+
+class News:
+    """What holds up those who work, said once, when it begins: a storage that fails, a process that hangs."""
+
+    def __init__(self, stage: Stage, ask: Callable[[], str]) -> None:
+        self.stage, self.ask = stage, ask
+        self.last = ""
+        self.asked = time.monotonic()
+
+    def tell(self) -> None:
+        """Ask, unless that was only now, and print the answer if it is a new one."""
+        if time.monotonic() - self.asked < NEWS_SECONDS:
+            return
+        answer, self.asked = self.ask(), time.monotonic()
+        if answer and answer != self.last:
+            self.stage.note(answer)
+        self.last = answer
 
 
 class Progress:
@@ -119,6 +139,7 @@ def collect(
     status: Callable[[], str],
     on_error: Callable[[W, BaseException], None] | None = None,
     view: Callable[[], RenderableType] | None = None,
+    note: Callable[[], str] = lambda: "",
 ) -> None:
     """Wait for Ray object references in whatever order they finish; with none, return at once.
 
@@ -129,13 +150,14 @@ def collect(
         status: One line about what is going on, for a log.
         on_error: Called with the work and the exception that a user can act upon; by default that is raised.
         view: What a terminal shows live, asked for every second; by default the line.
+        note: What holds the work up, empty if nothing does; printed when it changes.
     """
     if not references:
         return
     import ray
 
     open_references, console = dict(references), stage.console
-    spoken = time.monotonic()
+    spoken, news = time.monotonic(), News(stage, note)
     with Live(console=console, transient=True) if console.is_terminal else nullcontext() as live:
         while open_references:
             ready, _ = ray.wait(list(open_references), num_returns=1, timeout=1.0)
@@ -150,6 +172,7 @@ def collect(
                     on_error(work, root_cause(error))
                 else:
                     on_done(work, result)
+            news.tell()
             if live is not None and open_references:
                 live.update(view() if view is not None else Spinner("dots", status()))
             elif time.monotonic() - spoken > QUIET_SECONDS:

@@ -51,18 +51,24 @@ class Fleet(Protocol):
     def status(self) -> Any:
         """What runs, and what waits: a `taskpgm_ray.finetune.fleet_view.FleetStatus`."""
 
+    def note(self) -> str:
+        """What holds the fleet up, if something does."""
+
 
 class EnginePool(Protocol):
     """See `taskpgm_ray.scoring.pool.EnginePool`; every method but ``close`` returns an object reference."""
 
-    def build_segment(self, work: Any) -> Any:
+    def build_segment(self, work: Any, tokens: int) -> Any:
         """Fix the supports of a segment of the probe set."""
 
-    def score(self, works: Sequence[Any]) -> Any:
+    def score(self, works: Sequence[Any], tokens: int) -> Any:
         """Score units of different adapters in one batch."""
 
     def measure(self, queries: list[Any]) -> Any:
         """Score queries twice, and time the second time."""
+
+    def note(self) -> str:
+        """What holds the engines up, if something does."""
 
     def close(self) -> None:
         """End all engines and the pool."""

@@ -12,7 +12,9 @@ from taskpgm_ray.errors import TaskPGMError
 from taskpgm_ray.runtime.cluster import threads_of
 from taskpgm_ray.scoring.engine import Answer, Engine, EngineSpec, Query
 from taskpgm_ray.scoring.score import ScoreWork, SegmentWork, build_segment, score_units
-from taskpgm_ray.storage import Unit
+from taskpgm_ray.storage import Unit, on_outage
+
+PACE_TOKENS = 256
 
 
 class EngineActor:
@@ -23,13 +25,32 @@ class EngineActor:
     def placed(self) -> None:
         """Returns once this actor has its resources; a study may wait for that as long as its lanes are at work."""
 
-    def load(self, spec: EngineSpec) -> None:
-        """Bring the engine up."""
+    def load(self, spec: EngineSpec, pool: Any, number: int) -> float:
+        """Bring the engine up.
+
+        Args:
+            spec: What it is made of.
+            pool: Handle of the pool actor, which is told when the storage does not answer.
+            number: The engine's number in the pool.
+
+        Returns:
+            Seconds that a token of a prompt takes.
+        """
         import torch
 
+        on_outage(lambda line: pool.outage_at.remote(number, line))
         torch.set_num_threads(threads_of(spec.config.cpus, spec.config.threads))
         spec.model.check_files()
         self.engine = build_engine(spec)
+        return self._pace(spec)
+
+    def _pace(self, spec: EngineSpec) -> float:
+        size = min(PACE_TOKENS, spec.model.window(spec.config.max_model_length) - 2)
+        # The second prompt has no token in common with the first, so that nothing of it is in a cache.
+        for token in (1, 2):
+            started = time.perf_counter()
+            self.engine.next_token([Query([token] * size, [token])])
+        return (time.perf_counter() - started) / size
 
     def fetch(self, adapters: Sequence[Unit]) -> None:
         """Bring adapters to this node that will be asked for next."""

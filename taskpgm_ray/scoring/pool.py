@@ -13,6 +13,7 @@ from typing import Any
 
 from taskpgm_ray.errors import OutageError, ResourceError, ScoringError, TaskPGMError
 from taskpgm_ray.runtime.cluster import MOST_CALLS, node_lost, on_this_node, root_cause, thread_environment, threads_of
+from taskpgm_ray.runtime.silence import Silence, outlasts
 from taskpgm_ray.scoring.engine import EngineSpec, Query
 from taskpgm_ray.scoring.engine_actor import EngineActor
 from taskpgm_ray.scoring.score import ScoreWork, SegmentWork
@@ -24,6 +25,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before an engine that did not come up is tried again; doubled each time."""
 OUTAGE_PAUSES = (2.0, 5.0, 15.0, 60.0, 120.0, 300.0, 600.0, 600.0)
 """Seconds before work under which the storage failed is done again."""
+WRITTEN = 32
+"""Tokens that are read in the time in which one is written."""
+SLOWER = 10
+"""An engine has hung when it takes so many times as long for its tokens as the slowest one did before."""
 
 
 class EnginePool:
@@ -38,26 +43,38 @@ class EnginePool:
         options = {"num_cpus": 0, "max_concurrency": MOST_CALLS, "scheduling_strategy": on_this_node()}
         self._actor: Any = ray.remote(PoolActor).options(**options).remote(spec)
 
-    def build_segment(self, work: SegmentWork) -> Any:
-        """Fix the supports of a new segment by a pass of the base model; becomes its manifest."""
-        return self._actor.call.remote("build_segment", (), work)
+    def build_segment(self, work: SegmentWork, tokens: int) -> Any:
+        """Fix the supports of a new segment by a pass of the base model; becomes its manifest.
 
-    def score(self, works: Sequence[ScoreWork]) -> Any:
+        Args:
+            work: The segment.
+            tokens: About as many has the engine to read; from their number it is known when it hangs.
+        """
+        return self._actor.call.remote("build_segment", (), tokens, work)
+
+    def score(self, works: Sequence[ScoreWork], tokens: int) -> Any:
         """Score units of different adapters in one batch; becomes a manifest or a `TaskPGMError` for each."""
-        return self._actor.call.remote("score", [work.adapter for work in works if work.adapter], list(works))
+        return self._actor.call.remote("score", [work.adapter for work in works if work.adapter], tokens, list(works))
 
     def next_token(self, queries: list[Query]) -> Any:
         """Becomes (logprobs: list of float32 arrays, greedy: list of int), one entry per query."""
-        return self._actor.call.remote("next_token", _adapters(queries), queries)
+        return self._actor.call.remote("next_token", _adapters(queries), _tokens(queries), queries)
 
     def measure(self, queries: list[Query]) -> Any:
         """Score the queries twice; becomes (logprobs, seconds of the second time)."""
-        return self._actor.call.remote("measure", _adapters(queries), queries)
+        return self._actor.call.remote("measure", _adapters(queries), 2 * _tokens(queries), queries)
 
     def generate(self, adapter: Unit | None, prompts: list[list[int]], max_tokens: int, stop: list[str]) -> Any:
         """Becomes a list of greedy continuations."""
         adapters = [adapter] if adapter else []
-        return self._actor.call.remote("generate", adapters, adapter, prompts, max_tokens, stop)
+        tokens = sum(len(prompt) + WRITTEN * max_tokens for prompt in prompts)
+        return self._actor.call.remote("generate", adapters, tokens, adapter, prompts, max_tokens, stop)
+
+    def note(self) -> str:
+        """What holds the engines up, if something does."""
+        import ray
+
+        return ray.get(self._actor.note.remote())
 
     def close(self) -> None:
         """End all engines and the pool."""
@@ -77,9 +94,13 @@ class _Work:
     method: str
     adapters: frozenset[Unit]
     """Adapters that the work needs."""
+    tokens: int
+    """About as many has the engine to read or to write."""
     arguments: tuple[Any, ...]
     future: asyncio.Future[Any]
     attempts: int = 0
+    hangs: int = 0
+    """Engines that fell silent over it."""
     outages: int = 0
     """Times that the storage failed under it."""
 
@@ -99,12 +120,29 @@ class PoolActor:
         """Engines that are up or starting; the others of `engines` pause before their end."""
         self.stillborn = 0
         """Engines in a row that did not come up, those of lost nodes apart."""
+        self.pace = 0.0
+        """Seconds that a token took in the slowest engine and its slowest work."""
+        self.silences: list[Silence] = []
+        """Of every engine that was started, by its number."""
+        self.outage = ""
+        """What is said of the storage, while it fails."""
+        self.hang = ""
+        """What was said of the engine that hung last."""
 
-    async def call(self, method: str, adapters: Sequence[Unit], *arguments: Any) -> Any:
+    async def call(self, method: str, adapters: Sequence[Unit], tokens: int, *arguments: Any) -> Any:
         """Run a method of `EngineActor` on some engine."""
-        work = _Work(method, frozenset(adapters), arguments, asyncio.get_running_loop().create_future())
+        work = _Work(method, frozenset(adapters), tokens, arguments, asyncio.get_running_loop().create_future())
         await self._queue(work)
         return await work.future
+
+    async def outage_at(self, number: int, line: str) -> None:
+        """An engine waits for a storage that does not answer; it says so each time that it tries again."""
+        self.outage = line
+        self.silences[number].broken()
+
+    async def note(self) -> str:
+        """What holds the engines up, if something does."""
+        return "; ".join(filter(None, (self.outage, self.hang)))
 
     async def close(self) -> None:
         """Cancel all work and end every engine."""
@@ -136,10 +174,12 @@ class PoolActor:
         """One engine from its start to its end: serve waiting work one piece at a time."""
         ended: Exception | None = None
         self.live += 1
+        number = len(self.silences)
+        self.silences.append(Silence())
         try:
-            actor = await self._up()
+            actor = await self._up(number)
             if actor is not None:
-                await self._serve_until_idle(actor)
+                await self._serve_until_idle(actor, self.silences[number])
         except Exception as error:  # whatever kept the engine from starting, the waiting work must hear of it
             ended = error
         finally:
@@ -147,7 +187,7 @@ class PoolActor:
         if ended is not None:
             await self._stillborn(ended)
 
-    async def _up(self) -> Any:
+    async def _up(self, number: int) -> Any:
         """An engine whose model is loaded; ``None`` where nothing is left for it to do."""
         actor: Any = None
         try:
@@ -156,10 +196,11 @@ class PoolActor:
                 return None
             try:
                 async with asyncio.timeout(self.spec.config.start_timeout) as limit:
-                    await actor.load.remote(self.spec)
+                    pace = await actor.load.remote(self.spec, self._handle(), number)
             except TimeoutError as error:
                 # The model store's own time-outs look the same, and are worth another try.
                 raise (_Late() if limit.expired() else error) from None
+            self.pace = max(self.pace, pace)
             self.stillborn, loaded, actor = 0, actor, None
             return loaded
         finally:
@@ -185,19 +226,26 @@ class PoolActor:
         )
 
     @staticmethod
+    def _handle() -> Any:
+        """Of this actor."""
+        import ray
+
+        return ray.get_runtime_context().current_actor
+
+    @staticmethod
     def _kill(actor: Any) -> None:
         import ray
 
         ray.kill(actor)
 
-    async def _serve_until_idle(self, actor: Any) -> None:
+    async def _serve_until_idle(self, actor: Any, silence: Silence) -> None:
         """Have the engine do one piece of waiting work after the other."""
         resident: frozenset[Unit] = frozenset()
         try:
             while (work := await self._take(resident)) is not None:
                 self.at_work.append(work.adapters)
                 try:
-                    if not await self._serve(actor, work):
+                    if not await self._serve(actor, silence, work):
                         return
                 finally:
                     self.at_work.remove(work.adapters)
@@ -228,7 +276,7 @@ class PoolActor:
         finally:
             self.idle -= 1
 
-    async def _serve(self, actor: Any, work: _Work) -> bool:
+    async def _serve(self, actor: Any, silence: Silence, work: _Work) -> bool:
         """Have the engine do one piece of work; whether the engine can go on."""
         wanted = [work.adapters]
         if self.waiting:
@@ -236,7 +284,8 @@ class PoolActor:
         # Returns at once; the engine fetches what follows while it does this work.
         actor.fetch.remote([unit for units in wanted for unit in sorted(units, key=lambda unit: unit.path)])
         try:
-            work.future.set_result(await getattr(actor, work.method).remote(*work.arguments))
+            work.future.set_result(await self._answer(actor, silence, work))
+            self.outage = ""
         except Exception as error:
             cause = _told(error)
             if isinstance(root_cause(error), OutageError) and work.outages < len(OUTAGE_PAUSES):
@@ -259,6 +308,26 @@ class PoolActor:
                 self.waiting.insert(0, work)
             return False
         return True
+
+    async def _answer(self, actor: Any, silence: Silence, work: _Work) -> Any:
+        """What the engine answers; a `TimeoutError` when it takes far longer than engines took before."""
+        began = asyncio.get_running_loop().time()
+        least = self.spec.config.silent_seconds
+        silence.broken(max(least, SLOWER * self.pace * work.tokens) * 2**work.hangs)
+        answer = asyncio.ensure_future(_settled(getattr(actor, work.method).remote(*work.arguments)))
+        try:
+            answered = await outlasts(answer, silence)
+        finally:
+            answer.cancel()
+        if not answered:
+            work.hangs += 1
+            self.hang = f"an engine did not answer for {silence.seconds:.0f} s ({work.method}) and was ended"
+            raise TimeoutError(self.hang)
+        seconds = asyncio.get_running_loop().time() - began
+        if seconds > least / SLOWER:
+            # Shorter calls are mostly not about tokens.
+            self.pace = max(self.pace, seconds / max(work.tokens, 1))
+        return answer.result()
 
     async def _stillborn(self, error: BaseException) -> None:
         """An engine did not come up: pause, or where none is up or starting after too many of them, fail what waits.
@@ -299,6 +368,10 @@ def preferred(waiting: Sequence[_Work], resident: frozenset[Unit], at_work: Sequ
 
 def _adapters(queries: Sequence[Query]) -> list[Unit]:
     return list(dict.fromkeys(query.adapter for query in queries if query.adapter))
+
+
+def _tokens(queries: Sequence[Query]) -> int:
+    return sum(len(query.prompt) for query in queries)
 
 
 async def _settled(reference: Any) -> Any:

@@ -75,8 +75,16 @@ def _build_segments(plans: Sequence[SegmentPlan], run: Run) -> None:
                 f"{manifest['support']} tokens each"
             )
 
-        references = {run.pool.build_segment(SegmentWork(plan, run.config.scoring)): plan for plan in todo}
-        collect(stage, references, on_done, lambda: "an engine fixes the support of each position")
+        references = {
+            run.pool.build_segment(
+                SegmentWork(plan, run.config.scoring),
+                run.config.model.max_length
+                * run.config.scoring.positions_per_probe
+                * sum(task.facts.probes for task in plan.tasks),
+            ): plan
+            for plan in todo
+        }
+        collect(stage, references, on_done, lambda: "an engine fixes the support of each position", note=run.pool.note)
 
 
 def _score_missing(works: Sequence[ScoreWork], run: Run) -> None:
@@ -103,8 +111,12 @@ def _score_missing(works: Sequence[ScoreWork], run: Run) -> None:
 
         sizes = {path: Unit(run.storage, path).manifest()["positions"] for path in {w.segment.path for w in todo}}
         batches = in_batches(todo, lambda work: sizes[work.segment.path], engines.batch_positions, engines.max_loras)
+        longest = run.config.model.max_length
         for start in range(0, len(batches), WINDOW):
-            references = {run.pool.score(batch): batch for batch in batches[start : start + WINDOW]}
-            collect(stage, references, on_done, lambda: "engines score")
+            references = {
+                run.pool.score(batch, longest * sum(sizes[work.segment.path] for work in batch)): batch
+                for batch in batches[start : start + WINDOW]
+            }
+            collect(stage, references, on_done, lambda: "engines score", note=run.pool.note)
     if failed:
         raise ScoringError(f"{len(failed)} of {len(todo)} units could not be scored: {'; '.join(failed[:5])}")

@@ -50,7 +50,7 @@ def measure_lift(jobs: Sequence[Job], planner: Planner, run: Run) -> NDArray[np.
             run.evaluator.evaluate(one.adapter, planner.search_split, planner.config.seed, "search"): one
             for one in todo
         }
-        collect(stage, references, on_done, lambda: "engines score the single-task adapters")
+        collect(stage, references, on_done, lambda: "engines score the single-task adapters", note=run.pool.note)
     metric, weights = planner.config.search.metric, planner.config.evaluation.weights
     base, *scores = [reweighted(one.unit.manifest()["summary"], weights)[metric] for one in lifts]
     return np.array(scores) - base

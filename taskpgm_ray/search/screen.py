@@ -123,7 +123,7 @@ class Screen:
 
             split, seed = self.planner.search_split, self.planner.config.seed
             references = {self.run.evaluator.evaluate(one.adapter, split, seed, "search"): one for one in todo}
-            collect(stage, references, on_done, lambda: "engines score the merges")
+            collect(stage, references, on_done, lambda: "engines score the merges", note=self.run.pool.note)
 
 
 def pilots(plans: Sequence[TrialPlan]) -> tuple[list[TrialPlan], list[TrialPlan]]:

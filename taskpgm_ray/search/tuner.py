@@ -18,7 +18,7 @@ from taskpgm_ray.errors import ConfigError
 from taskpgm_ray.finetune.fleet_view import describe
 from taskpgm_ray.runtime.cluster import root_cause
 from taskpgm_ray.runtime.preflight import TRIAL_CPUS
-from taskpgm_ray.runtime.progress import QUIET_SECONDS, Stage
+from taskpgm_ray.runtime.progress import QUIET_SECONDS, News, Stage
 from taskpgm_ray.search.families import Family
 from taskpgm_ray.search.optuna_space import PathSpace
 from taskpgm_ray.search.trainable import MixtureTrial
@@ -190,6 +190,7 @@ class _Shown(Callback):
     def __init__(self, stage: Stage, fleet: Any) -> None:
         self.stage, self.fleet = stage, fleet
         self.spoken = time.monotonic()
+        self.news = News(stage, fleet.note)
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks with its own state; a terminal cannot be pickled, and is not part of that state.
@@ -197,6 +198,7 @@ class _Shown(Callback):
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Called by Tune in its loop, in the driver's process."""
+        self.news.tell()
         if time.monotonic() - self.spoken > QUIET_SECONDS:
             self.stage.note(describe(self.fleet.status()))
             self.spoken = time.monotonic()

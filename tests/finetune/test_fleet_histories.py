@@ -15,6 +15,7 @@ from ray.exceptions import NodeDiedError
 from taskpgm_ray.config import LaneConfig
 from taskpgm_ray.errors import OutageError, TaskPGMError, TrainingError
 from taskpgm_ray.finetune.fleet import LONGEST_PAUSE, OUTAGE_SECONDS, FleetActor
+from taskpgm_ray.finetune.lane_record import END_SECONDS
 from tests.virtual_time import VirtualTime
 
 
@@ -22,13 +23,27 @@ class Lane:
     """One lane as the fleet sees it: a future for its end, and calls that outlive it."""
 
     def __init__(self, number, loop):
-        self.number, self.end = number, loop.create_future()
+        self.number, self.ended = number, loop.create_future()
         self.call = None
         """Its pending (or answered) call of ``take``."""
+        self.deaf = 0
+        """How many of the ways to end it do not reach it."""
 
     @property
     def alive(self):
-        return not self.end.done()
+        return not self.ended.done()
+
+    def cancel(self):
+        if self.alive:
+            self.ended.set_exception(RuntimeError("cancelled"))
+
+    def kill_workers(self, workers):
+        self.kill()
+
+    def kill(self):
+        self.deaf -= 1
+        if self.deaf < 0 and self.alive:
+            self.ended.set_exception(RuntimeError("killed"))
 
     @property
     def job(self):
@@ -46,13 +61,7 @@ class Fleet(FleetActor):
 
     def _launch(self, number):
         self.started.append(Lane(number, asyncio.get_running_loop()))
-        return self.started[-1].end
-
-    @staticmethod
-    def _cancel(record):
-        record.leaving = True
-        if not record.running.done():
-            record.running.set_exception(RuntimeError("cancelled"))
+        return self.started[-1]
 
 
 class World:
@@ -98,11 +107,19 @@ class World:
 
     def die(self, lane, error):
         """The lane's process ends, now; what it has called in the fleet goes on."""
-        lane.end.set_exception(error)
+        lane.ended.set_exception(error)
+        self.loop.settle()
+
+    def step(self, lane, step, progress=0.5):
+        self.loop.run_until_complete(self.fleet.progress(lane.number, {"step": step, "progress": progress}))
+        self.loop.settle()
+
+    def place(self, lane):
+        self.loop.run_until_complete(self.fleet.placed(lane.number, object()))
         self.loop.settle()
 
     def end(self, lane):
-        lane.end.set_result(None)
+        lane.ended.set_result(None)
         self.loop.settle()
 
     def serve(self):
@@ -205,8 +222,22 @@ class Histories(RuleBasedStateMachine):
         self.innocent &= lost
         self.world.die(lane, NodeDiedError("its node has died") if lost else RuntimeError("killed"))
 
-    @rule(seconds=st.sampled_from([0.5, 6.0, 70.0]))
-    def time_passes(self, seconds):
+    @precondition(lambda self: self.of(busy))
+    @rule(data=st.data())
+    def a_lane_does_a_step(self, data):
+        self.world.step(data.draw(st.sampled_from(self.of(busy))), 1)
+
+    @precondition(lambda self: self.of(silent))
+    @rule(data=st.data())
+    def a_lane_gets_its_resources(self, data):
+        self.world.place(data.draw(st.sampled_from(self.of(silent))))
+
+    @rule(seconds=st.sampled_from([0.5, 6.0, 70.0]), deaf=st.integers(0, 1))
+    def time_passes(self, seconds, deaf):
+        # Who says nothing for so long hangs, and is ended, at once or only by the last means.
+        for lane in self.world.lanes:
+            lane.deaf = deaf
+        self.innocent &= not (self.of(busy) or self.of(silent))
         self.world.loop.elapse(seconds)
 
     @precondition(lambda self: hasattr(self, "world"))
@@ -320,6 +351,119 @@ def test_pauses_between_lanes_that_do_not_come_up_grow(world):
     assert pauses == pytest.approx([1, 2, 4, 8], abs=0.3)
 
 
+def note(here):
+    return here.loop.run_until_complete(here.fleet.status()).note
+
+
+def test_a_lane_that_falls_silent_between_two_steps_is_ended_and_its_job_goes_on(world):
+    here = world(max=1, silent_seconds=10)
+    name = here.submit()
+    (lane,) = here.lanes
+    here.ask(lane)
+    for step in range(1, 4):
+        here.step(lane, step)
+        here.loop.elapse(2)
+    # Its slowest step took two seconds, so it may take forty.
+    here.loop.elapse(36)
+    assert lane.alive
+    here.loop.elapse(4)
+    assert not lane.alive
+    assert note(here) == "lane 0 said nothing for 41 s at job0 and was ended"
+    (another,) = here.lanes
+    here.ask(another)
+    assert another.job.name == name
+    # A second hang of the same job is waited for twice as long.
+    here.step(another, 4)
+    here.loop.elapse(19)
+    assert another.alive
+    here.loop.elapse(3)
+    assert not another.alive
+
+
+def test_a_lane_that_hangs_as_it_gets_a_job_is_noticed_at_once(world):
+    here = world(min=1, max=1, silent_seconds=10)
+    here.submit()
+    (lane,) = here.lanes
+    here.ask(lane)
+    here.finish(lane)
+    here.ask(lane)
+    here.loop.elapse(10_000)
+    assert lane.alive, "an idle lane of the minimum may wait for ever"
+    name = here.submit()
+    here.loop.elapse(12)
+    assert not lane.alive
+    (another,) = here.lanes
+    here.ask(another)
+    assert another.job.name == name
+
+
+def test_a_lane_that_loads_or_stores_or_waits_for_the_storage_has_more_time(world):
+    here = world(max=1, silent_seconds=10)
+    here.submit()
+    (lane,) = here.lanes
+    here.loop.elapse(10_000)
+    assert lane.alive, "resources are waited for as long as it takes"
+    here.place(lane)
+    here.loop.elapse(800)
+    assert lane.alive
+    here.ask(lane)
+    for say in (lambda: here.fleet.working(0), lambda: here.fleet.confirm(0)):
+        here.loop.run_until_complete(say())
+        here.loop.elapse(95)
+        assert lane.alive
+    here.step(lane, 9, progress=1.0)
+    here.loop.elapse(95)
+    assert lane.alive
+    here.loop.elapse(10)
+    assert not lane.alive
+
+
+def test_a_lane_that_does_not_come_up_is_ended(world):
+    here = world(max=1, start_timeout=100, max_failures=5)
+    here.submit()
+    (lane,) = here.lanes
+    here.place(lane)
+    here.loop.elapse(102)
+    assert not lane.alive
+    assert "lane 0 said nothing for 101 s before it took a job" in note(here)
+    here.serve()
+    assert all(result.result() == {"steps": 1} for result in here.results.values())
+
+
+def test_a_lane_that_nothing_reaches_is_given_up_and_may_not_store_what_is_anothers(world):
+    here = world(max=1, silent_seconds=10)
+    name = here.submit()
+    (lane,) = here.lanes
+    here.ask(lane)
+    lane.deaf = 9
+    here.loop.run_until_complete(here.fleet.confirm(lane.number))
+    here.loop.elapse(102)
+    with pytest.raises(RuntimeError, match="lane 0 was given up, and must not store anything"):
+        here.loop.run_until_complete(here.fleet.confirm(lane.number))
+    here.loop.elapse(2 * END_SECONDS + 5)
+    (another,) = [one for one in here.fleet.started if one is not lane]
+    here.ask(another)
+    assert another.job.name == name
+    with pytest.raises(RuntimeError, match="lane 0 was given up"):
+        here.loop.run_until_complete(here.fleet.confirm(lane.number))
+    here.loop.run_until_complete(here.fleet.confirm(another.number))
+    here.finish(another)
+
+
+def test_nobody_is_late_after_the_whole_machine_has_slept(world):
+    here = world(max=1, silent_seconds=10)
+    here.submit()
+    (lane,) = here.lanes
+    here.ask(lane)
+    here.loop.run_until_complete(_sleep(here, 3_600))
+    here.loop.elapse(5)
+    assert lane.alive
+
+
+async def _sleep(here, seconds):
+    here.loop.now += seconds
+
+
 def test_an_outage_of_the_storage_is_waited_for_and_said(world):
     here = world(max=2, max_failures=0)
     names = [here.submit() for _ in range(2)]
@@ -333,12 +477,11 @@ def test_an_outage_of_the_storage_is_waited_for_and_said(world):
         here.check()
         here.loop.elapse(0.5)
         assert not any(lane.job for lane in here.lanes)
-        status = here.loop.run_until_complete(here.fleet.status())
-        assert "the storage fails (connection reset); trying again in" in status.note
+        assert "the storage fails (connection reset); trying again in" in note(here)
         here.loop.elapse(LONGEST_PAUSE)
     here.serve()
     assert all(here.results[name].result() == {"steps": 1} for name in names)
-    assert here.loop.run_until_complete(here.fleet.status()).note == ""
+    assert note(here) == ""
 
 
 def test_a_storage_that_stays_away_ends_the_jobs_with_its_error(world):

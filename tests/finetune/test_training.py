@@ -1,7 +1,9 @@
 """One job from data to adapter, without Ray: resumed, saved on the way, retried with less memory, never repeated."""
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -29,8 +31,8 @@ def made(tiny_jobs):
 
 @pytest.fixture
 def lane(made):
-    def build(report=lambda row: None, preempted=lambda: False, **config):
-        return Training(made[0], Workers(), LaneConfig(**config), 0, report, preempted)
+    def build(report=lambda row: None, preempted=lambda: False, confirm=lambda: None, **config):
+        return Training(made[0], Workers(), LaneConfig(**config), 0, report, preempted, confirm)
 
     return build
 
@@ -115,6 +117,33 @@ def test_a_notice_that_the_node_goes_makes_one_checkpoint(made, lane, monkeypatc
         train_job(lane(kill_at(7), preempted), job, load(job))
     assert load_checkpoint(job.unit).step == 3
     assert len(asked) == 3
+
+
+def test_a_lane_whose_job_is_anothers_by_now_stores_nothing(made, lane):
+    """As after a partition: the other one has finished, and this one's calls reach the fleet again."""
+    job = made[1]("partitioned")
+
+    def refused():
+        raise RuntimeError("lane 0 was given up, and must not store anything")
+
+    for lost in (lane(confirm=refused), lane(confirm=refused, checkpoint_steps=3)):
+        data = load(job)
+        with pytest.raises(RuntimeError, match="must not store anything"):
+            train_job(lost, job, data)
+        assert set(job.unit.files.names()) <= {"metrics.jsonl"}
+        # Nor does one that began before the other one ended overwrite what that one finished.
+    train_job(lane(), job, load(job))
+    stored = {name: job.unit.files.read_bytes(name) for name in job.unit.files.names() if name != "metrics.jsonl"}
+
+    def overtaken(row):
+        job.unit.storage.upload(str(kept), job.unit.path)
+
+    kept = Path(job.unit.files.path()).with_name("kept")
+    shutil.copytree(job.unit.files.path(), kept, ignore=shutil.ignore_patterns("metrics.jsonl"))
+    shutil.rmtree(job.unit.files.path())
+    with pytest.raises(RuntimeError, match="must not store anything"):
+        train_job(lane(overtaken, confirm=refused), job, load(job))
+    assert {name: job.unit.files.read_bytes(name) for name in stored} == stored
 
 
 def test_too_little_memory_halves_the_forward_passes(made, lane, undisturbed, monkeypatch):

@@ -132,7 +132,8 @@ def test_from_no_worker_to_all_and_back(autoscaling, tiny_config, tmp_path):
     assert driver.returncode == 0, log.read_text()[-3000:]
     assert most == 2
     manifests = [json.loads(m.read_text()) for m in (tmp_path / "elastic" / "adapters").glob("*/manifest.json")]
-    assert sorted(m["name"] for m in manifests) == ["copy", "parity", "reverse", "sum"]
+    tasks = ["copy", "parity", "reverse", "sum"]
+    assert sorted(m["name"] for m in manifests) == sorted(tasks + [f"{task}@second" for task in tasks])
     deadline = time.monotonic() + PATIENCE
     while workers(scratch):
         assert time.monotonic() < deadline, "idle nodes were not removed"

@@ -6,6 +6,7 @@ counts in ``metrics.jsonl``, which has a line for every step that was computed, 
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -40,9 +41,10 @@ def cluster():
 def config(cluster, tiny_config, tmp_path_factory):
     """Writes a study's config file; lanes of one CPU, a checkpoint every so many steps."""
 
-    def write(study, **changes):
+    def write(study, silent_seconds=60, **changes):
         root = tmp_path_factory.mktemp(study)
         lanes = {"max": 2, "cpus": 1, "threads": 1, "checkpoint_steps": INTERVAL, "idle_seconds": 2}
+        lanes["silent_seconds"] = silent_seconds
         finetune = {"steps": STEPS, "batch_size": 4, "learning_rate": 0.005, "lora": {"r": 4, "alpha": 8}}
         finetune |= {"lanes": lanes, **changes}
         made = tiny_config(root, study, finetune=finetune, cluster={"address": cluster.address})
@@ -161,6 +163,22 @@ def test_a_killed_training_worker(config, undisturbed):
     assert {name: after[name] for name in before} == before, "a finished job was trained again"
 
 
+def test_a_training_worker_that_is_stopped(config, undisturbed):
+    """SIGSTOP: it lives, holds its job and its CPU, and says nothing any more."""
+    file = config("study", silent_seconds=10)
+    with driver(file) as process:
+        wait_until(process, lambda: under_way(file), "a job was under way")
+        before = finished(file)
+        stopped = training_workers()[0]
+        stopped.suspend()
+        finish(process, file)
+    check(file, undisturbed, faults=1)
+    after = finished(file)
+    assert {name: after[name] for name in before} == before, "a finished job was trained again"
+    assert not stopped.is_running(), "it was left behind"
+    assert re.search(r"lane \d said nothing for \d+ s at \w+ and was ended", (file.parent / "driver.log").read_text())
+
+
 def test_a_node_that_is_lost(config, undisturbed, cluster):
     file = config("study")
     with driver(file) as process:
@@ -270,7 +288,8 @@ def test_a_poisoned_task_is_left_out(config, undisturbed):
     file = config("study", on_task_failure="skip")
     with driver(file) as process:
         tasks = folder_of(file).parent / "tasks"
-        wait_until(process, lambda: len(list(tasks.glob("*/manifest.json"))) == 4, "the tasks were prepared")
+        separated = folder_of(file).parent / "separation"
+        wait_until(process, lambda: list(separated.glob("*/manifest.json")), "the tasks were kept apart")
         (broken,) = tasks.glob("sum-*")
         (broken / "examples.parquet").write_bytes(b"nonsense")
         finish(process, file)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -36,8 +37,8 @@ class Pool:
     def __init__(self, tiny_config, adapters, root, tasks=TASKS, **scoring):
         sources = {**tiny_config(root)["pool"], "probes_per_task": 8, "include": tasks}
         raw = tiny_config(root, pool=sources)
-        raw["scoring"] |= {"scorer": "hf", "segment_positions": 8, **scoring}
-        raw["scoring"]["engines"] |= {"idle_seconds": 1, "max_loras": 2}
+        engines = raw["scoring"]["engines"] | {"idle_seconds": 1, "max_loras": 2} | scoring.pop("engines", {})
+        raw["scoring"] |= {"scorer": "hf", "segment_positions": 8, "engines": engines, **scoring}
         self.config = load_config(raw)
         self.storage = Storage(str(root)) / "tiny"
         self.model = resolve(self.config.model, Storage(str(root)))
@@ -251,8 +252,8 @@ def test_added_tasks_cost_their_rows_and_columns_and_removed_ones_nothing(whole,
     assert manifests(grown.storage) == after
 
 
-def kill_when(condition, victims, timeout=120):
-    """Kill processes as soon as the condition holds; their ids."""
+def signal_when(condition, victims, kind=signal.SIGKILL, timeout=120):
+    """Send processes a signal as soon as the condition holds; their ids."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "the moment for the fault never came"
@@ -261,7 +262,7 @@ def kill_when(condition, victims, timeout=120):
     for process in chosen:
         # The others may take it with them before its turn comes.
         with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+            os.kill(process, kind)
     return chosen
 
 
@@ -280,7 +281,7 @@ def test_a_killed_engine_costs_no_finished_unit(whole, pool, tmp_path):
     seen, killed = {}, []
 
     def fault():
-        killed.extend(kill_when(lambda: len(manifests(made.storage)) >= 5, lambda: below(os.getpid(), "EngineActor")))
+        killed.extend(signal_when(lambda: len(manifests(made.storage)) >= 5, lambda: below(os.getpid(), "EngineActor")))
         seen.update(manifests(made.storage))
 
     thread = Thread(target=fault)
@@ -293,6 +294,36 @@ def test_a_killed_engine_costs_no_finished_unit(whole, pool, tmp_path):
     assert {p: t for p, t in after.items() if p in seen} == seen
     assert differences(made.storage, whole[0].storage) == {}
     np.testing.assert_array_equal(made.affinities(again).view("jsd"), reference.view("jsd"))
+
+
+def test_an_engine_that_is_stopped_is_ended_and_its_work_done_by_another(whole, pool, tmp_path):
+    """SIGSTOP: it lives, and never answers."""
+    import io
+    from threading import Thread
+
+    import psutil
+
+    made = pool(tmp_path, engines={"silent_seconds": 20})
+    made.session.progress.console = Console(file=io.StringIO())
+    seen, stopped = {}, []
+
+    def fault():
+        enough = lambda: len(manifests(made.storage)) >= 5  # noqa: E731
+        stopped.extend(signal_when(enough, lambda: below(os.getpid(), "EngineActor"), signal.SIGSTOP))
+        seen.update(manifests(made.storage))
+
+    thread = Thread(target=fault)
+    thread.start()
+    made.score()
+    thread.join()
+    assert stopped
+    assert not any(map(psutil.pid_exists, stopped))
+    after = manifests(made.storage)
+    assert len(after) == 20
+    assert {p: t for p, t in after.items() if p in seen} == seen
+    assert differences(made.storage, whole[0].storage) == {}
+    said = made.session.progress.console.file.getvalue()
+    assert re.search(r"an engine did not answer for \d+ s \(score\) and was ended", said)
 
 
 @pytest.fixture
@@ -325,7 +356,7 @@ def test_a_killed_driver_goes_on_where_it_was(whole, in_a_process):
     command = make("ray.init(address='local', num_cpus=2, include_dashboard=False, log_to_driver=False)")
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     # With its local Ray, as when the machine goes down: orphans would finish what they have been given.
-    kill_when(lambda: len(manifests(storage)) >= 5, lambda: [driver.pid, *below(driver.pid)], timeout=250)
+    signal_when(lambda: len(manifests(storage)) >= 5, lambda: [driver.pid, *below(driver.pid)], timeout=250)
     driver.wait(30)
     seen = manifests(storage)
     assert 5 <= len(seen) < 20

@@ -45,6 +45,25 @@ def test_a_clusters_resources_are_its_own(good, monkeypatch, where):
     assert "resources: the cluster's own, known when the study connects to it" in preflight(changed(good, overrides))
 
 
+@pytest.mark.parametrize("where", ["cluster.address", "RAY_ADDRESS"])
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        (
+            "ray://10.0.0.1:10001",
+            "a study does not run through Ray Client; run on a machine of the cluster with cluster",
+        ),
+        ("http://10.0.0.1:8265", "is a dashboard, which takes submitted jobs and no drivers; .*`ray job submit`"),
+    ],
+)
+def test_addresses_that_cannot_be_joined(good, monkeypatch, where, address, message):
+    if where == "RAY_ADDRESS":
+        monkeypatch.setenv(where, address)
+    overrides = [] if where == "RAY_ADDRESS" else [f"{where}={address}"]
+    with pytest.raises(ResourceError, match=f"{where}={address}.*{message}"):
+        preflight(changed(good, overrides))
+
+
 @pytest.mark.parametrize(("visible", "have"), [("", 0), ("-1", 0), ("0", 1), ("0,3", 2)])
 def test_gpus_of_this_machine(good, monkeypatch, visible, have):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)

@@ -75,6 +75,10 @@ class Pool(PoolActor):
         super().__init__(SimpleNamespace(config=EngineConfig(**config)))
         self.started = []
 
+    @staticmethod
+    def _handle():
+        return None
+
     def _launch(self):
         self.started.append(Engine(asyncio.get_running_loop()))
         return self.started[-1]
@@ -92,9 +96,9 @@ class World:
         self.pool = Pool(**config)
         self.results = {}
 
-    def submit(self):
+    def submit(self, tokens=1000):
         number = len(self.results)
-        self.results[number] = self.loop.create_task(self.pool.call("score", (), number))
+        self.results[number] = self.loop.create_task(self.pool.call("score", (), tokens, number))
         self.loop.settle()
         return number
 
@@ -105,7 +109,7 @@ class World:
 
     def answer(self, engine, name):
         call = engine.calls[name]
-        engine.answer(name, call.arguments[0] if name == "score" else None)
+        engine.answer(name, {"score": call.arguments[:1], "load": [0.001]}.get(name, [None])[0])
         self.loop.settle()
 
     def fail(self, engine):
@@ -190,8 +194,8 @@ class Histories(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.5, 11.0, 70.0]))
     def time_passes(self, seconds):
-        # An engine that loads for too long is one that does not come up.
-        self.innocent &= not self.of("load")
+        # An engine that loads for too long is one that does not come up; one that scores for too long hangs.
+        self.innocent &= not (self.of("load") or self.of("score"))
         self.world.loop.elapse(seconds)
 
     @precondition(lambda self: hasattr(self, "world"))
@@ -287,6 +291,68 @@ def test_an_outage_of_the_storage_is_nobodys_fault(world):
     engine.calls.pop("score").set_exception(OutageError("the bucket does not answer"))
     here.loop.settle()
     assert isinstance(here.results[number].exception(), OutageError)
+
+
+def test_an_engine_that_does_not_answer_is_ended_and_its_work_done_by_another(world):
+    here = world(max=1, silent_seconds=100)
+    number = here.submit(tokens=20_000)
+    (engine,) = here.engines
+    up(here, engine)
+    # A token took a millisecond, so these may take ten times twenty seconds.
+    here.loop.elapse(195)
+    assert not engine.killed
+    here.loop.elapse(10)
+    assert engine.killed
+    note = here.loop.run_until_complete(here.pool.note())
+    assert note == "an engine did not answer for 201 s (score) and was ended"
+    (another,) = here.engines
+    up(here, another)
+    # The second time it is waited for twice as long.
+    here.loop.elapse(395)
+    assert not another.killed
+    here.answer(another, "score")
+    assert here.results[number].result() == number
+
+
+def test_an_engine_is_measured_by_the_slowest_that_was_seen(world):
+    here = world(max=1, silent_seconds=100, idle_seconds=1000)
+    first = here.submit(tokens=20_000)
+    (engine,) = here.engines
+    up(here, engine)
+    here.loop.elapse(150)
+    here.answer(engine, "score")
+    assert here.results[first].result() == first
+    here.submit(tokens=20_000)
+    here.loop.elapse(1_490)
+    assert not engine.killed
+    here.loop.elapse(20)
+    assert engine.killed
+
+
+def test_an_engine_that_waits_for_the_storage_does_not_hang(world):
+    here = world(max=1, silent_seconds=100)
+    here.submit()
+    (engine,) = here.engines
+    up(here, engine)
+    for _ in range(5):
+        here.loop.elapse(90)
+        here.loop.run_until_complete(here.pool.outage_at(0, "s3://x cannot be read; again in 60 s"))
+        assert here.loop.run_until_complete(here.pool.note()) == "s3://x cannot be read; again in 60 s"
+    assert not engine.killed
+    here.answer(engine, "score")
+    assert here.loop.run_until_complete(here.pool.note()) == ""
+
+
+def test_work_under_which_every_engine_hangs_is_given_up(world):
+    here = world(max=1, silent_seconds=100, max_failures=2)
+    number = here.submit()
+    while not here.results[number].done():
+        for engine in here.engines:
+            if engine.pending("placed"):
+                up(here, engine)
+        here.loop.elapse(50)
+    with pytest.raises(ScoringError, match=r"3 engines failed at this work \(score\).*did not answer for 40\d s"):
+        here.results[number].result()
 
 
 def test_preemption_alone_is_never_given_up(world):

@@ -1,0 +1,46 @@
+"""Joining a cluster that is not there, and a Ray that does not start: one line, soon."""
+
+import socket
+
+import pytest
+import ray
+
+from taskpgm_ray.config import ClusterConfig
+from taskpgm_ray.errors import ResourceError
+from taskpgm_ray.runtime import cluster
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+@pytest.fixture
+def mute():
+    """The address of something that takes connections and never answers, as a dashboard does to Ray's own calls."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_something_else_at_the_address_is_not_waited_for(mute, monkeypatch):
+    monkeypatch.setattr(cluster, "PROBE_SECONDS", 5.0)
+    with pytest.raises(ResourceError, match=rf"no Ray cluster answers at cluster.address={mute}: waited 5 s; is this"):
+        cluster.ensure_ray(ClusterConfig(address=mute))
+    monkeypatch.setenv("RAY_ADDRESS", mute)
+    with pytest.raises(ResourceError, match=rf"answers at RAY_ADDRESS={mute} \(from the environment\): waited 5 s"):
+        cluster.ensure_ray(ClusterConfig())
+
+
+def test_an_address_that_is_none(monkeypatch):
+    with pytest.raises(ResourceError, match=r"cluster\.address=nonsense: Invalid address format"):
+        cluster.ensure_ray(ClusterConfig(address="nonsense"))
+
+
+def test_a_ray_that_does_not_start_here(monkeypatch):
+    def slow(**options):
+        raise Exception("The current node timed out during startup.\nThis could ...")  # noqa: TRY002  # as Ray does
+
+    monkeypatch.setattr(ray, "init", slow)
+    with pytest.raises(ResourceError, match=r"^Ray does not start on this machine: The current node .*\.\.\.$"):
+        cluster.ensure_ray(ClusterConfig())
