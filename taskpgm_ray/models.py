@@ -79,11 +79,18 @@ class BaseModelRef:
         """The model's own configuration (transformers ``PretrainedConfig``).
 
         Raises:
-            ModelError: It cannot be loaded.
+            ModelError: It cannot be loaded, or the weights are quantised.
         """
         from transformers import AutoConfig
 
-        return self._loaded(AutoConfig, "configuration")
+        config = self._loaded(AutoConfig, "configuration")
+        if quantised := getattr(config, "quantization_config", None):
+            method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised.quant_method
+            raise ModelError(
+                f"the weights of {self.source!r} are quantised ({getattr(method, 'value', method)}); adapters are "
+                "trained and scored on plain weights: take the model in bfloat16 or float32"
+            )
+        return config
 
     def text_config(self) -> Any:
         """The part of the configuration that says what the language model is; of most models all of it.

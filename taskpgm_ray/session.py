@@ -11,7 +11,7 @@ from rich.markup import escape
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.models import BaseModelRef, prepare
 from taskpgm_ray.runtime.capacity import check_capacity
-from taskpgm_ray.runtime.cluster import ensure_ray
+from taskpgm_ray.runtime.cluster import end_ray, ensure_ray
 from taskpgm_ray.runtime.preflight import preflight
 from taskpgm_ray.runtime.progress import Progress
 from taskpgm_ray.scoring.vllm_registry import check_served
@@ -39,6 +39,7 @@ class Session:
             for line in check_capacity(self.config):
                 self.progress.console.print(f"[yellow]{escape(line)}[/]", soft_wrap=True)
             prepare(self.model)
+            self.model.config()
             check_served(self.config, self.model)
             self._connected = True
 
@@ -81,7 +82,5 @@ class Session:
             if name in self.__dict__:
                 self.__dict__.pop(name).close()
         if self._owns_ray:
-            import ray
-
-            ray.shutdown()
+            end_ray()
         self._connected = self._owns_ray = False

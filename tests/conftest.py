@@ -13,6 +13,22 @@ import random
 import pytest
 
 
+def pytest_terminal_summary(terminalreporter):
+    """The faults that were injected and what they cost, as the Markdown table in docs/faults.md."""
+    rows = [
+        value
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.stats.get(outcome, [])
+        if report.when == "call"
+        for name, value in report.user_properties
+        if name == "fault"
+    ]
+    if rows:
+        terminalreporter.section("faults")
+        for row in (("fault", "while", "finished units lost", "repeated"), ("---",) * 4, *rows):
+            terminalreporter.write_line(f"| {' | '.join(row)} |")
+
+
 def pool_records():
     """Task name -> 60 records with different, short prompts."""
     rng = random.Random(0)

@@ -163,6 +163,18 @@ def test_a_damaged_configuration(copy, root):
         resolve(copy, root).config()
 
 
+@pytest.mark.parametrize(
+    "method", [{"quant_method": "gptq", "bits": 4}, {"quant_method": "bitsandbytes", "load_in_4bit": True}]
+)
+def test_quantised_weights_are_refused(copy, root, method):
+    settings = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**settings, "quantization_config": method}))
+    with pytest.raises(
+        ModelError, match=rf"are quantised \({method['quant_method']}\); adapters are trained and scored"
+    ):
+        resolve(copy, root).config()
+
+
 def test_damaged_weights(copy, root):
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100_000])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from taskpgm_ray.finetune.job_data import JobData
 from taskpgm_ray.finetune.lora import LoraTrainer
 from taskpgm_ray.finetune.metrics import MetricsLog
 from taskpgm_ray.finetune.workers import Workers
+from taskpgm_ray.runtime import scratch
 
 LOOK_SECONDS = 1.0
 """How often a lane asks whether its node is about to be taken away."""
@@ -52,10 +52,10 @@ def train_job(training: Training, job: Job, data: JobData) -> dict[str, Any]:
         return finished
     started = time.perf_counter()
     outcome = _train(training, job, data)
-    with tempfile.TemporaryDirectory() as folder:
-        training.trainer.save(Path(folder))
+    with scratch.temporary("lane") as folder:
+        training.trainer.save(folder)
         seconds = time.perf_counter() - started
-        size = sum(file.stat().st_size for file in Path(folder).iterdir())
+        size = sum(file.stat().st_size for file in folder.iterdir())
         cost = {
             "wall_seconds": round(seconds, 3),
             "gpu_seconds": round(seconds * training.config.gpus * training.workers.size, 3),
@@ -133,7 +133,7 @@ class _Keeper:
         return self.warned
 
 
-def _store(training: Training, job: Job, folder: str, manifest: dict[str, Any]) -> None:
+def _store(training: Training, job: Job, folder: Path, manifest: dict[str, Any]) -> None:
     training.confirm()
     job.unit.storage.upload(folder, job.unit.path)
     job.unit.finish(manifest)

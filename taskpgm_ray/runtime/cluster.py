@@ -9,23 +9,27 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from taskpgm_ray.config import ClusterConfig
 from taskpgm_ray.errors import ResourceError
+from taskpgm_ray.runtime import scratch
 from taskpgm_ray.runtime.signals import undisturbed
 
 MOST_CALLS = 1_000_000
 """Calls that an actor of ours has open at one time: a waiting job is one, and those of the lanes must come through."""
 PROBE_SECONDS = 20.0
 """A cluster's head that has not answered by then is taken for absent."""
+_local: list[Path] = []
+"""The folder of the local Ray, while there is one."""
 
 
 def ensure_ray(config: ClusterConfig) -> bool:
     """Connect to the configured cluster, or start a local one; nothing to do when connected already.
 
     Returns:
-        Whether this call started a local Ray, which the caller then shuts down when the study ends.
+        Whether this call started a local Ray, which the caller then ends with `end_ray`.
 
     Raises:
         ResourceError: There is no such cluster, or Ray does not start here.
@@ -43,14 +47,31 @@ def ensure_ray(config: ClusterConfig) -> bool:
             with undisturbed():
                 ray.init(address=address, **options)
         else:
+            scratch.remove_abandoned()
+            _local.append(scratch.new_folder("ray"))
             # Ray's start-up prints and phones home by default; a local study does neither.
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
             with _loopback_only(), undisturbed():
-                ray.init(address="local", num_cpus=config.num_cpus, include_dashboard=False, **options)
+                ray.init(
+                    address="local",
+                    num_cpus=config.num_cpus,
+                    include_dashboard=False,
+                    _temp_dir=str(_local[-1]),
+                    **options,
+                )
     except Exception as error:  # Ray raises bare exceptions where its processes do not come up in time
         raise ResourceError(f"{where}: {' '.join(str(error).split())}") from error
     return address is None
+
+
+def end_ray() -> None:
+    """End the local Ray that `ensure_ray` started, and remove what it leaves on the disk."""
+    import ray
+
+    ray.shutdown()
+    while _local:
+        scratch.remove(_local.pop())
 
 
 def named(config: ClusterConfig) -> str:

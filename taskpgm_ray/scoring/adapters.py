@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +12,7 @@ from pathlib import Path
 from taskpgm_ray.config import LoraSection
 from taskpgm_ray.errors import ModelError
 from taskpgm_ray.models import BaseModelRef, adapted_layers
+from taskpgm_ray.runtime import scratch
 from taskpgm_ray.storage import Unit
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
@@ -62,7 +62,7 @@ class AdapterFolders:
         if adapter.storage.is_local:
             folder = Path(adapter.storage.path(adapter.path))
         else:
-            self._root = self._root or Path(tempfile.mkdtemp(prefix="taskpgm-adapters-"))
+            self._root = self._root or scratch.new_folder("adapters")
             folder = self._root / adapter.path
             folder.mkdir(parents=True, exist_ok=True)
             for file in (SETTINGS, WEIGHTS):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from taskpgm_ray.errors import TaskPGMError
+from taskpgm_ray.runtime import scratch
 from taskpgm_ray.runtime.cluster import threads_of
 from taskpgm_ray.scoring.engine import Answer, Engine, EngineSpec, Query
 from taskpgm_ray.scoring.score import ScoreWork, SegmentWork, build_segment, score_units
@@ -39,6 +40,8 @@ class EngineActor:
         import torch
 
         on_outage(lambda line: pool.outage_at.remote(number, line))
+        # An engine is ended by killing it: what it had fetched to this node stays until the next one comes.
+        scratch.remove_abandoned()
         torch.set_num_threads(threads_of(spec.config.cpus, spec.config.threads))
         spec.model.check_files()
         self.engine = build_engine(spec)

@@ -7,15 +7,14 @@ could make of a mixture that has been merged only.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.models import BaseModelRef
+from taskpgm_ray.runtime import scratch
 from taskpgm_ray.storage import Unit
 
 
@@ -54,9 +53,9 @@ def merge_adapters(
     merged.add_weighted_adapter(
         list(used), [share for _, share in used.values()], "merged", combination_type="svd", svd_rank=rank
     )
-    with tempfile.TemporaryDirectory() as folder:
-        merged.save_pretrained(folder, selected_adapters=["merged"], safe_serialization=True)
-        unit.storage.upload(Path(folder) / "merged", unit.path)
+    with scratch.temporary("merge") as saved:
+        merged.save_pretrained(str(saved), selected_adapters=["merged"], safe_serialization=True)
+        unit.storage.upload(saved / "merged", unit.path)
     unit.finish({"weights": shares.tolist(), "rank": rank})
 
 

@@ -19,6 +19,16 @@ def local_ray():
     ray.shutdown()
 
 
+@pytest.fixture
+def cost(record_property):
+    """Record a row of the table of faults: what was broken, in which stage, what was lost and what was done again."""
+
+    def row(fault, stage, repeated, lost=0):
+        record_property("fault", (fault, stage, str(lost), repeated))
+
+    return row
+
+
 @pytest.fixture(scope="session")
 def adapters(tiny_llama, tmp_path_factory):
     """Five LoRA adapters of the tiny model that change its predictions a lot, as units of a storage."""

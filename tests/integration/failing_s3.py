@@ -7,7 +7,7 @@ import threading
 import time
 
 REFUSED = [("Content-Type", "application/xml")]
-SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
 
 
 class FailingS3:

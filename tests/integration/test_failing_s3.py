@@ -13,7 +13,7 @@ import yaml
 from taskpgm_ray.storage import Storage
 from tests.integration.failing_s3 import FailingS3
 
-pytestmark = [pytest.mark.integration, pytest.mark.faults]
+pytestmark = [pytest.mark.integration, pytest.mark.outages]
 ROOT = Path(__file__).parents[2]
 OUTAGE = 60.0
 STAGES = ("tasks", "finetune", "score", "affinity", "noise", "search", "report split")
@@ -70,7 +70,7 @@ def adapters(storage):
     }
 
 
-def test_a_bucket_that_fails_and_goes_away_in_every_stage(tiny_config, tmp_path, bucket):
+def test_a_bucket_that_fails_and_goes_away_in_every_stage(tiny_config, tmp_path, bucket, cost):
     quiet, failing = tmp_path / "quiet", tmp_path / "failing"
     quiet.mkdir()
     failing.mkdir()
@@ -85,12 +85,12 @@ def test_a_bucket_that_fails_and_goes_away_in_every_stage(tiny_config, tmp_path,
                 time.sleep(1)
                 bucket.go_away(OUTAGE)
 
-    printed, _ = study(tiny_config(bucket.uri("b", "runs")), failing, on_line)
+    printed, _ = study(tiny_config(bucket.uri("studies", "runs")), failing, on_line)
     assert seen == list(STAGES)
     assert bucket.failed > 50
     assert bucket.swallowed > len(STAGES)
     bucket.share = 0.0
-    here, there = Storage(str(quiet / "runs" / "tiny")), Storage(bucket.uri("b", "runs")) / "tiny"
+    here, there = Storage(str(quiet / "runs" / "tiny")), Storage(bucket.uri("studies", "runs")) / "tiny"
     assert mixture(there) == mixture(here)
     # No task is left out, every adapter is the same to the bit, and no step was computed twice.
     assert adapters(there) == adapters(here)
@@ -103,3 +103,4 @@ def test_a_bucket_that_fails_and_goes_away_in_every_stage(tiny_config, tmp_path,
         for name in there.names():
             if "." in name:
                 assert value.encode() not in there.read_bytes(name), name
+    cost("5 % of the requests to S3 fail, and all of them for a minute", "every stage", "no step, no unit")

@@ -151,19 +151,20 @@ def undisturbed(config):
     return made
 
 
-def test_a_killed_training_worker(config, undisturbed):
+def test_a_killed_training_worker(config, undisturbed, cost):
     file = config("study")
     with driver(file) as process:
         wait_until(process, lambda: under_way(file), "a job was under way")
         before = finished(file)
         training_workers()[0].send_signal(signal.SIGKILL)
         finish(process, file)
-    check(file, undisturbed, faults=1)
+    lost = check(file, undisturbed, faults=1)
     after = finished(file)
     assert {name: after[name] for name in before} == before, "a finished job was trained again"
+    cost("SIGKILL of a training worker", "fine-tunes", f"{lost} of {8 * STEPS} steps")
 
 
-def test_a_training_worker_that_is_stopped(config, undisturbed):
+def test_a_training_worker_that_is_stopped(config, undisturbed, cost):
     """SIGSTOP: it lives, holds its job and its CPU, and says nothing any more."""
     file = config("study", silent_seconds=10)
     with driver(file) as process:
@@ -172,14 +173,15 @@ def test_a_training_worker_that_is_stopped(config, undisturbed):
         stopped = training_workers()[0]
         stopped.suspend()
         finish(process, file)
-    check(file, undisturbed, faults=1)
+    lost = check(file, undisturbed, faults=1)
     after = finished(file)
     assert {name: after[name] for name in before} == before, "a finished job was trained again"
     assert not stopped.is_running(), "it was left behind"
     assert re.search(r"lane \d said nothing for \d+ s at \w+ and was ended", (file.parent / "driver.log").read_text())
+    cost("SIGSTOP of a training worker", "fine-tunes", f"{lost} of {8 * STEPS} steps")
 
 
-def test_a_node_that_is_lost(config, undisturbed, cluster):
+def test_a_node_that_is_lost(config, undisturbed, cluster, cost):
     file = config("study")
     with driver(file) as process:
         wait_until(process, lambda: under_way(file), "a job was under way")
@@ -190,12 +192,13 @@ def test_a_node_that_is_lost(config, undisturbed, cluster):
             finish(process, file)
         finally:
             cluster.add_node(num_cpus=1)
-    check(file, undisturbed, faults=1)
+    lost = check(file, undisturbed, faults=1)
     after = finished(file)
     assert {name: after[name] for name in before} == before, "a finished job was trained again"
+    cost("loss of a node", "fine-tunes", f"{lost} of {8 * STEPS} steps")
 
 
-def test_a_killed_driver(config, undisturbed):
+def test_a_killed_driver(config, undisturbed, cost):
     file = config("study")
     with driver(file) as process:
         wait_until(process, lambda: under_way(file), "a job was under way")
@@ -210,13 +213,14 @@ def test_a_killed_driver(config, undisturbed):
     assert len(before) < 4
     with driver(file) as process:
         finish(process, file)
-    check(file, undisturbed, faults=1, lost_lanes=2)
+    lost = check(file, undisturbed, faults=1, lost_lanes=2)
     after = finished(file)
     assert {name: after[name] for name in before} == before, "a finished job was trained again"
     for name, rows in steps.items():
         # It went on from where it was, not from the start.
         assert computed(file)[name][: len(rows)] == rows
         assert len(rows) <= INTERVAL or computed(file)[name][len(rows) :][:1] != [1]
+    cost("SIGKILL of the driver", "fine-tunes", f"{lost} of {8 * STEPS} steps")
 
 
 FLAKY = """
@@ -259,7 +263,7 @@ sys.exit(main(["finetune", "--config", {config!r}]))
 """
 
 
-def test_a_storage_that_fails_now_and_then(config, undisturbed, cluster, tmp_path):
+def test_a_storage_that_fails_now_and_then(config, undisturbed, cluster, tmp_path, cost):
     file = config("study")
     log, script = tmp_path / "injected", tmp_path / "driver.py"
     script.write_text(FLAKY.format(log=str(log), address=cluster.address, config=str(file)))
@@ -268,10 +272,12 @@ def test_a_storage_that_fails_now_and_then(config, undisturbed, cluster, tmp_pat
     failures = log.read_text().split()
     assert len(failures) > 50
     assert {"open_output_stream", "move", "open_append_stream", "open_input_stream"} <= set(failures)
-    assert check(file, undisturbed, faults=0) == 0
+    lost = check(file, undisturbed, faults=0)
+    assert lost == 0
+    cost("each eleventh operation of the storage fails", "fine-tunes", f"{lost} of {8 * STEPS} steps")
 
 
-def test_a_second_driver_on_the_same_study_is_told(config, undisturbed):
+def test_a_second_driver_on_the_same_study_is_told(config, undisturbed, cost):
     file = config("study")
     with driver(file) as process:
         wait_until(process, lambda: under_way(file), "a job was under way")
@@ -280,10 +286,12 @@ def test_a_second_driver_on_the_same_study_is_told(config, undisturbed):
         assert second.returncode == 1
         assert f"StudyBusyError: another driver (process {process.pid} on " in second.stderr
         finish(process, file)
-    assert check(file, undisturbed, faults=0) == 0
+    lost = check(file, undisturbed, faults=0)
+    assert lost == 0
+    cost("a second driver", "fine-tunes", f"{lost} of {8 * STEPS} steps")
 
 
-def test_a_poisoned_task_is_left_out(config, undisturbed):
+def test_a_poisoned_task_is_left_out(config, undisturbed, cost):
     """A learning rate that no task survives for long would stop all; one task with broken data stops itself alone."""
     file = config("study", on_task_failure="skip")
     with driver(file) as process:
@@ -301,3 +309,4 @@ def test_a_poisoned_task_is_left_out(config, undisturbed):
     with driver(file) as process:
         finish(process, file)
     assert "sum failed in an earlier run and stays left out" in (file.parent / "driver.log").read_text()
+    cost("damaged data of one task", "fine-tunes", "nothing; the task is left out and named")

@@ -158,7 +158,7 @@ def test_too_little_memory_is_said_before_anything_runs(whole):
         parts_of(segments, 4, made.config.affinity.model_copy(update={"memory_gib": 1e-5}))
 
 
-def test_damaged_scores_are_named_and_only_they_are_made_again(whole, pool, tmp_path, monkeypatch):
+def test_damaged_scores_are_named_and_only_they_are_made_again(whole, pool, tmp_path, monkeypatch, cost):
     _, _, reference = whole
     made = pool(tmp_path)
     segments = made.score()
@@ -177,6 +177,7 @@ def test_damaged_scores_are_named_and_only_they_are_made_again(whole, pool, tmp_
     assert {made.storage.path(unit.path) for unit in victims} == {p for p in after if before.get(p) != after[p]}
     assert files(made.storage) == original
     np.testing.assert_array_equal(made.affinities(segments).view("jsd"), reference.view("jsd"))
+    cost("two damaged score files", "affinities", "these two units")
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "another rank", "another base"])
@@ -273,7 +274,7 @@ def below(process, name=""):
     return [child.pid for child in psutil.Process(process).children(recursive=True) if name in child.name()]
 
 
-def test_a_killed_engine_costs_no_finished_unit(whole, pool, tmp_path):
+def test_a_killed_engine_costs_no_finished_unit(whole, pool, tmp_path, cost):
     from threading import Thread
 
     _, _, reference = whole
@@ -294,9 +295,10 @@ def test_a_killed_engine_costs_no_finished_unit(whole, pool, tmp_path):
     assert {p: t for p, t in after.items() if p in seen} == seen
     assert differences(made.storage, whole[0].storage) == {}
     np.testing.assert_array_equal(made.affinities(again).view("jsd"), reference.view("jsd"))
+    cost("SIGKILL of an engine", "scoring", "what it had in hand")
 
 
-def test_an_engine_that_is_stopped_is_ended_and_its_work_done_by_another(whole, pool, tmp_path):
+def test_an_engine_that_is_stopped_is_ended_and_its_work_done_by_another(whole, pool, tmp_path, cost):
     """SIGSTOP: it lives, and never answers."""
     import io
     from threading import Thread
@@ -324,6 +326,7 @@ def test_an_engine_that_is_stopped_is_ended_and_its_work_done_by_another(whole, 
     assert differences(made.storage, whole[0].storage) == {}
     said = made.session.progress.console.file.getvalue()
     assert re.search(r"an engine did not answer for \d+ s \(score\) and was ended", said)
+    cost("SIGSTOP of an engine", "scoring", "what it had in hand")
 
 
 @pytest.fixture
@@ -350,7 +353,7 @@ def in_a_process(tmp_path, tiny_config, adapters):
     return command, Storage(str(storage)) / "tiny", lambda: np.array(json.loads((tmp_path / "S.json").read_text()))
 
 
-def test_a_killed_driver_goes_on_where_it_was(whole, in_a_process):
+def test_a_killed_driver_goes_on_where_it_was(whole, in_a_process, cost):
     _, _, reference = whole
     make, storage, result = in_a_process
     command = make("ray.init(address='local', num_cpus=2, include_dashboard=False, log_to_driver=False)")
@@ -366,9 +369,10 @@ def test_a_killed_driver_goes_on_where_it_was(whole, in_a_process):
     assert len(after) == 20
     assert {p: t for p, t in after.items() if p in seen} == seen
     np.testing.assert_array_equal(result(), reference.view("jsd"))
+    cost("SIGKILL of the driver and its Ray", "scoring", "what was in hand")
 
 
-def test_a_lost_node_costs_no_finished_unit(whole, in_a_process):
+def test_a_lost_node_costs_no_finished_unit(whole, in_a_process, cost):
     """Two engines on two nodes; the node that is not the driver's dies in mid-job."""
     _, _, reference = whole
     make, storage, result = in_a_process
@@ -392,3 +396,4 @@ def test_a_lost_node_costs_no_finished_unit(whole, in_a_process):
     assert len(after) == 20
     assert {p: t for p, t in after.items() if p in seen} == seen
     np.testing.assert_array_equal(result(), reference.view("jsd"))
+    cost("loss of a node", "scoring", "what its engine had in hand")

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from taskpgm_ray.runtime import scratch
+
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 
@@ -26,35 +28,108 @@ def of_session(session):
     return found
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
-def test_sigterm_while_a_lane_trains(tiny_config, tmp_path):
+def temporary(process):
+    """The temporary folders of a process."""
+    return [*scratch.BASE.glob(f"taskpgm-*-{process}-*")]
+
+
+@pytest.fixture
+def start(tiny_config, tmp_path):
+    """Starts a study whose fine-tunes take minutes, and returns when a line of it begins as given."""
     config = tmp_path / "study.yaml"
-    config.write_text(yaml.safe_dump(tiny_config("runs", finetune={"steps": 2000, "batch_size": 4})))
-    driver = subprocess.Popen(
-        [sys.executable, str(ROOT / "jobs" / "optimize.py"), "--config", str(config)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        start_new_session=True,
-    )
-    while "finetune: " not in (line := driver.stdout.readline()):
-        assert line, driver.stderr.read()[-3000:]
-    time.sleep(5)
+    config.write_text(yaml.safe_dump(tiny_config("runs", finetune={"steps": 20_000, "batch_size": 4})))
+    started = []
+
+    def run(until):
+        driver = subprocess.Popen(
+            [sys.executable, str(ROOT / "jobs" / "optimize.py"), "--config", str(config)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            start_new_session=True,
+        )
+        started.append(driver)
+        while until not in (line := driver.stdout.readline()):
+            assert line, driver.stderr.read()[-3000:]
+        return driver
+
+    yield run
+    for driver in started:
+        driver.kill()
+        driver.wait()
+    until = time.monotonic() + 20
+    while any(of_session(driver.pid) for driver in started) and time.monotonic() < until:
+        time.sleep(0.5)
+
+
+def ended(driver):
+    """Processes of a driver that are left after some seconds."""
+    until = time.monotonic() + 20
+    while (left := of_session(driver.pid)) and time.monotonic() < until:
+        time.sleep(0.5)
+    return left
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
+
+
+@linux
+@pytest.mark.parametrize(
+    ("kind", "until", "pause"),
+    [
+        (signal.SIGTERM, "finetune: ", 5),
+        # Ray starts; a lane starts; a lane trains.
+        pytest.param(signal.SIGINT, "tasks: ", 1, marks=pytest.mark.faults),
+        pytest.param(signal.SIGINT, "finetune: ", 2, marks=pytest.mark.faults),
+        pytest.param(signal.SIGHUP, "finetune: ", 25, marks=pytest.mark.faults),
+    ],
+)
+def test_a_signal_ends_a_study_in_order(start, tmp_path, kind, until, pause, cost):
+    driver = start(until)
+    time.sleep(pause)
     began = time.monotonic()
-    driver.send_signal(signal.SIGTERM)
+    driver.send_signal(kind)
     # Ray may have said something before.
-    while not (line := driver.stderr.readline()).startswith("taskpgm: SIGTERM: stopping"):
+    while not (line := driver.stderr.readline()).startswith(f"taskpgm: {kind.name}: stopping"):
         assert line
     assert time.monotonic() - began < 2
     _, said = driver.communicate(timeout=120)
-    assert driver.returncode == 143, said[-3000:]
+    assert driver.returncode == 128 + kind, said[-3000:]
     assert "Traceback" not in said
     assert "interrupted; finished work is kept" in said
     study = tmp_path / "runs" / "tiny"
     assert not (study / "driver.json").exists()
     assert not list(study.rglob("*.partial"))
-    until = time.monotonic() + 20
-    while (left := of_session(driver.pid)) and time.monotonic() < until:
-        time.sleep(0.5)
-    assert left == []
+    assert ended(driver) == []
+    assert temporary(driver.pid) == []
+    cost(kind.name, f"{pause} s after {until.strip(': ')} began", "nothing")
+
+
+@linux
+@pytest.mark.faults
+def test_what_sigkill_leaves_is_gone_with_the_next_start(start, cost):
+    driver = start("finetune: ")
+    time.sleep(5)
+    driver.kill()
+    driver.wait()
+    assert ended(driver) == []
+    assert len(temporary(driver.pid)) == 1
+    again = start("finetune: ")
+    assert temporary(driver.pid) == []
+    assert again.poll() is None
+    cost("SIGKILL of the driver", "fine-tunes", "nothing; the next start removes its temporary folder")
+
+
+@linux
+@pytest.mark.faults
+def test_a_second_signal_ends_at_once(start):
+    driver = start("finetune: ")
+    time.sleep(5)
+    driver.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    driver.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    assert driver.wait(20) == 130
+    assert time.monotonic() - began < 2
+    assert ended(driver) == []

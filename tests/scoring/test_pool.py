@@ -7,7 +7,7 @@ A, B, C = (Unit(Storage("study"), f"adapters/{name}") for name in "abc")
 
 
 def choose(waiting, resident=(), at_work=()):
-    works = [_Work("score", frozenset(adapters), (), None) for adapters in waiting]
+    works = [_Work("score", frozenset(adapters), 0, (), None) for adapters in waiting]
     return preferred(works, frozenset(resident), [frozenset(adapters) for adapters in at_work])
 
 
