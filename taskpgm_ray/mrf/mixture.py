@@ -1,5 +1,6 @@
 """``solve``: the mixture at one balance; ``certificate``: how far any mixture is from it at most."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy.typing as npt
 
 from taskpgm_ray.mrf import checks
 from taskpgm_ray.mrf.energy import duality_gap, energy
+from taskpgm_ray.mrf.groups import Group, grouped_gap, grouped_optimum, indicator
 from taskpgm_ray.mrf.solvers.optimum import Optimum, find_optimum
 from taskpgm_ray.mrf.solvers.problem import Problem, build
 from taskpgm_ray.numerics.checks import as_floats
@@ -30,7 +32,8 @@ class Mixture:
     support: IntArray
     """Tasks with positive weight, ascending."""
     multipliers: FloatArray
-    """Reduced costs [n]: S p - tau b - nu; >= 0 at the lower bound, <= 0 at the upper bound, 0 in between."""
+    """Reduced costs [n]: S p - tau b - nu, less the prices of a task's groups; >= 0 at the lower bound, <= 0 at the
+    upper bound, 0 in between."""
     nu: float
     """The common gradient of the tasks strictly between their bounds (the price of mass)."""
     representativeness: float
@@ -38,13 +41,16 @@ class Mixture:
     redundancy: float
     """p'Sp. Never decreases in tau."""
     method: str
-    """The solver that found it: "closed form", "block pivoting" or "homotopy"."""
+    """The solver that found it: "closed form", "block pivoting", "homotopy" or, with groups, "interior point"."""
     repair: Repair | None = None
     """What was done to S when it was indefinite within its noise; None: S was used as given."""
     utility: FloatArray | None = field(default=None, repr=False)
     target: FloatArray | None = field(default=None, repr=False)
     lower: FloatArray = field(default_factory=lambda: np.zeros(0), repr=False)
     upper: FloatArray = field(default_factory=lambda: np.zeros(0), repr=False)
+    groups: tuple[Group, ...] = field(default=(), repr=False)
+    prices: FloatArray = field(default_factory=lambda: np.zeros(0), repr=False)
+    """Energy that one more unit of each group's share would cost, negated [g]: > 0 at a low end, < 0 at a high one."""
 
     @property
     def beta_over_lambda(self) -> float:
@@ -78,6 +84,7 @@ def solve(
     upper: Bound = None,
     noise: float | None = None,
     start: npt.ArrayLike | None = None,
+    groups: Sequence[Group] = (),
 ) -> Mixture:
     """Minimise the TaskPGM energy (arXiv 2507.12612) over mixtures of n tasks, exactly and with a certificate.
 
@@ -95,6 +102,7 @@ def solve(
         start: weights of a mixture near by, of all n tasks or of the first ones (where others were added): the tasks
             strictly between their bounds there are tried first. A guess and nothing more: the result is certified on S
             and equal to that without it, to rounding.
+        groups: sets of tasks whose weights together stay between limits.
 
     Returns:
         The mixture. Exact duplicates share their mass equally (with a target: as near to it as possible).
@@ -106,8 +114,10 @@ def solve(
     value = checks.balance(tau)
     with single_threaded_blas():
         problem = build(S, utility, target, lower, upper, noise, diversity_only=value == 0)
+        if groups:
+            return _finished(problem, value, *grouped_optimum(problem, value, groups), groups)
         near = None if start is None else problem.classes.sums(checks.guess(start, problem.n))
-        return _finished(problem, value, find_optimum(problem, value, near))
+        return _boxed(problem, value, find_optimum(problem, value, near))
 
 
 def grid(
@@ -132,7 +142,7 @@ def grid(
         for tau in sorted(set(values)):
             found[tau] = find_optimum(problem, tau, start)
             start = found[tau].mass
-        return [_finished(problem, tau, found[tau]) for tau in values]
+        return [_boxed(problem, tau, found[tau]) for tau in values]
 
 
 def certificate(
@@ -144,6 +154,7 @@ def certificate(
     target: npt.ArrayLike | None = None,
     lower: Bound = None,
     upper: Bound = None,
+    groups: Sequence[Group] = (),
 ) -> tuple[float, float]:
     """How good given weights [n] are: (energy, gap), without solving; docs/mathematics.md, section 2.
 
@@ -160,16 +171,31 @@ def certificate(
         problem = build(S, utility, target, lower, upper)
         p = checks.on_simplex(weights, problem.n, "weights")
         checks.inside(p, problem.lower, problem.upper)
+        if groups:
+            _, prices = grouped_optimum(problem, value, groups)
+            return energy(problem.S, problem.b, value, p), grouped_gap(problem, value, p, groups, prices)
         return energy(problem.S, problem.b, value, p), problem.gap(p, value)
 
 
-def _finished(problem: Problem, tau: float, found: Optimum) -> Mixture:
-    """The public result from class masses [N]: expanded to tasks, with gradient, multipliers and certificate."""
+def _boxed(problem: Problem, tau: float, found: Optimum) -> Mixture:
+    """The public result from class masses [N]."""
     p = problem.expand(found.mass)
     if found.method == "closed form" and tau == 1.0 and problem.passes_through_centre:
         p = problem.centre.copy()
+    return _finished(problem, tau, p, np.zeros(0), (), found.method)
+
+
+def _finished(
+    problem: Problem,
+    tau: float,
+    p: FloatArray,
+    prices: FloatArray,
+    groups: Sequence[Group],
+    method: str = "interior point",
+) -> Mixture:
+    """The public result: weights [n] with gradient, multipliers and certificate."""
     Sp = problem.S @ p
-    g = Sp - tau * problem.b
+    g = Sp - tau * problem.b - indicator(groups, problem.n).T @ prices
     nu = _threshold(g, p, problem.lower, problem.upper)
     multipliers = g - nu
     # Between the bounds the reduced cost is zero; what is left there is rounding.
@@ -178,18 +204,20 @@ def _finished(problem: Problem, tau: float, found: Optimum) -> Mixture:
         weights=p,
         tau=tau,
         energy=float(p @ Sp) / 2 - tau * float(problem.b @ p),
-        gap=duality_gap(g, p, problem.lower, problem.upper),
+        gap=grouped_gap(problem, tau, p, groups, prices) if groups else duality_gap(g, p, problem.lower, problem.upper),
         support=np.flatnonzero(p > 0),
         multipliers=multipliers,
         nu=nu,
         representativeness=float(problem.b @ p),
         redundancy=float(p @ Sp),
-        method=found.method,
+        method=method,
         repair=problem.repair,
         utility=problem.utility,
         target=problem.target,
         lower=problem.lower,
         upper=problem.upper,
+        groups=tuple(groups),
+        prices=prices,
     )
 
 

@@ -52,7 +52,7 @@ def ensure_ray(config: ClusterConfig) -> bool:
             # Ray's start-up prints and phones home by default; a local study does neither.
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-            with _loopback_only(), undisturbed():
+            with _loopback_only(), scratch.marked(_local[-1]), undisturbed():
                 ray.init(
                     address="local",
                     num_cpus=config.num_cpus,

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 BASE = Path(os.environ.get("RAY_TMPDIR", "/tmp"))
 """As Ray's own default: the paths of its sockets must be short, which the system's temporary folder may not be."""
+MARK = "TASKPGM_SCRATCH"
+"""Environment variable of the processes that work in a folder."""
 _NAME = re.compile(r"taskpgm-[a-z]+-(\d+)-\w+")
 GONE_SECONDS = 5.0
+"""How long a process may take to end by itself."""
 
 
 def new_folder(kind: str) -> Path:
@@ -33,28 +37,40 @@ def temporary(kind: str) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+@contextmanager
+def marked(folder: Path) -> Iterator[None]:
+    """Processes that are started in the body work in the folder, and end with it."""
+    os.environ[MARK] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[MARK]
+
+
 def remove(folder: Path) -> None:
-    """Remove a folder into which processes that are about to end may still write."""
-    deadline = time.monotonic() + GONE_SECONDS
-    while folder.exists() and time.monotonic() < deadline:
-        shutil.rmtree(folder, ignore_errors=True)
-        time.sleep(0.05)
+    """End the processes that work in a folder, if they do not by themselves, and remove it."""
+    # Now and then a worker of Ray hangs after its last line, and whoever would have killed it is gone by then.
+    _, left = psutil.wait_procs(_working_in(folder), timeout=GONE_SECONDS)
+    for process in left:
+        process.kill()
+    psutil.wait_procs(left, timeout=GONE_SECONDS)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_abandoned() -> None:
-    """Remove this user's folders whose process is gone."""
+    """Remove this user's folders whose process is gone, and what still works in them."""
     for folder in BASE.glob("taskpgm-*"):
         named = _NAME.fullmatch(folder.name)
-        if named and not _exists(int(named[1])):
+        if named and not psutil.pid_exists(int(named[1])):
             # Those of other users cannot be removed, and need not be.
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
 
 
-def _exists(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _working_in(folder: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        # Of other users' processes nothing can be read, and a process may end while it is looked at.
+        with suppress(psutil.Error):
+            if process.pid != os.getpid() and process.environ().get(MARK) == str(folder):
+                found.append(process)
+    return found

@@ -12,7 +12,7 @@ import os, re
 from pathlib import Path
 import ray
 from taskpgm_ray.config import ClusterConfig
-from taskpgm_ray.runtime.cluster import ensure_ray
+from taskpgm_ray.runtime.cluster import end_ray, ensure_ray
 
 assert ensure_ray(ClusterConfig(num_cpus=1))
 
@@ -38,7 +38,7 @@ for table in ("tcp", "tcp6"):
         # 0A: it listens; the inode says whose it is.
         if fields[3] == "0A" and f"socket:[{fields[9]}]" in mine:
             print("LISTENS", fields[1].partition(":")[0])
-ray.shutdown()
+end_ray()
 """
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 

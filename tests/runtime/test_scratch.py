@@ -30,6 +30,22 @@ def test_a_folder_of_a_killed_process_is_removed_by_the_next_and_no_other(base):
     assert not mine.exists()
 
 
+def test_a_process_that_outlives_its_folder_is_ended(base, monkeypatch):
+    monkeypatch.setattr(scratch, "GONE_SECONDS", 0.3)
+    folder = scratch.new_folder("ray")
+    folder.mkdir()
+    line = [sys.executable, "-c", "import time; time.sleep(100)"]
+    with scratch.marked(folder):
+        hung = subprocess.Popen(line)
+    other = subprocess.Popen(line)
+    scratch.remove(folder)
+    assert not scratch.psutil.pid_exists(hung.pid)
+    assert other.poll() is None
+    other.kill()
+    other.wait()
+    assert not folder.exists()
+
+
 def test_a_temporary_folder_ends_with_its_body(base):
     def fail():
         with scratch.temporary("lane") as folder:
