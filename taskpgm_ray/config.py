@@ -38,6 +38,11 @@ def _baseline(name: str) -> str:
     return name
 
 
+def _target(name: str) -> str:
+    return name if name in ("uniform", "proportional") else expanded(name)
+
+
+Target = Annotated[str, AfterValidator(_target)]
 Layout = Literal[
     "prompt/response",
     "prompt/completion",
@@ -425,8 +430,55 @@ class AffinityConfig(Section):
     """Memory of one Ray task of the affinity job; there are as many at a time as the cluster has CPUs."""
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class TaskLimits(Section):
+    """Limits of a task's share of the mixture."""
+
+    min: Share | None = None
+    max: Share | None = None
+    fixed: Share | None = None
+    """Exactly this share."""
+
+    @model_validator(mode="after")
+    def _agreeing(self) -> TaskLimits:
+        if self.fixed is not None and (self.min is not None or self.max is not None):
+            raise ValueError("fixed says it all: leave out min and max")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min ({self.min:g}) must not exceed max ({self.max:g})")
+        return self
+
+
+class GroupLimits(Section):
+    """Limits of the share that several tasks have together."""
+
+    min: Share | None = None
+    max: Share | None = None
+
+    @model_validator(mode="after")
+    def _agreeing(self) -> GroupLimits:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min ({self.min:g}) must not exceed max ({self.max:g})")
+        return self
+
+
+class ConstraintsConfig(Section):
+    """What TaskPGM's mixtures have to keep to. Baselines do not: they are what they are."""
+
+    floor: Share = 0.0
+    """The part of its uniform share that every task keeps: 0.25 gives each of n tasks at least 0.25 / n."""
+    max_epochs: Annotated[float, Field(gt=0)] | Literal["auto", "none"] = "auto"
+    """How often the final mixture (``mixture.examples``) may use each example. ``auto``: 4, unless the whole mixture is
+    more than two epochs of the pool, in which case the report says so and nothing is limited."""
+    tasks: dict[str, TaskLimits] = {}
+    """By a task's name, or by a pattern of names such as ``math/*``: limits of each one's share."""
+    groups: dict[str, GroupLimits] = {}
+    """By a pattern of names: limits of the share that all of them have together."""
+
+
 class MixtureConfig(Section):
-    """The balance between representativeness and diversity, and the size of the mixture."""
+    """The balance between representativeness and diversity, what the mixture has to keep to, and its size."""
 
     tau: Annotated[float, Field(ge=0)] | None = None
     """The balance n * beta / lambda: 0 pure diversity, 1 uniform, large: representativeness. Or one of the next."""
@@ -435,6 +487,18 @@ class MixtureConfig(Section):
     lambda_: Annotated[float, Field(gt=0)] | None = Field(default=None, alias="lambda")
     examples: Positive = 10_000
     """Examples of the final mixture: the weights become integer counts that sum to this."""
+    constraints: ConstraintsConfig = ConstraintsConfig()
+    target: Target = "uniform"
+    """The mixture at tau = 1, which representativeness is measured against: ``uniform``, ``proportional`` to the true
+    sizes, or a file with weights (a ``mixture.json``, or a CSV of task and weight)."""
+    max_tasks: Positive | None = None
+    """Most tasks with weight: the best so many are selected at each balance; default: any number."""
+
+    @model_validator(mode="after")
+    def _few_tasks(self) -> MixtureConfig:
+        if self.max_tasks is not None and self.constraints.groups:
+            raise ValueError("max_tasks and constraints.groups cannot be asked for together")
+        return self
 
     @model_validator(mode="after")
     def _one_balance(self) -> MixtureConfig:
@@ -629,6 +693,14 @@ class StudyConfig(Section):
     def _uniform_to_compare_with(self) -> StudyConfig:
         if self.evaluation.report_seeds == "auto" and "uniform" not in self.search.baselines:
             raise ValueError("evaluation.report_seeds: auto compares with uniform; add it to search.baselines")
+        return self
+
+    @model_validator(mode="after")
+    def _one_aim(self) -> StudyConfig:
+        if self.mixture.target != "uniform" and "targeted" in self.search.utilities:
+            raise ValueError(
+                "mixture.target and search.utilities: [targeted] both say what is wanted; take one of them"
+            )
         return self
 
     @model_validator(mode="after")

@@ -26,8 +26,8 @@ from taskpgm_ray.finetune.stage import finetune_pool, second_jobs, single_task_j
 from taskpgm_ray.judge.hand_over import hand_over
 from taskpgm_ray.judge.stage import Judgement, judge
 from taskpgm_ray.judge.verdict import CHOSEN, UNJUDGED, recommended, sentence
-from taskpgm_ray.mixture import counts, proportional, uniform
-from taskpgm_ray.mrf import MixturePath, certificate, solve
+from taskpgm_ray.mixture import Constraints, constraints_of, counts, proportional, uniform
+from taskpgm_ray.mrf import Limits, MixturePath
 from taskpgm_ray.numerics.types import FloatArray
 from taskpgm_ray.report import ReportData, render, summary
 from taskpgm_ray.report.assemble import StudyOutputs, assemble
@@ -140,6 +140,8 @@ class Study:
             items = (item for split in (sets.search, sets.report) for item in split.items())
             evaluated = EvaluationTexts.of((item.question, item.right_answer) for item in items)
         tasks = separate(self.session, prepare_tasks(self.session, evaluated), evaluated)
+        # Constraints that clash shall not cost a fine-tune either.
+        self._constraints(tasks)
         if evaluation.own_tasks:
             own = {name: weight for name, weight in evaluation.weights.items() if name.partition("/")[0] == POOL}
             check_weights(own, [(POOL, task.facts.group) for task in tasks])
@@ -155,6 +157,12 @@ class Study:
         kept = [job for job in jobs if job in done]
         self.skipped = skipped(jobs, kept)
         return kept, [job.tasks[0] for job in kept]
+
+    def _constraints(self, tasks: Sequence[Task]) -> Constraints:
+        """What the mixtures of these tasks have to keep to."""
+        return constraints_of(
+            self.config.mixture, [task.name for task in tasks], [task.facts.available for task in tasks]
+        )
 
     def score(self, jobs: Sequence[Job], tasks: Sequence[Task]) -> list[ScoredSegment]:
         """The distributions of every adapter, second ones included, on the common probe set."""
@@ -180,12 +188,15 @@ class Study:
 
     def conclude(self, jobs: Sequence[Job], tasks: Sequence[Task], affinities: Affinities) -> StudyResult:
         """The paths of mixtures, the search over them, the mixture, and the report."""
+        constraints = self._constraints(tasks)
+        if constraints.note:
+            self.console.print(f"[yellow]{escape(constraints.note)}[/]", soft_wrap=True, highlight=False)
         if self.config.search.balances:
-            reached = self._search(jobs, tasks, affinities)
+            reached = self._search(jobs, tasks, affinities, constraints.limits)
         else:
-            reached = self._at_the_given_balance(affinities)
+            reached = self._at_the_given_balance(affinities, constraints.limits)
         sizes = [task.facts.available for task in tasks]
-        document = self._mixture(tasks, affinities, reached).as_json()
+        document = self._mixture(tasks, affinities, reached, constraints).as_json()
         data = assemble(
             StudyOutputs(
                 config=self.config,
@@ -207,18 +218,20 @@ class Study:
         self._publish(document, data)
         return StudyResult(document, affinities, reached.family, data, self.storage)
 
-    def _at_the_given_balance(self, affinities: Affinities) -> _Conclusion:
-        family = own_family(affinities, self.config)
+    def _at_the_given_balance(self, affinities: Affinities, limits: Limits) -> _Conclusion:
+        family = own_family(affinities, self.config, limits)
         tau = self.config.mixture.fixed_tau(len(affinities.tasks))
         assert tau is not None, "the config guarantees a balance or a search"
-        return _Conclusion(family, tau, solve(family.S, tau).weights)
+        return _Conclusion(family, tau, limits.solve(family.S, tau))
 
-    def _search(self, jobs: Sequence[Job], tasks: Sequence[Task], affinities: Affinities) -> _Conclusion:
+    def _search(
+        self, jobs: Sequence[Job], tasks: Sequence[Task], affinities: Affinities, limits: Limits
+    ) -> _Conclusion:
         """The winner of the search, and what the report split says of it."""
         run, metric = self.session, self.config.search.metric
         sets = prepare_evaluation(self.config.evaluation, self.config.seed, self.storage, tasks)
         planner = Planner(tuple(tasks), sets.search, self.config, run.model, self.storage)
-        made = families(affinities, tasks, self.config, lambda: measure_lift(jobs, planner, run))
+        made = families(affinities, tasks, self.config, limits, lambda: measure_lift(jobs, planner, run))
         outcome = search(made, jobs, planner, run)
         choice = choose(outcome, made, self.config)
         chosen = choice.candidate
@@ -242,20 +255,29 @@ class Study:
             judgement=judgement,
         )
 
-    def _mixture(self, tasks: Sequence[Task], affinities: Affinities, reached: _Conclusion) -> MixtureDocument:
+    def _mixture(
+        self, tasks: Sequence[Task], affinities: Affinities, reached: _Conclusion, constraints: Constraints
+    ) -> MixtureDocument:
         """The mixture as it was trained, with the certificate of those very weights."""
         family, given = reached.family, self.config.mixture
-        energy, gap = certificate(family.S, reached.tau, reached.weights, utility=family.utility)
-        whole = np.asarray(counts(reached.weights, given.examples)).tolist()
+        energy, gap = family.within.certificate(family.S, reached.tau, reached.weights, family.utility)
+        whole = np.asarray(counts(reached.weights, given.examples, constraints.capacity)).tolist()
         floor = family.noise.taken_off if family.noise else None
         return MixtureDocument(
             study=self.config.study,
             fingerprint=fingerprint("mixture", affinities.fingerprint, family.name, family.gamma, floor),
             tasks=tuple(
                 MixtureTask(
-                    name=task.name, weight=weight, count=count, available=task.facts.available, source=task.facts.source
+                    name=task.name,
+                    weight=weight,
+                    count=count,
+                    available=task.facts.available,
+                    source=task.facts.source,
+                    held_by=tuple(held),
                 )
-                for task, weight, count in zip(tasks, reached.weights.tolist(), whole, strict=True)
+                for task, weight, count, held in zip(
+                    tasks, reached.weights.tolist(), whole, constraints.binding(reached.weights), strict=True
+                )
             ),
             tau=reached.tau,
             energy=energy,

@@ -32,6 +32,8 @@ class MixtureTask:
     """Training examples that it has."""
     source: str
     """Where it comes from."""
+    held_by: tuple[str, ...] = ()
+    """The user's constraints that its weight is held by."""
 
     @property
     def epochs(self) -> float | None:
@@ -96,6 +98,7 @@ class MixtureDocument:
                 "source": task.source,
                 "recommended_weight": float(weight),
                 "recommended_count": int(count),
+                "held_by": list(task.held_by),
             }
             for task, (weight, count) in zip(self.tasks, better, strict=True)
         ]

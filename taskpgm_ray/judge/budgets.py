@@ -31,7 +31,8 @@ def budget_finalists(chosen: Candidate, family: Family, planner: Planner) -> lis
     tau = 0.0 if chosen.tau is None else chosen.tau
     found = []
     for k in sorted(k for k in config.task_counts if k < n):
-        greedy = select(family.S, k, tau, utility=family.utility)
+        # Of fewer tasks each one's bounds may be too narrow: these mixtures keep to the target only.
+        greedy = select(family.S, k, tau, utility=family.utility, target=family.within.target)
         heaviest = np.argsort(-chosen.weights, kind="stable")[:k]
         drawn = np.random.default_rng(planner.config.seed).choice(n, size=k, replace=False)
         for name, weights in (
@@ -67,7 +68,7 @@ def budget_scores(
 def _best_on(tasks: NDArray[np.intp], family: Family, tau: float) -> NDArray[np.float64]:
     """The mixture [n] that minimises the whole pool's energy among those of these tasks."""
     S = family.S
-    b = direction(S, family.utility, None)
+    b = direction(S, family.utility, family.within.target)
     weights = np.zeros(len(S))
     weights[tasks] = solve(S[np.ix_(tasks, tasks)], tau, utility=b[tasks] * len(tasks)).weights
     return weights

@@ -9,10 +9,13 @@ from taskpgm_ray.mixture.baselines import (
     temperature,
     uniform,
 )
+from taskpgm_ray.mixture.constraints import Constraints, constraints_of
 from taskpgm_ray.mixture.given import read_given
 
 __all__ = [
+    "Constraints",
     "capped_proportional",
+    "constraints_of",
     "counts",
     "dirichlet",
     "equal_loss",

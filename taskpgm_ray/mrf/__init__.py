@@ -1,7 +1,9 @@
 """The Markov random field over tasks: mixtures, their path over the balance, budgets, influence, uncertainty."""
 
 from taskpgm_ray.mrf.clustering import Clusters, clusters
-from taskpgm_ray.mrf.mixture import Mixture, certificate, grid, solve
+from taskpgm_ray.mrf.groups import Group
+from taskpgm_ray.mrf.limits import Limits
+from taskpgm_ray.mrf.mixture import Mixture, certificate, grid, solve, solve_grouped
 from taskpgm_ray.mrf.mixture_path import MixturePath, path
 from taskpgm_ray.mrf.selection import Selection, select
 from taskpgm_ray.mrf.task_influence import (
@@ -18,7 +20,9 @@ from taskpgm_ray.numerics.psd import Repair, nearest_conditionally_psd, smallest
 
 __all__ = [
     "Clusters",
+    "Group",
     "Influence",
+    "Limits",
     "Mixture",
     "MixturePath",
     "Repair",
@@ -40,5 +44,6 @@ __all__ = [
     "select",
     "smallest_eigenvalue",
     "solve",
+    "solve_grouped",
     "weight_sensitivity",
 ]

@@ -84,7 +84,6 @@ def solve(
     upper: Bound = None,
     noise: float | None = None,
     start: npt.ArrayLike | None = None,
-    groups: Sequence[Group] = (),
 ) -> Mixture:
     """Minimise the TaskPGM energy (arXiv 2507.12612) over mixtures of n tasks, exactly and with a certificate.
 
@@ -102,7 +101,6 @@ def solve(
         start: weights of a mixture near by, of all n tasks or of the first ones (where others were added): the tasks
             strictly between their bounds there are tried first. A guess and nothing more: the result is certified on S
             and equal to that without it, to rounding.
-        groups: sets of tasks whose weights together stay between limits.
 
     Returns:
         The mixture. Exact duplicates share their mass equally (with a target: as near to it as possible).
@@ -114,10 +112,36 @@ def solve(
     value = checks.balance(tau)
     with single_threaded_blas():
         problem = build(S, utility, target, lower, upper, noise, diversity_only=value == 0)
-        if groups:
-            return _finished(problem, value, *grouped_optimum(problem, value, groups), groups)
         near = None if start is None else problem.classes.sums(checks.guess(start, problem.n))
         return _boxed(problem, value, find_optimum(problem, value, near))
+
+
+def solve_grouped(
+    S: npt.ArrayLike,
+    tau: float,
+    groups: Sequence[Group],
+    *,
+    utility: npt.ArrayLike | None = None,
+    target: npt.ArrayLike | None = None,
+    lower: Bound = None,
+    upper: Bound = None,
+    noise: float | None = None,
+) -> Mixture:
+    """``solve`` where the weights of some groups of tasks stay between limits; docs/mathematics.md, section 16.
+
+    Args:
+        S: affinities [n, n], as in ``solve``; so are the arguments that follow the groups.
+        tau: balance.
+        groups: sets of tasks, which may overlap, with the least and the largest share that each has together.
+
+    Raises:
+        InputError: as ``solve``; or no mixture keeps all limits.
+        IndefiniteAffinityError: S is not PSD where it has to be (beyond ``noise``).
+    """
+    value = checks.balance(tau)
+    with single_threaded_blas():
+        problem = build(S, utility, target, lower, upper, noise)
+        return _finished(problem, value, *grouped_optimum(problem, value, groups), groups)
 
 
 def grid(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taskpgm_ray.report import carriers, figures, noise, score_figures
+from taskpgm_ray.report import carriers, figures, held, noise, score_figures
 from taskpgm_ray.report.data import ReportData, TrialRow
 from taskpgm_ray.report.page import Page, Section, note, paragraph, warning
 from taskpgm_ray.report.tables import Cell, table
@@ -81,7 +81,8 @@ def mixture(data: ReportData, page: Page) -> Section:
             rows,
             "Weight of each task in the mixture and in the baselines, and the examples that realise it",
         )
-        + (paragraph("; ".join(facts) + ".") if facts else ""),
+        + (paragraph("; ".join(facts) + ".") if facts else "")
+        + "".join(paragraph(sentence) for sentence in held.sentences(data)),
     )
 
 

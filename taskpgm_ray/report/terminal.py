@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from taskpgm_ray.report import floor, noise
+from taskpgm_ray.report import floor, held, noise
 from taskpgm_ray.report.data import ReportData
 from taskpgm_ray.report.text import amount, balance, duration, metric_name, number, percent, score
 
@@ -32,6 +32,7 @@ def summary(data: ReportData, files: dict[str, str] | None = None) -> Renderable
     parts: list[RenderableType] = [_mixture(data)]
     if rests_on := floor.sentence(data):
         parts.append(Text(rests_on))
+    parts += [Text(sentence) for sentence in held.sentences(data)]
     if data.trials:
         parts.append(_trials(data))
         if chosen := noise.choice(data):

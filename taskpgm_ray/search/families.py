@@ -14,7 +14,7 @@ from taskpgm_ray.affinity.affinities import Affinities, Kind
 from taskpgm_ray.affinity.bandwidth import NoiseKernel
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import InputError
-from taskpgm_ray.mrf import MixturePath, path, solve
+from taskpgm_ray.mrf import Limits, MixturePath, solve
 from taskpgm_ray.tasks.prepare import Task
 
 Floats = NDArray[np.float64]
@@ -42,15 +42,24 @@ class Family:
     """Whether its mixtures may win; a baseline's only compete."""
     noise: NoiseKernel | None = None
     """How S stands out of the noise floor; ``None``: the bandwidth is by another rule, or there is none."""
+    limits: Limits | None = None
+    """What its mixtures have to keep to; ``None``: nothing."""
+    end: float = 6.0
+    """The largest balance that is of interest."""
 
     @cached_property
     def path(self) -> MixturePath:
-        """The exact path of its mixtures."""
-        return path(self.S, utility=self.utility)
+        """Its mixtures over the balance."""
+        return self.within.path(self.S, self.utility, self.end)
+
+    @property
+    def within(self) -> Limits:
+        """Its limits, those of the simplex if there are no others."""
+        return Limits.none(len(self.S)) if self.limits is None else self.limits
 
 
 def families(
-    affinities: Affinities, tasks: Sequence[Task], config: StudyConfig, lift: Callable[[], Floats]
+    affinities: Affinities, tasks: Sequence[Task], config: StudyConfig, limits: Limits, lift: Callable[[], Floats]
 ) -> list[Family]:
     """The families that a search covers, contenders first.
 
@@ -58,6 +67,7 @@ def families(
         affinities: Of the pool; every kind and bandwidth is a view of them.
         tasks: The pool, whose texts the text affinity compares.
         config: Affinities, kernel bandwidths, utilities, baselines.
+        limits: What the mixtures have to keep to.
         lift: Measures what each task's adapter gains on the search split, in nats [n]; asked only when it is needed.
     """
     search, found = config.search, []
@@ -70,12 +80,13 @@ def families(
                 found.append(replace(family, name=name, utility=target))
     if "text" in search.baselines and not any(family.affinity == "text" for family in found):
         found.append(Family("text", "text", text_similarity(tasks), None, None, contender=False))
-    return found
+    return [replace(family, limits=limits, end=search.tau[1]) for family in found]
 
 
-def own_family(affinities: Affinities, config: StudyConfig) -> Family:
+def own_family(affinities: Affinities, config: StudyConfig, limits: Limits) -> Family:
     """The family of the study's own kind and bandwidth: what is reported where nothing was searched."""
-    return _measured(config.affinity.kind, config.affinity.kind, 1.0, affinities, config)
+    made = _measured(config.affinity.kind, config.affinity.kind, 1.0, affinities, config)
+    return replace(made, limits=limits, end=max(config.mixture.fixed_tau(len(affinities.tasks)) or 0.0, 6.0))
 
 
 def targeted(S: Floats, lift: Floats) -> Floats:

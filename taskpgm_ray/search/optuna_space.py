@@ -51,6 +51,8 @@ class PathSpace:
 
 def points_folder(storage: Storage, families: Sequence[Family], planner: Planner) -> Storage:
     """The folder of the points of one search: another affinity, budget or split has another."""
-    content = [[f.name, np.asarray(f.S).round(12).tolist(), f.utility is not None] for f in families]
+    content = [
+        [f.name, np.asarray(f.S).round(12).tolist(), f.utility is not None, *f.within.identity()] for f in families
+    ]
     probe = planner.plan(balance(families[0], 1.0, families))
     return storage / f"search/points-{fingerprint(content, [run.unit.path for run in probe.runs])}"

@@ -35,7 +35,8 @@ RECORDED = """\
    "epochs": 1.25,
    "source": "jsonl:boolq.jsonl",
    "recommended_weight": 0.5,
-   "recommended_count": 50
+   "recommended_count": 50,
+   "held_by": []
   },
   {
    "name": "mawps",
@@ -45,7 +46,8 @@ RECORDED = """\
    "epochs": 0.3,
    "source": "jsonl:mawps.jsonl",
    "recommended_weight": 0.3,
-   "recommended_count": 30
+   "recommended_count": 30,
+   "held_by": []
   },
   {
    "name": "unused",
@@ -55,7 +57,8 @@ RECORDED = """\
    "epochs": 0.0,
    "source": "jsonl:unused.jsonl",
    "recommended_weight": 0.0,
-   "recommended_count": 0
+   "recommended_count": 0,
+   "held_by": []
   },
   {
    "name": "sst2",
@@ -65,7 +68,8 @@ RECORDED = """\
    "epochs": 1.0,
    "source": "jsonl:sst2.jsonl",
    "recommended_weight": 0.2,
-   "recommended_count": 20
+   "recommended_count": 20,
+   "held_by": []
   }
  ]
 }"""

@@ -1,0 +1,218 @@
+"""The user's constraints on a mixture: from the config to bounds and groups; what clashes, and what binds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import numpy as np
+import numpy.typing as npt
+
+from taskpgm_ray.config import MixtureConfig
+from taskpgm_ray.errors import ConfigError
+from taskpgm_ray.mixture.baselines import proportional
+from taskpgm_ray.mixture.given import read_given
+from taskpgm_ray.mrf.groups import Group, is_feasible
+from taskpgm_ray.mrf.limits import Limits
+from taskpgm_ray.numerics.types import FloatArray
+
+USUAL_EPOCHS = 4.0
+"""How often an example may be repeated where the config does not say: beyond it repeats are worth less and less
+(Muennighoff et al., 2023, arXiv 2305.16264)."""
+BINDS = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Constraint:
+    """One of them, by the name that the config gives it."""
+
+    name: str
+    lower: FloatArray | None = None
+    """[n]."""
+    upper: FloatArray | None = None
+    """[n]."""
+    group: Group | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Constraints:
+    """All of them together, and what they come to."""
+
+    limits: Limits
+    parts: tuple[Constraint, ...] = ()
+    epochs: float | None = None
+    """How often an example may be used; ``None``: not limited."""
+    note: str = ""
+    """What is not limited although a user may expect it, and why."""
+    available: FloatArray = field(default_factory=lambda: np.zeros(0))
+    examples: int = 0
+    """Of the mixture."""
+
+    @property
+    def capacity(self) -> FloatArray | None:
+        """Examples that each task may give [n]; ``None``: any number."""
+        if self.epochs is None:
+            return None
+        # A task that the user wants to have more of may be repeated more often.
+        usual = np.floor(self.epochs * self.available)
+        return np.asarray(np.maximum(usual, np.ceil(self.limits.lower * self.examples)))
+
+    def binding(self, weights: npt.ArrayLike) -> list[list[str]]:
+        """Of each task [n] the names of the constraints that its weight (or its group's share) is held by."""
+        p = np.asarray(weights, dtype=np.float64)
+        found: list[list[str]] = [[] for _ in p]
+        for part in self.parts:
+            held = np.zeros(len(p), dtype=bool)
+            if part.lower is not None:
+                held |= (part.lower > 0) & (p <= part.lower + BINDS)
+            if part.upper is not None:
+                held |= (part.upper < 1) & (p >= part.upper - BINDS)
+            if part.group is not None:
+                share = float(p[part.group.members].sum())
+                if share <= part.group.low + BINDS or share >= part.group.high - BINDS:
+                    held[part.group.members] = True
+            for i in np.flatnonzero(held):
+                found[i].append(part.name)
+        return found
+
+
+def constraints_of(config: MixtureConfig, names: Sequence[str], available: Sequence[int]) -> Constraints:
+    """The constraints of a pool of n tasks.
+
+    Args:
+        config: ``mixture``: constraints, target, number of tasks, examples.
+        names: Of the tasks.
+        available: Examples that each has.
+
+    Raises:
+        ConfigError: A name matches no task, or no mixture keeps all constraints: the fewest that clash are named.
+        InputError: The target cannot be read.
+    """
+    n, given = len(names), config.constraints
+    sizes = np.asarray(available, dtype=np.float64)
+    parts = []
+    if given.floor:
+        parts.append(Constraint(f"floor {given.floor:g}", lower=np.full(n, given.floor / n)))
+    for pattern, limit in given.tasks.items():
+        members = _matching(pattern, names, "tasks")
+        low, high = (limit.fixed, limit.fixed) if limit.fixed is not None else (limit.min, limit.max)
+        word = "fixed" if limit.fixed is not None else "min"
+        if low is not None and low > 0:
+            parts.append(Constraint(f"tasks.{pattern}.{word} {low:g}", lower=_at(members, low, 0.0, n)))
+        if high is not None and high < 1:
+            word = "fixed" if limit.fixed is not None else "max"
+            parts.append(Constraint(f"tasks.{pattern}.{word} {high:g}", upper=_at(members, high, 1.0, n)))
+    for pattern, share in given.groups.items():
+        members = _matching(pattern, names, "groups")
+        if share.min is not None:
+            parts.append(Constraint(f"groups.{pattern}.min {share.min:g}", group=Group(members, low=share.min)))
+        if share.max is not None:
+            parts.append(Constraint(f"groups.{pattern}.max {share.max:g}", group=Group(members, high=share.max)))
+    epochs, note = _epochs(config, sizes)
+    if epochs is not None:
+        upper = np.minimum(epochs * sizes / config.examples, 1.0)
+        if given.max_epochs == "auto":
+            # What the user asked for comes before what is usual.
+            upper = np.maximum(upper, _together(parts, n).lower)
+        repeats = Constraint(f"max_epochs {epochs:g}", upper=upper)
+        if given.max_epochs != "auto" or _feasible([*parts, repeats], n) or not _feasible(parts, n):
+            parts.append(repeats)
+        else:
+            epochs = None
+            note = f"with {'; '.join(part.name for part in parts)} repeats cannot be limited to {USUAL_EPOCHS:g} epochs"
+    target = None
+    if config.target == "proportional":
+        target = proportional(sizes)
+    elif config.target != "uniform":
+        target = read_given(config.target, names)
+    made = _together(parts, n)
+    limits = Limits(made.lower, made.upper, made.groups, target, _most(config, n))
+    _refuse_clashes(parts, limits, names)
+    return Constraints(limits, tuple(parts), epochs, note, sizes, config.examples)
+
+
+def _epochs(config: MixtureConfig, sizes: FloatArray) -> tuple[float | None, str]:
+    """How often an example may be used, and why not where that is not limited."""
+    wanted = config.constraints.max_epochs
+    if not isinstance(wanted, str):
+        return wanted, ""
+    if wanted == "none":
+        return None, ""
+    once = float(sizes.sum())
+    if config.examples <= USUAL_EPOCHS / 2 * once:
+        return USUAL_EPOCHS, ""
+    note = (
+        f"mixture.examples ({config.examples:,}) is {config.examples / once:.1f} times all {once:,.0f} examples of the "
+        f"pool: repeats are not limited to {USUAL_EPOCHS:g} epochs; lower mixture.examples, or set "
+        "mixture.constraints.max_epochs"
+    )
+    return None, note
+
+
+def _most(config: MixtureConfig, n: int) -> int | None:
+    return config.max_tasks if config.max_tasks is not None and config.max_tasks < n else None
+
+
+def _matching(pattern: str, names: Sequence[str], where: str) -> np.ndarray:
+    members = np.array([i for i, name in enumerate(names) if fnmatchcase(name, pattern)], dtype=np.int64)
+    if not len(members):
+        raise ConfigError(
+            f"mixture.constraints.{where}: {pattern!r} matches none of the tasks: {', '.join(sorted(names))}"
+        )
+    return members
+
+
+def _at(members: np.ndarray, value: float, otherwise: float, n: int) -> FloatArray:
+    made = np.full(n, otherwise)
+    made[members] = value
+    return made
+
+
+def _together(parts: Sequence[Constraint], n: int) -> Limits:
+    """The tightest bounds of some constraints, and their groups."""
+    lower, upper = np.zeros(n), np.ones(n)
+    for part in parts:
+        if part.lower is not None:
+            lower = np.maximum(lower, part.lower)
+        if part.upper is not None:
+            upper = np.minimum(upper, part.upper)
+    return Limits(lower, upper, tuple(part.group for part in parts if part.group is not None))
+
+
+def _refuse_clashes(parts: Sequence[Constraint], limits: Limits, names: Sequence[str]) -> None:
+    n = len(names)
+    if not _feasible(parts, n):
+        # What can be left out without a mixture appearing is no part of the clash.
+        clash = list(parts)
+        for part in parts:
+            rest = [other for other in clash if other is not part]
+            if not _feasible(rest, n):
+                clash = rest
+        raise ConfigError(
+            f"mixture.constraints: no mixture keeps all of these at the same time: "
+            f"{'; '.join(part.name for part in clash)}. Loosen one of them"
+        )
+    if limits.most is None:
+        return
+    kept = int((limits.lower > 0).sum())
+    if kept > limits.most:
+        raise ConfigError(
+            f"mixture.max_tasks is {limits.most}, but {kept} tasks have to have weight "
+            f"({'; '.join(part.name for part in parts if part.lower is not None)})"
+        )
+    free = np.sort(limits.upper[limits.lower == 0])[::-1][: limits.most - kept]
+    most = float(limits.upper[limits.lower > 0].sum() + free.sum())
+    if most < 1:
+        uppers = "; ".join(part.name for part in parts if part.upper is not None)
+        raise ConfigError(
+            f"mixture.max_tasks is {limits.most}, but so many tasks can have {most:.3f} of the mixture at most "
+            f"({uppers}); allow more tasks, or loosen the upper bounds"
+        )
+
+
+def _feasible(parts: Sequence[Constraint], n: int) -> bool:
+    made = _together(parts, n)
+    if made.groups:
+        return is_feasible(made.lower, made.upper, made.groups)
+    return bool((made.lower <= made.upper).all() and made.lower.sum() <= 1 + BINDS and made.upper.sum() >= 1 - BINDS)

@@ -1,0 +1,122 @@
+"""What a mixture has to keep to beside the simplex, and the family of mixtures over the balance under it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from taskpgm_ray.errors import InputError
+from taskpgm_ray.mrf.groups import Group
+from taskpgm_ray.mrf.mixture import certificate, solve, solve_grouped
+from taskpgm_ray.mrf.mixture_path import MixturePath, path
+from taskpgm_ray.mrf.selection import select
+from taskpgm_ray.numerics.checks import as_floats
+from taskpgm_ray.numerics.types import Bound, FloatArray
+
+STEPS = 33
+"""Balances of a sampled path from 0 to 1, and again from there to its end."""
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """Bounds of n tasks, limits of groups of them, the target mixture, and the number of tasks."""
+
+    lower: FloatArray
+    """[n]."""
+    upper: FloatArray
+    """[n]."""
+    groups: tuple[Group, ...] = ()
+    target: FloatArray | None = None
+    """The mixture [n] at tau = 1; ``None``: uniform."""
+    most: int | None = None
+    """Tasks that may have weight; ``None``: all."""
+
+    @classmethod
+    def none(cls, n: int) -> Limits:
+        """Those of the simplex alone."""
+        return cls(np.zeros(n), np.ones(n))
+
+    @property
+    def bounds(self) -> tuple[Bound, Bound]:
+        """(lower, upper) as the solvers take them; ``None`` where a side says nothing."""
+        return (self.lower if (self.lower > 0).any() else None), (self.upper if (self.upper < 1).any() else None)
+
+    def identity(self) -> list[object]:
+        """What it consists of, as JSON values; empty for the simplex alone."""
+        plain = not self.groups and self.target is None and self.most is None
+        if plain and self.bounds == (None, None):
+            return []
+        groups = [[np.asarray(group.members).tolist(), group.low, group.high] for group in self.groups]
+        target = None if self.target is None else self.target.tolist()
+        return [self.lower.tolist(), self.upper.tolist(), groups, target, self.most]
+
+    def solve(self, S: npt.ArrayLike, tau: float, utility: npt.ArrayLike | None = None) -> FloatArray:
+        """The best mixture [n] at one balance; see `taskpgm_ray.mrf.solve` and, with ``most``, `select`."""
+        lower, upper = self.bounds
+        if self.most is not None:
+            k = self.most
+            found = select(S, k, tau, utility=utility, target=self.target, lower=lower, upper=upper)
+            return np.asarray(found.weights)
+        if self.groups:
+            tied = solve_grouped(S, tau, self.groups, utility=utility, target=self.target, lower=lower, upper=upper)
+            return tied.weights
+        return solve(S, tau, utility=utility, target=self.target, lower=lower, upper=upper).weights
+
+    def path(self, S: npt.ArrayLike, utility: npt.ArrayLike | None = None, end: float = 6.0) -> MixturePath:
+        """All mixtures over the balance: exact between bounds; with groups or few tasks, exact wherever it is asked.
+
+        Args:
+            S: Affinities [n, n].
+            utility: [n]; ``None``: the row sums of S.
+            end: The largest balance of a path that is sampled.
+        """
+        lower, upper = self.bounds
+        if not self.groups and self.most is None:
+            return path(S, utility=utility, target=self.target, lower=lower, upper=upper)
+        taus = np.unique(np.concatenate([np.linspace(0, 1, STEPS), np.linspace(1, max(end, 2.0), STEPS)]))
+        solved = {float(tau): self.solve(S, float(tau), utility) for tau in taus}
+        gaps = [self.certificate(S, tau, weights, utility)[1] for tau, weights in solved.items()]
+        return SampledPath(
+            tau=taus,
+            weights=np.array(list(solved.values())),
+            gap=np.array(gaps),
+            complete=False,
+            solver=lambda tau: self.solve(S, tau, utility),
+            solved=solved,
+        )
+
+    def certificate(
+        self, S: npt.ArrayLike, tau: float, weights: npt.ArrayLike, utility: npt.ArrayLike | None = None
+    ) -> tuple[float, float]:
+        """(energy, gap) of a mixture [n]; with ``most`` the gap is to the best mixture of any number of tasks."""
+        lower, upper = self.bounds
+        return certificate(
+            S, tau, weights, utility=utility, target=self.target, lower=lower, upper=upper, groups=self.groups
+        )
+
+
+@dataclass(frozen=True)
+class SampledPath(MixturePath):
+    """Mixtures that are no straight lines between few breakpoints: solved anew at every balance that is asked for.
+
+    ``tau`` and ``weights`` are samples for figures; entry and exit are known to their distance.
+    """
+
+    solver: Callable[[float], FloatArray] = field(kw_only=True, repr=False, compare=False)
+    solved: dict[float, FloatArray] = field(kw_only=True, repr=False, compare=False)
+
+    def at(self, tau: float | npt.ArrayLike) -> FloatArray:
+        """See `MixturePath.at`."""
+        asked = as_floats(tau, "tau")
+        if (asked < 0).any():
+            raise InputError(f"tau must be >= 0, got {tau!r}")
+        found = np.array([self._one(float(one)) for one in asked.ravel()])
+        return np.asarray(found.reshape(*asked.shape, self.weights.shape[1]))
+
+    def _one(self, tau: float) -> FloatArray:
+        if tau not in self.solved:
+            self.solved[tau] = self.solver(tau)
+        return self.solved[tau]
