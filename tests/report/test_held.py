@@ -26,7 +26,7 @@ def test_what_binds_and_what_is_repeated_is_said_everywhere(report_data):
     data = changed(
         data,
         held_by={0: ["floor 0.25"], 2: ["floor 0.25"], 3: ["tasks.*.max 0.3", "tasks.*.max 0.3"]},
-        epochs={0: 0.1, 1: 250.0, 2: 4.0},
+        epochs=dict.fromkeys(range(8), 4.0) | {1: 250.0},
     )
     first, second, third = sentences(data)
     assert first.startswith(f"The constraint floor 0.25 holds {names[0]} (")
