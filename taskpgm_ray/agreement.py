@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from taskpgm_ray.errors import DataError
-from taskpgm_ray.export.materialise import line
+from taskpgm_ray.export.examples import completion
 from taskpgm_ray.tasks.conversations import NoExample
 from taskpgm_ray.tasks.example import Row
 from taskpgm_ray.tasks.tokens import Encoded, encode, leading, led
@@ -103,8 +103,8 @@ class Agreement:
         """The ids that a trainer makes of the exported line, up to its end of turn or of sequence."""
         example, size = trained.example, len(trained.prompt) + len(trained.response)
         if self.prompt_format == "plain":
-            written = line(trained.text, example.response, "plain", self.separator)
-            return [*self.natural(written["prompt"] + written["completion"]), self.tokenizer.eos_token_id]
+            written = trained.text + completion(trained.text, example.response, self.separator)
+            return [*self.natural(written), self.tokenizer.eos_token_id]
         messages = [*example.messages(), example.reply()]
         told = self.tokenizer.apply_chat_template(messages, tools=example.tools(), tokenize=True, return_dict=True)
         ids = led(told["input_ids"], self.tokenizer)

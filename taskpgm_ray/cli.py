@@ -10,6 +10,12 @@ from taskpgm_ray.errors import ConfigError, Problems, TaskPGMError
 from taskpgm_ray.paths import redacted
 from taskpgm_ray.runtime.signals import exit_code, stoppable
 
+FORMATS = (
+    *("axolotl", "csv", "datasets", "jsonl", "llamafactory", "megatron", "nemo", "olmo-core", "open-instruct"),
+    *("parquet", "ray", "streaming", "swift", "torchtune", "trl"),
+)
+"""Those of `taskpgm_ray.export`, which takes a second to import."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 1 when something has to be mended first (the message says what)."""
@@ -121,20 +127,20 @@ def _add_solve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    text = "write a mixture in the format of a trainer"
+    text = "write what a finished study decided for a trainer, from the study's own training examples"
     sub = commands.add_parser("export", help=text, description=text)
-    sub.add_argument("trainer", help="csv, jsonl, datasets, llamafactory, axolotl or trl")
-    sub.add_argument("mixture", help="mixture.json of a finished study")
+    sub.add_argument("trainer", metavar="format", help=f"{', '.join(FORMATS)}")
+    sub.add_argument("study", help="folder of a finished study")
     sub.add_argument("folder", help="where the files go")
-    sub.add_argument("--file", action="append", default=[], metavar="TASK=PATH", help="a task's JSONL file")
-    sub.add_argument(
-        "--mixture",
-        dest="which",
-        choices=["recommended", "chosen"],
-        default="recommended",
-        help="what the study recommends (default), or what its search chose",
+    which = sub.add_mutually_exclusive_group()
+    which.add_argument(
+        "--recommended", dest="mixture", action="store_const", const="recommended", help="as recommended (default)"
     )
-    sub.set_defaults(command=_export)
+    which.add_argument("--chosen", dest="mixture", action="store_const", const="chosen", help="what the search chose")
+    which.add_argument("--mixture", metavar="FILE", help="other weights: a mixture.json, or a CSV of task and weight")
+    sub.add_argument("--examples", type=int, metavar="N", help="examples in all (default: as in mixture.json)")
+    sub.add_argument("--seed", type=int, default=0, help="of the draw and the order (default 0)")
+    sub.set_defaults(command=_export, mixture="recommended")
 
 
 def _study(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # Study is imported late
@@ -216,19 +222,19 @@ def _solve(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from taskpgm_ray.export import export, load_mixture
 
-    files = {}
-    for entry in options.file:
-        task, equals, path = entry.partition("=")
-        if not equals:
-            raise ConfigError(f"--file {entry!r} is not of the form TASK=PATH")
-        files[task] = path
-    document = load_mixture(options.mixture)
-    better = document.get("recommended", document.get("chosen"))
-    if better != document.get("chosen"):
-        other = f"{document['chosen']} was not shown to be better"
-        told = f"uses {better}: {other}" if options.which == "recommended" else f"uses the chosen mixture, but {other}"
-        print(f"# {told} (--mixture recommended | chosen)", file=sys.stderr)
-    for written in export(options.trainer, document, options.folder, files or None, options.which):
+    study = options.study.removesuffix("/mixture.json").rstrip("/")
+    if options.mixture in ("recommended", "chosen"):
+        document = load_mixture(f"{study}/mixture.json")
+        better = document.get("recommended", document.get("chosen"))
+        if better != document.get("chosen"):
+            other = f"{document['chosen']} was not shown to be better"
+            told = (
+                f"uses {better}: {other}" if options.mixture == "recommended" else f"uses the chosen mixture: {other}"
+            )
+            print(f"# {told} (--recommended | --chosen)", file=sys.stderr)
+    for written in export(
+        options.trainer, study, options.folder, mixture=options.mixture, examples=options.examples, seed=options.seed
+    ):
         print(written)
 
 

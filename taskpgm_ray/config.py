@@ -256,7 +256,7 @@ class LaneConfig(Section):
     """Seconds that a lane may take to load the model, counted from when it got its resources."""
     silent_seconds: Annotated[float, Field(gt=0)] = 60.0
     """A lane between two steps that says nothing for so long, or for twenty of its own slowest steps where that is
-    longer, has hung: it is ended and its job goes on in another one. Where it loads, evaluates or stores, ten times as
+    longer, has hung: it is ended and its job goes on in another one. Where it loads, evaluates or stores, five times as
     long; after each hang of a job twice as long."""
     max_failures: Annotated[int, Field(ge=0)] = 2
     """How often a job whose lane died is handed out again without having got further in between."""

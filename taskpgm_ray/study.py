@@ -274,6 +274,8 @@ class Study:
                     available=task.facts.available,
                     source=task.facts.source,
                     held_by=tuple(held),
+                    unit=task.unit.path,
+                    withheld=task.withheld.unit if task.withheld else "",
                 )
                 for task, weight, count, held in zip(
                     tasks, reached.weights.tolist(), whole, constraints.binding(reached.weights), strict=True

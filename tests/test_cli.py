@@ -1,6 +1,5 @@
 """The command line: what it needs to start, what it prints, and how it fails."""
 
-import json
 import os
 import re
 import subprocess
@@ -145,11 +144,6 @@ def test_an_interrupted_run_says_how_to_go_on(monkeypatch, capsys):
     assert "finished work is kept" in capsys.readouterr().err
 
 
-def test_export_needs_task_and_path(tmp_path, capsys):
-    assert main(["export", "csv", "mixture.json", str(tmp_path), "--file", "copy"]) == 1
-    assert "--file 'copy' is not of the form TASK=PATH" in capsys.readouterr().err
-
-
 def test_the_version(capsys):
     from taskpgm_ray import __version__
 
@@ -200,34 +194,3 @@ def test_every_mistake_in_a_config_has_its_line(tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 6
     assert all(line.startswith(f"taskpgm: ConfigError: {file}: ") for line in lines)
-
-
-def test_export_takes_what_is_recommended_and_says_so(tmp_path, capsys):
-    from taskpgm_ray.export import MixtureDocument, MixtureTask
-
-    tasks = tuple(
-        MixtureTask(name=name, weight=weight, count=count, available=10, source="s")
-        for name, weight, count in (("a", 0.9, 90), ("b", 0.1, 10))
-    )
-    document = MixtureDocument(
-        study="s",
-        fingerprint="f",
-        tasks=tasks,
-        tau=1.0,
-        recommended="uniform",
-        recommended_weights=np.array([0.5, 0.5]),
-    ).as_json()
-    (tmp_path / "mixture.json").write_text(json.dumps(document))
-
-    def exported(*options):
-        assert main(["export", "csv", str(tmp_path / "mixture.json"), str(tmp_path / "out"), *options]) == 0
-        rows = (tmp_path / "out" / "mixture.csv").read_text().splitlines()[1:]
-        return [row.split(",")[1:3] for row in rows], capsys.readouterr().err
-
-    assert exported() == (
-        [["0.5", "50"], ["0.5", "50"]],
-        "# uses uniform: taskpgm was not shown to be better (--mixture recommended | chosen)\n",
-    )
-    weights, said = exported("--mixture", "chosen")
-    assert weights == [["0.9", "90"], ["0.1", "10"]]
-    assert "uses the chosen mixture, but taskpgm was not shown to be better" in said

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
 from taskpgm_ray.errors import InputError, StorageError
-from taskpgm_ray.mixture import counts
+from taskpgm_ray.mixture import counts, read_given
 from taskpgm_ray.numerics.types import FloatArray
 
 VERSION = 1
@@ -34,6 +34,10 @@ class MixtureTask:
     """Where it comes from."""
     held_by: tuple[str, ...] = ()
     """The user's constraints that its weight is held by."""
+    unit: str = ""
+    """The folder of the study that holds its prepared examples."""
+    withheld: str = ""
+    """The folder that lists the training examples that are not trained, if there are such."""
 
     @property
     def epochs(self) -> float | None:
@@ -99,6 +103,8 @@ class MixtureDocument:
                 "recommended_weight": float(weight),
                 "recommended_count": int(count),
                 "held_by": list(task.held_by),
+                "unit": task.unit or None,
+                "withheld": task.withheld or None,
             }
             for task, (weight, count) in zip(self.tasks, better, strict=True)
         ]
@@ -167,6 +173,32 @@ def take(document: dict[str, Any], which: Literal["recommended", "chosen"]) -> d
     return document | {"tasks": tasks}
 
 
+def weighted(document: dict[str, Any], path: str | None, examples: int | None = None) -> dict[str, Any]:
+    """The document with the weights of another file, or with another number of examples.
+
+    Args:
+        document: Of the study.
+        path: A ``mixture.json`` or a table of task and weight, see `read_given`; ``None``: the weights stay.
+        examples: In all; ``None``: as many as before.
+
+    Raises:
+        InputError: The file cannot be read, or names a task that is not one of the study's.
+    """
+    names = [task["name"] for task in document["tasks"]]
+    given = [task["weight"] for task in document["tasks"]] if path is None else read_given(path, names)
+    total = document["examples"] if examples is None else examples
+    tasks = [
+        task
+        | {
+            "weight": float(weight),
+            "count": int(count),
+            "epochs": int(count) / task["available"] if task["available"] else None,
+        }
+        for task, weight, count in zip(document["tasks"], given, counts(given, total), strict=True)
+    ]
+    return document | {"tasks": tasks, "examples": total}
+
+
 def check_mixture(document: Any, where: str) -> None:
     """Check a document against the schema.
 
@@ -199,7 +231,9 @@ def check_mixture(document: Any, where: str) -> None:
         seen.add(task["name"])
     total = math.fsum(task["weight"] for task in tasks)
     if abs(total - 1) > WEIGHT_TOLERANCE:
-        raise InputError(f"{where}: the weights sum to {total!r}, not to 1")
+        raise InputError(
+            f"{where}: the weights sum to {total!r}, not to 1 (`taskpgm export --mixture FILE` divides by the sum)"
+        )
     if "recommended" in document:
         _check_recommended(tasks, where)
     examples = sum(task["count"] for task in tasks)

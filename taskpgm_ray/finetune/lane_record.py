@@ -14,7 +14,7 @@ from taskpgm_ray.runtime.silence import Silence, outlasts
 
 SLOWEST_STEPS = 20
 """A lane has hung when it says nothing for so many of its own slowest steps."""
-PATIENCE = 10
+PATIENCE = 5
 """Between two steps a lane says something every few seconds; whatever else it does may take so much longer."""
 END_SECONDS = 30.0
 """A lane that was told to end, and has not by then, is made to end by other means."""

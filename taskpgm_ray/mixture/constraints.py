@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from taskpgm_ray.config import MixtureConfig
 from taskpgm_ray.errors import ConfigError
 from taskpgm_ray.mixture.baselines import proportional
 from taskpgm_ray.mixture.given import read_given
 from taskpgm_ray.mrf.groups import Group, is_feasible
 from taskpgm_ray.mrf.limits import Limits
 from taskpgm_ray.numerics.types import FloatArray
+
+if TYPE_CHECKING:
+    # Not needed to solve a matrix, which works without the config's own needs.
+    from taskpgm_ray.config import MixtureConfig
 
 USUAL_EPOCHS = 4.0
 """How often an example may be repeated where the config does not say: beyond it repeats are worth less and less

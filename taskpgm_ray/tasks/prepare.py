@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -90,6 +90,8 @@ class Withheld:
     """Of what is left; the next two likewise, as in `TaskFacts`."""
     train_tokens: int
     train_content: str
+    unit: str = field(default="", compare=False)
+    """The folder of the study that lists them."""
 
 
 @dataclass(frozen=True)

@@ -50,12 +50,18 @@ def separate(run: Run, tasks: Sequence[Task], evaluated: EvaluationTexts = NOTHI
             found = _overlaps(tasks, evaluated)
             _refuse_empty(tasks, found)
             written = {name: asdict(withheld) | {"ids": sorted(withheld.ids)} for name, (withheld, _) in found.items()}
+            for entry in written.values():
+                # Where it lies is known to who reads it.
+                del entry["unit"]
             unit.files.write_bytes(WITHHELD, json.dumps(written).encode())
             unit.finish({"tasks": len(tasks), "withheld": sum(len(withheld.ids) for withheld, _ in found.values())})
             stage.finished(_told(found))
     stored = unit.files.read_json(WITHHELD)
     return [
-        replace(task, withheld=Withheld(**stored[task.name] | {"ids": frozenset(stored[task.name]["ids"])}))
+        replace(
+            task,
+            withheld=Withheld(**stored[task.name] | {"ids": frozenset(stored[task.name]["ids"]), "unit": unit.path}),
+        )
         if task.name in stored
         else task
         for task in tasks

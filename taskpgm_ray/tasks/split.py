@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -113,7 +114,7 @@ def _encode_all(
             continue
         facts["cut"] += encoded.cut
         separators[encoded.separator] += 1
-        found.append((key, group.add(encoded, example.answer)))
+        found.append((key, group.add(encoded, example.answer, form.prompt_format == "chat")))
     check_bad(source.name, bad, facts["read"], pool.bad_rows == "stop", pool.max_bad_share)
     prompts = {key: group.identified(key) for key, group in groups.items()}
     return prompts, Split(
@@ -135,7 +136,7 @@ class _Answers:
         self._seen.add(response)
         return new
 
-    def add(self, encoded: Encoded, number: int) -> dict[str, Any]:
+    def add(self, encoded: Encoded, number: int, chat: bool) -> dict[str, Any]:
         """The answer's row, without its id."""
         response = encoded.example.response
         row = {
@@ -146,6 +147,11 @@ class _Answers:
             "response_ids": encoded.response,
             "cut": encoded.cut,
         }
+        if chat:
+            # A template writes turns in its own way; whoever takes the example elsewhere needs them apart.
+            example = encoded.example
+            messages, tools = [*example.messages(), example.reply()], example.tools() or []
+            row["chat"] = json.dumps({"messages": messages, "tools": tools}, ensure_ascii=False)
         self.rows.append((number, response, row))
         return row
 

@@ -36,7 +36,9 @@ RECORDED = """\
    "source": "jsonl:boolq.jsonl",
    "recommended_weight": 0.5,
    "recommended_count": 50,
-   "held_by": []
+   "held_by": [],
+   "unit": null,
+   "withheld": null
   },
   {
    "name": "mawps",
@@ -47,7 +49,9 @@ RECORDED = """\
    "source": "jsonl:mawps.jsonl",
    "recommended_weight": 0.3,
    "recommended_count": 30,
-   "held_by": []
+   "held_by": [],
+   "unit": null,
+   "withheld": null
   },
   {
    "name": "unused",
@@ -58,7 +62,9 @@ RECORDED = """\
    "source": "jsonl:unused.jsonl",
    "recommended_weight": 0.0,
    "recommended_count": 0,
-   "held_by": []
+   "held_by": [],
+   "unit": null,
+   "withheld": null
   },
   {
    "name": "sst2",
@@ -69,7 +75,9 @@ RECORDED = """\
    "source": "jsonl:sst2.jsonl",
    "recommended_weight": 0.2,
    "recommended_count": 20,
-   "held_by": []
+   "held_by": [],
+   "unit": null,
+   "withheld": null
   }
  ]
 }"""

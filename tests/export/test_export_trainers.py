@@ -1,160 +1,272 @@
+"""What a study decided, in the formats of trainers: its own examples, exactly counted, nothing that it asks inside."""
+
 import csv
 import importlib.util
 import json
+import shutil
 from collections import Counter
 from itertools import pairwise
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from taskpgm_ray.errors import DataError, InputError, StorageError
+from taskpgm_ray.cli import FORMATS, main
+from taskpgm_ray.errors import InputError, StorageError
 from taskpgm_ray.export import EXPORTERS, export
 
-
-def tasks_in(path):
-    return Counter(json.loads(line)["task"] for line in path.read_text().splitlines())
+KINDS = sorted(set(FORMATS) - {"open-instruct"})
 
 
-@pytest.mark.parametrize("trainer", sorted(EXPORTERS))
-def test_every_exporter_returns_the_files_that_it_wrote(document, files, tmp_path, trainer):
-    written = export(trainer, document, tmp_path / "out", files)
-    assert sorted(written) == sorted((tmp_path / "out").iterdir())
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def module(path, name):
+    spec = importlib.util.spec_from_file_location(name, path)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def asked(line):
+    """The question of a line of any format."""
+    if "segments" in line:
+        return line["segments"][0]["text"].removeprefix("<bos>")
+    if "messages" in line:
+        return "\n\n".join(message["content"] for message in line["messages"][:-1])
+    if "text" in line:
+        return line["text"]
+    if isinstance(line["prompt"], list):
+        return "\n\n".join(message["content"] for message in line["prompt"])
+    return line["prompt"]
+
+
+def test_the_command_line_knows_every_format():
+    assert tuple(sorted(EXPORTERS)) == FORMATS
+
+
+@pytest.mark.parametrize("trainer", FORMATS)
+def test_every_format_writes_the_studys_own_examples_and_nothing_that_is_asked(study, tmp_path, trainer):
+    if trainer == "open-instruct" and study.config.model.prompt_format == "plain":
+        with pytest.raises(InputError, match="this study was trained on plain text"):
+            export(trainer, study.folder, tmp_path / "out")
+        return
+    written = export(trainer, study.folder, tmp_path / "out")
+    there = sorted(path for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert sorted(written) == there
     assert all(path.stat().st_size for path in written)
+    seen = [asked(line) for path in there if path.suffix == ".jsonl" for line in lines_of(path)]
+    if trainer not in ("csv", "parquet", "olmo-core"):
+        assert seen
+    forbidden = study.forbidden()
+    assert not [question for question in seen if any(question.startswith(prompt) for prompt in forbidden)]
 
 
-def test_csv_holds_every_task_with_exact_weights(document, tmp_path):
-    document["tasks"][0]["weight"], document["tasks"][1]["weight"] = 0.1 + 0.2, 0.5
-    [path] = export("csv", document, tmp_path)
+@pytest.mark.parametrize("trainer", ["jsonl", "trl", "axolotl", "torchtune"])
+def test_counted_files_hold_exactly_the_counts(study, tmp_path, trainer):
+    (path,) = [path for path in export(trainer, study.folder, tmp_path) if path.suffix == ".jsonl"]
+    lines = lines_of(path)
+    assert Counter(line["task"] for line in lines) == {"copy": 120, "parity": 30, "sum": 20}
+    uses = Counter(asked(line) for line in lines if line["task"] == "copy")
+    # 120 of 46: all twice, 28 of them three times.
+    assert sorted(Counter(uses.values()).items()) == [(2, 18), (3, 28)]
+    names = [line["task"] for line in lines]
+    assert sum(a != b for a, b in pairwise(names)) > 40, "it is not shuffled"
+    again = export(trainer, study.folder, tmp_path / "again")
+    assert path.read_bytes() == next(p for p in again if p.suffix == ".jsonl").read_bytes()
+    other = export(trainer, study.folder, tmp_path / "other", seed=1)
+    assert path.read_bytes() != next(p for p in other if p.suffix == ".jsonl").read_bytes()
+
+
+def test_plain_examples_are_the_text_that_the_study_trained(plain_study, tmp_path):
+    [path] = export("jsonl", plain_study.folder, tmp_path)
+    trained = {
+        tuple(row["prompt_ids"] + row["response_ids"]) for t in plain_study.tasks for row in plain_study.table(t.name)
+    }
+    tokenizer = plain_study.tokenizer
+    for line in lines_of(path):
+        ids = tokenizer(line["prompt"] + line["completion"])["input_ids"]
+        assert (*ids, tokenizer.eos_token_id) in trained
+
+
+def test_chats_stay_chats_and_the_last_reply_alone_is_learned(chat_study, tmp_path):
+    [path] = export("jsonl", chat_study.folder, tmp_path / "a")
+    line = lines_of(path)[0]
+    assert [message["role"] for message in line["prompt"]] == ["system", "user", "assistant", "user"]
+    assert [message["role"] for message in line["completion"]] == ["assistant"]
+    trained = {
+        tuple(row["prompt_ids"]): row["response_ids"] for t in chat_study.tasks for row in chat_study.table(t.name)
+    }
+    ids = chat_study.tokenizer.apply_chat_template(line["prompt"], add_generation_prompt=True, return_dict=False)
+    assert tuple(ids) in trained
+    _, data = export("axolotl", chat_study.folder, tmp_path / "b")
+    assert [message["train"] for message in lines_of(data)[0]["messages"]] == [False] * 4 + [True]
+    exact, *_ = export("llamafactory", chat_study.folder, tmp_path / "c")
+    assert yaml.safe_load(exact.read_text())["mask_history"] is True
+    exact, *_ = export("swift", chat_study.folder, tmp_path / "d")
+    assert yaml.safe_load(exact.read_text())["loss_scale"] == "last_round"
+
+
+def test_the_weights_of_a_file_of_another_size_of_the_chosen_mixture(plain_study, tmp_path):
+    weights = tmp_path / "mine.csv"
+    weights.write_text("copy,1\nreverse,3\n")
+    [path] = export("jsonl", plain_study.folder, tmp_path / "a", mixture=str(weights), examples=40)
+    assert Counter(line["task"] for line in lines_of(path)) == {"copy": 10, "reverse": 30}
+    weights.write_text("copy,1\nstranger,3\n")
+    with pytest.raises(InputError, match="names 'stranger', which is not among the tasks: copy, parity, reverse, sum"):
+        export("jsonl", plain_study.folder, tmp_path / "b", mixture=str(weights))
+
+
+def test_the_recommended_mixture_is_exported_unless_the_chosen_one_is_asked_for(plain_study, tmp_path, capsys):
+    document = plain_study.document()
+    for task in document["tasks"]:
+        task["recommended_weight"], task["recommended_count"] = 0.25, 42 if task["name"] == "copy" else 43
+    document |= {"recommended": "uniform"}
+    document["tasks"][0]["recommended_count"] = 170 - 3 * 43
+    here = tmp_path / "study"
+    shutil.copytree(plain_study.folder, here)
+    (here / "mixture.json").write_text(json.dumps(document))
+    for option, copies in (("--recommended", 41), ("--chosen", 120)):
+        assert main(["export", "jsonl", str(here), str(tmp_path / option), option]) == 0
+        path = capsys.readouterr()
+        assert "taskpgm was not shown to be better (--recommended | --chosen)" in path.err
+        lines = lines_of(tmp_path / option / "mixture.jsonl")
+        assert Counter(line["task"] for line in lines)["copy"] == copies
+
+
+def test_a_hand_edited_mixture_is_refused_in_place_and_renormalised_as_a_file(plain_study, tmp_path):
+    here = tmp_path / "study"
+    shutil.copytree(plain_study.folder, here)
+    document = plain_study.document()
+    document["tasks"][0]["weight"] = 0.9
+    (here / "mixture.json").write_text(json.dumps(document))
+    with pytest.raises(
+        InputError, match=r"the weights sum to 1\.4, not to 1 \(`taskpgm export --mixture FILE` divides"
+    ):
+        export("jsonl", here, tmp_path / "a")
+    [path] = export("jsonl", plain_study.folder, tmp_path / "b", mixture=str(here / "mixture.json"), examples=140)
+    assert Counter(line["task"] for line in lines_of(path)) == {"copy": 90, "parity": 30, "sum": 20}
+
+
+def test_csv_and_parquet(plain_study, tmp_path):
+    [path] = export("csv", plain_study.folder, tmp_path)
     with path.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert [row["name"] for row in rows] == ["boolq", "mawps", "unused", "sst2"]
-    assert float(rows[0]["weight"]) == 0.1 + 0.2
-    assert [int(row["count"]) for row in rows] == [50, 30, 0, 20]
+    assert {row["name"]: int(row["count"]) for row in rows} == plain_study.counts
+    [path] = export("parquet", plain_study.folder, tmp_path)
+    table = pq.read_table(path)
+    assert Counter(table["task"].to_pylist()) == {"copy": 120, "parity": 30, "sum": 20}
+    assert table.column_names == ["prompt", "completion", "task"]
 
 
-def test_jsonl_holds_exactly_the_counts(document, files, tmp_path):
-    [path] = export("jsonl", document, tmp_path, files)
-    assert tasks_in(path) == {"boolq": 50, "mawps": 30, "sst2": 20}
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    uses = Counter(line["prompt"] for line in lines if line["task"] == "boolq")
-    assert sorted(Counter(uses.values()).items()) == [(1, 30), (2, 10)]  # 50 of 40: all once, 10 of them twice
-    assert all(line["completion"] == " " + line["prompt"].split()[1].rstrip("?") for line in lines)
-    # Shuffled: no task is a single run.
-    names = [line["task"] for line in lines]
-    assert sum(a != b for a, b in pairwise(names)) > 20
-
-
-def test_jsonl_is_the_same_file_each_time(document, files, tmp_path):
-    [first] = export("jsonl", document, tmp_path / "a", files)
-    [second] = export("jsonl", document, tmp_path / "b", files)
-    assert first.read_bytes() == second.read_bytes()
-
-
-def test_llamafactory_files_agree_with_each_other(document, files, tmp_path):
-    exact, sampled, registry = export("llamafactory", document, tmp_path / "out", files)
-    info = json.loads(registry.read_text())
-    assert registry.name == "dataset_info.json"
-    assert {name: entry["num_samples"] for name, entry in info.items()} == {"boolq": 50, "mawps": 30, "sst2": 20}
-    assert info["boolq"]["file_name"] == str(files["boolq"])
-    assert info["boolq"]["columns"] == {"prompt": "prompt", "response": "response"}
-    exact, sampled = yaml.safe_load(exact.read_text()), yaml.safe_load(sampled.read_text())
-    for settings in (exact, sampled):
-        assert settings["dataset"].split(",") == ["boolq", "mawps", "sst2"]
-        assert settings["dataset_dir"] == str(tmp_path / "out")
-        assert settings["stage"] == "sft"
-    assert exact["mix_strategy"] == "concat"
-    assert "interleave_probs" not in exact  # refused by the trainer beside concat
-    assert sampled["mix_strategy"] == "interleave_over"
-    assert [float(p) for p in sampled["interleave_probs"].split(",")] == [0.5, 0.3, 0.2]
-    assert sampled["streaming"] is True
-    assert sampled["max_steps"] == 13  # 100 examples in batches of 8
-
-
-def test_llamafactory_refuses_a_name_that_would_be_two_data_sets(document, files, tmp_path):
-    document["tasks"][0]["name"] = "a,b"
-    with pytest.raises(InputError, match="separates data sets by commas; rename the task 'a,b'"):
-        export("llamafactory", document, tmp_path, files | {"a,b": files["boolq"]})
-
-
-def test_axolotl_reads_the_counted_examples_with_the_prompt_unchanged(document, files, tmp_path):
-    path, data = export("axolotl", document, tmp_path, files)
-    [source] = yaml.safe_load(path.read_text())["datasets"]
-    assert (source["path"], source["ds_type"]) == (str(data), "json")
-    kind = source["type"]
-    line = json.loads(data.read_text().splitlines()[0])
-    assert kind["no_input_format"].format(instruction=line[kind["field_instruction"]]) == line["prompt"]
-    assert line[kind["field_output"]] == line["completion"]
-    assert tasks_in(data).total() == 100
-
-
-def test_trl_reads_the_counted_examples(document, files, tmp_path):
-    path, data = export("trl", document, tmp_path, files)
-    settings = yaml.safe_load(path.read_text())
-    assert settings["datasets"] == [
-        {"path": "json", "data_files": str(data), "columns": ["prompt", "completion"]},
-    ]
-    assert settings["completion_only_loss"] is True
-    assert tasks_in(data).total() == 100
-
-
-def test_the_datasets_module_loads_and_mixes(document, files, tmp_path, monkeypatch):
+def test_the_datasets_module_loads_and_mixes(study, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    [path] = export("datasets", document, tmp_path, files)
-    spec = importlib.util.spec_from_file_location("mixture_dataset", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    exact = Counter(row["prompt"].split()[0] for row in module.exact(seed=1))
-    assert exact == {"boolq": 50, "mawps": 30, "sst2": 20}
-    sampled = Counter(row["prompt"].split()[0] for row in module.sampled(seed=1))
-    assert sampled.total() == 100
+    path, *files = export("datasets", study.folder, tmp_path / "out")
+    loaded = module(path, "mixture_dataset")
+    of_task = {asked(line): task for task, file in zip(loaded.TASKS, files, strict=True) for line in lines_of(file)}
+    exact = Counter(of_task[asked(row)] for row in loaded.exact(seed=1))
+    assert exact == {"copy": 120, "parity": 30, "sum": 20}
+    sampled = Counter(of_task[asked(row)] for row in loaded.sampled(seed=1))
+    assert sampled.total() == 170
     # 4 standard deviations of a binomial count around what the weights ask for.
-    assert abs(sampled["boolq"] - 50) < 20
-    assert abs(sampled["sst2"] - 20) < 16
+    assert abs(sampled["copy"] - 85) < 26
+    assert abs(sampled["sum"] - 34) < 21
 
 
-def test_names_cannot_break_out_of_the_generated_module(document, files, tmp_path):
-    hostile = '"""\nraise SystemExit\n"""\\'
-    document["tasks"][0]["name"] = hostile
-    [path] = export("datasets", document, tmp_path, files | {hostile: files["boolq"]})
-    names = {}
-    exec(path.read_text().split("def _read")[0].replace("from datasets import", "# from datasets import"), names)
-    assert list(names["TASKS"]) == [hostile, "mawps", "sst2"]
+def test_names_cannot_break_out_of_a_generated_module(plain_study, tmp_path):
+    from taskpgm_ray.export.examples import read_bundle
+    from taskpgm_ray.export.formats.huggingface import _datasets
+
+    hostile = '"""\nraise SystemExit\n"""\\../../x'
+    bundle = read_bundle(plain_study.folder)
+    bundle.tasks[0].name = hostile
+    path, first, *_ = _datasets(bundle, tmp_path)
+    assert first.parent == tmp_path / "data"
+    assert next(iter(module(path, "hostile").TASKS)) == hostile
 
 
-def test_unknown_trainers_and_missing_files(document, files, tmp_path):
-    with pytest.raises(InputError, match=r"no exporter for 'nemo'; there are: axolotl, csv, datasets, jsonl"):
-        export("nemo", document, tmp_path)
-    with pytest.raises(InputError, match="trl needs the data file of each task; there is none for 'boolq'"):
-        export("trl", document, tmp_path)
-    files["mawps"].unlink()
-    with pytest.raises(StorageError, match=r"task 'mawps': there is no file .*mawps.jsonl"):
-        export("trl", document, tmp_path, files)
+def test_llamafactory_files_agree_with_each_other(plain_study, tmp_path):
+    exact, sampled, registry, *files = export("llamafactory", plain_study.folder, tmp_path)
+    info = json.loads(registry.read_text())
+    assert {name: entry["num_samples"] for name, entry in info.items()} == {"copy": 120, "parity": 30, "sum": 20}
+    assert [tmp_path / entry["file_name"] for entry in info.values()] == files
+    assert lines_of(files[0])[0]["response"].endswith("<eos>")
+    exact, sampled = yaml.safe_load(exact.read_text()), yaml.safe_load(sampled.read_text())
+    for one in (exact, sampled):
+        assert one["dataset"].split(",") == ["copy", "parity", "sum"]
+        assert (one["template"], one["lora_rank"], one["cutoff_len"]) == ("empty", 4, 64)
+    assert "interleave_probs" not in exact  # refused by the trainer beside concat
+    assert [float(p) for p in sampled["interleave_probs"].split(",")] == [0.5, 0.3, 0.2]
+    assert sampled["dataloader_num_workers"] >= 1
+    assert sampled["max_steps"] == 43  # 170 examples in batches of 4
 
 
-def test_an_invalid_mixture_is_not_exported(document, tmp_path):
-    document["tasks"][0]["weight"] = 0.9
-    with pytest.raises(InputError, match="the weights sum to"):
-        export("csv", document, tmp_path)
-    assert not list(tmp_path.glob("*.csv"))
+def test_swift_counts_and_probabilities(plain_study, tmp_path):
+    exact, sampled, *files = export("swift", plain_study.folder, tmp_path)
+    exact, sampled = yaml.safe_load(exact.read_text()), yaml.safe_load(sampled.read_text())
+    assert exact["dataset"] == [f"{file}#{n}" for file, n in zip(files, (120, 30, 20), strict=True)]
+    assert sampled["interleave_prob"] == [0.5, 0.3, 0.2]
 
 
-def test_a_folder_that_cannot_be_made(document, tmp_path):
+def test_token_formats_weigh_by_tokens(plain_study, tmp_path):
+    path, *files = export("olmo-core", plain_study.folder, tmp_path / "a")
+    sources = yaml.safe_load(path.read_text())["sources"]
+    assert sum(source["target_ratio"] for source in sources) == pytest.approx(1)
+    assert [source["max_repetition_ratio"] for source in sources] == [3.0, 1.0, 1.0]
+    train = [row for row in plain_study.table("sum") if row["split"] == "train"]
+    wanted = [token for row in train for token in row["prompt_ids"] + row["response_ids"]]
+    np.testing.assert_array_equal(np.fromfile(files[2], dtype=np.uint32), wanted)
+    path, script, *_ = export("megatron", plain_study.folder, tmp_path / "b")
+    option, *parts = path.read_text().split()
+    assert option == "--data-path"
+    assert [float(p) for p in parts[::2]] == pytest.approx([source["target_ratio"] for source in sources])
+    assert all(
+        prefix in script.read_text() + "_text_document"
+        for prefix in [p.removesuffix("_text_document") for p in parts[1::2]]
+    )
+    blend = yaml.safe_load(export("nemo", plain_study.folder, tmp_path / "c")[0].read_text())
+    assert blend["model"]["data"]["data_prefix"][::2] == pytest.approx([s["target_ratio"] for s in sources])
+
+
+def test_open_instruct_mixes_by_counts(chat_study, tmp_path):
+    path, *files = export("open-instruct", chat_study.folder, tmp_path)
+    words = path.read_text().splitlines()[1].split()
+    start = words.index("--dataset_mixer_list") + 1
+    assert words[start : start + 6] == [str(files[0]), "120", str(files[1]), "30", str(files[2]), "20"]
+
+
+def test_the_ray_module_counts(plain_study, tmp_path):
+    path, *_ = export("ray", plain_study.folder, tmp_path)
+    tasks = module(path, "mixture_ray").TASKS
+    assert {name: (task["count"], task["examples"]) for name, task in tasks.items()} == {
+        "copy": (120, 46),
+        "parity": (30, 48),
+        "sum": (20, 48),
+    }
+
+
+def test_what_is_no_study_and_unknown_formats(plain_study, tmp_path):
+    with pytest.raises(InputError, match=r"no exporter for 'keras'; there are: axolotl, csv, datasets, jsonl"):
+        export("keras", plain_study.folder, tmp_path)
+    with pytest.raises(InputError, match="is not the folder of a finished study"):
+        export("csv", tmp_path / "nothing", tmp_path)
+
+
+def test_a_study_of_an_earlier_version_says_what_to_do(plain_study, tmp_path):
+    here = tmp_path / "study"
+    shutil.copytree(plain_study.folder, here)
+    document = plain_study.document()
+    for task in document["tasks"]:
+        del task["unit"]
+    (here / "mixture.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="run the study once more with this version"):
+        export("jsonl", here, tmp_path / "out")
+    assert export("csv", here, tmp_path / "out")
+
+
+def test_a_folder_that_cannot_be_made(plain_study, tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(StorageError, match=r"taken.* cannot be written"):
-        export("csv", document, tmp_path / "taken" / "out")
-
-
-@pytest.mark.parametrize(
-    ("content", "error", "message"),
-    [
-        (b"", DataError, "holds no examples"),
-        (b'{"prompt": "a", "response": "b"}\n{"prompt"\n', DataError, "boolq.jsonl, line 2: not JSON"),
-        (b'{"prompt": "a", "answer": "b"}\n', DataError, "line 1: needs a JSON object with the strings"),
-        (b'{"prompt": "a", "response": 3}\n', DataError, "line 1: needs a JSON object with the strings"),
-        (b"\xff\xfe", StorageError, "boolq.jsonl cannot be read"),
-    ],
-)
-def test_bad_data_files_are_named_with_their_line(document, files, tmp_path, content, error, message):
-    files["boolq"].write_bytes(content)
-    with pytest.raises(error, match=message):
-        export("jsonl", document, tmp_path, files)
+        export("csv", plain_study.folder, tmp_path / "taken" / "out")

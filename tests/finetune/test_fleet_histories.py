@@ -409,10 +409,10 @@ def test_a_lane_that_loads_or_stores_or_waits_for_the_storage_has_more_time(worl
     here.ask(lane)
     for say in (lambda: here.fleet.working(0), lambda: here.fleet.confirm(0)):
         here.loop.run_until_complete(say())
-        here.loop.elapse(95)
+        here.loop.elapse(45)
         assert lane.alive
     here.step(lane, 9, progress=1.0)
-    here.loop.elapse(95)
+    here.loop.elapse(45)
     assert lane.alive
     here.loop.elapse(10)
     assert not lane.alive

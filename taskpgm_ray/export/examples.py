@@ -1,0 +1,156 @@
+"""The training examples of a finished study as it has trained them: nothing probed, held out or evaluated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from taskpgm_ray.config import StudyConfig, load_config
+from taskpgm_ray.errors import InputError, MissingFileError
+from taskpgm_ray.export.mixture import load_mixture, take, weighted
+from taskpgm_ray.storage import Storage, Unit
+from taskpgm_ray.tasks.separator import separator
+
+EXAMPLES, WITHHELD = "examples.parquet", "withheld.json"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One example. Where the study was trained on plain text its two sides follow each other as they stand."""
+
+    prompt: str
+    completion: str
+    messages: list[dict[str, Any]] | None
+    """Of a chat, with the reply last."""
+    tools: list[Any] | None
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    """As trained, with the end of the sequence or of the turn."""
+
+
+class TaskExamples:
+    """One task of the mixture: its share, its count, and its examples."""
+
+    def __init__(self, entry: dict[str, Any], storage: Storage, config: StudyConfig) -> None:
+        self.name: str = entry["name"]
+        self.weight: float = entry["weight"]
+        self.count: int = entry["count"]
+        self._entry, self._storage, self._config = entry, storage, config
+
+    @cached_property
+    def lines(self) -> list[Line]:
+        """Every example that the study trains, in the order of their content hashes.
+
+        Raises:
+            InputError: The study was made by a version that recorded less than is needed.
+        """
+        if not self._entry.get("unit"):
+            raise InputError(
+                f"the mixture does not say where the examples of {self.name!r} are: run the study once more with this "
+                "version (nothing is trained again), and export then"
+            )
+        table = Unit(self._storage, self._entry["unit"]).files.read_table(EXAMPLES)
+        table = table.filter(pc.equal(table["split"], "train"))
+        if unit := self._entry.get("withheld"):
+            apart = Unit(self._storage, unit).files.read_json(WITHHELD).get(self.name, {"ids": []})["ids"]
+            table = table.filter(pc.invert(pc.is_in(table["id"], value_set=pc.cast(apart, "string"))))
+        return [self._line(row) for row in table.to_pylist()]
+
+    def _line(self, row: dict[str, Any]) -> Line:
+        prompt, response = row["prompt"], row["response"]
+        messages = tools = None
+        if self._config.model.prompt_format == "chat":
+            if not row.get("chat"):
+                raise InputError(
+                    f"the examples of {self.name!r} were prepared by a version that did not keep conversations: remove "
+                    f"{self._entry['unit']} in the study, run it again, and export then"
+                )
+            chat = json.loads(row["chat"])
+            messages, tools = chat["messages"], chat["tools"] or None
+        else:
+            response = completion(prompt, response, self._config.pool.separator)
+        return Line(prompt, response, messages, tools, row["prompt_ids"], row["response_ids"])
+
+    def drawn(self, seed: Sequence[int]) -> list[int]:
+        """The examples that make up its count: whole epochs, and a random part of one more."""
+        epochs, rest = divmod(self.count, len(self.lines))
+        draw = np.random.default_rng(list(seed))
+        return [*range(len(self.lines))] * epochs + draw.permutation(len(self.lines))[:rest].tolist()
+
+
+def completion(prompt: str, response: str, given: str | None) -> str:
+    """The text that follows a plain prompt as it stands; ``given`` is ``pool.separator``."""
+    return separator(prompt, response, given) + response
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a format is written from."""
+
+    config: StudyConfig
+    document: dict[str, Any]
+    """A checked mixture; its tasks' weights and counts are those that are exported."""
+    tasks: tuple[TaskExamples, ...]
+    """Those that give examples: a sampler never comes to the end of a task of weight zero."""
+    seed: int = 0
+
+    @property
+    def chat(self) -> bool:
+        """Whether the study was trained on conversations."""
+        return self.config.model.prompt_format == "chat"
+
+    @property
+    def probabilities(self) -> list[float]:
+        """Weights of the tasks, which sum to 1."""
+        total = sum(task.weight for task in self.tasks)
+        return [task.weight / total for task in self.tasks]
+
+    def counted(self) -> Iterator[tuple[str, Line]]:
+        """(task, example) of the whole mixture with exactly its counts, shuffled; the same at every call."""
+        drawn = [(task, i) for number, task in enumerate(self.tasks) for i in task.drawn([self.seed, number])]
+        for k in np.random.default_rng([self.seed, len(self.tasks)]).permutation(len(drawn)):
+            task, i = drawn[k]
+            yield task.name, task.lines[i]
+
+
+def read_bundle(study: str, mixture: str = "recommended", examples: int | None = None, seed: int = 0) -> Bundle:
+    """The examples of a finished study.
+
+    Args:
+        study: Its folder, on a disk or a ``scheme://`` storage.
+        mixture: ``recommended``, ``chosen``, or a file with weights of these tasks.
+        examples: How many in all; by default as many as the mixture says.
+        seed: Of the draw and the order.
+
+    Raises:
+        InputError: The folder holds no finished study, or the file names other tasks.
+        StorageError: A file cannot be read.
+    """
+    study = study.removesuffix("/mixture.json").rstrip("/")
+    storage = Storage(study)
+    try:
+        config = load_config(_yaml(storage.read_bytes("config.yaml")))
+        document = load_mixture(f"{study}/mixture.json")
+    except MissingFileError as error:
+        raise InputError(f"{study} is not the folder of a finished study: {error}") from error
+    if mixture in ("recommended", "chosen"):
+        document = take(document, mixture)  # type: ignore[arg-type]  # one of the two, as was just seen
+    else:
+        document = weighted(document, mixture)
+    if examples is not None:
+        document = weighted(document, None, examples)
+    tasks = tuple(TaskExamples(entry, storage, config) for entry in document["tasks"] if entry["count"])
+    return Bundle(config, document, tasks, seed)
+
+
+def _yaml(content: bytes) -> dict[str, Any]:
+    import yaml
+
+    loaded: dict[str, Any] = yaml.safe_load(content)
+    return loaded

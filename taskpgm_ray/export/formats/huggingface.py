@@ -1,0 +1,97 @@
+"""Hugging Face: a module for ``datasets``, and settings for ``trl sft``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from taskpgm_ray.export.examples import Bundle
+from taskpgm_ray.export.recipe import Recipe
+from taskpgm_ray.export.registry import exporter, write_counted, write_tasks, write_yaml
+
+TEMPLATE = '''"""A mixture of fine-tuning tasks for Hugging Face datasets (4 or later).
+
+    from mixture_dataset import exact, sampled
+"""
+
+from pathlib import Path
+
+from datasets import concatenate_datasets, interleave_datasets, load_dataset
+
+DATA = Path(__file__).parent / "data"
+EXAMPLES = @EXAMPLES@
+TASKS = @TASKS@
+
+
+def _read(file, streaming):
+    return load_dataset("json", data_files=str(DATA / file), split="train", streaming=streaming)
+
+
+def sampled(seed=0):
+    """A stream of EXAMPLES examples, each from a task drawn by weight; small tasks repeat."""
+    streams = [
+        _read(task["file"], True).shuffle(seed=seed, buffer_size=10_000).repeat(None) for task in TASKS.values()
+    ]
+    total = sum(task["weight"] for task in TASKS.values())
+    mixed = interleave_datasets(
+        streams,
+        probabilities=[task["weight"] / total for task in TASKS.values()],
+        seed=seed,
+        stopping_strategy="first_exhausted",
+    )
+    return mixed.take(EXAMPLES)
+
+
+def exact(seed=0):
+    """A shuffled dataset in which every task gives exactly its count; small tasks repeat."""
+    parts = []
+    for task in TASKS.values():
+        examples = _read(task["file"], False)
+        epochs, rest = divmod(task["count"], len(examples))
+        parts += [examples] * epochs
+        if rest:
+            parts.append(examples.shuffle(seed=seed).select(range(rest)))
+    return concatenate_datasets(parts).shuffle(seed=seed)
+'''
+
+
+@exporter("datasets", "mixture_dataset.py for Hugging Face datasets (sampled or exact), and the tasks' examples")
+def _datasets(bundle: Bundle, folder: Path) -> list[Path]:
+    files = write_tasks(bundle, folder)
+    path = folder / "mixture_dataset.py"
+    tasks = {
+        task.name: {"file": file.name, "weight": task.weight, "count": task.count}
+        for task, file in zip(bundle.tasks, files, strict=True)
+    }
+    # JSON of strings and numbers is also Python, and quotes whatever a name may hold.
+    filled = TEMPLATE.replace("@TASKS@", json.dumps(tasks, indent=4))
+    path.write_text(filled.replace("@EXAMPLES@", str(bundle.document["examples"])), encoding="utf-8")
+    return [path, *files]
+
+
+@exporter("trl", "mixture.jsonl and sft.yaml for `trl sft --config`")
+def _trl(bundle: Bundle, folder: Path) -> list[Path]:
+    data, recipe = write_counted(bundle, folder / "mixture.jsonl"), Recipe.of(bundle.config)
+    settings = {
+        "model_name_or_path": recipe.name,
+        "datasets": [{"path": "json", "data_files": str(data.resolve()), "columns": ["prompt", "completion"]}],
+        # As in the study, only the completion is learned.
+        "completion_only_loss": True,
+        "max_length": recipe.max_length,
+        "use_peft": True,
+        "lora_r": recipe.r,
+        "lora_alpha": recipe.alpha,
+        "lora_dropout": recipe.dropout,
+        "lora_target_modules": recipe.modules,
+        "learning_rate": recipe.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": recipe.warmup,
+        "weight_decay": recipe.weight_decay,
+        "max_grad_norm": recipe.max_grad_norm,
+        "per_device_train_batch_size": recipe.batch_size,
+        "num_train_epochs": 1,
+        "bf16": recipe.bf16,
+        "seed": recipe.seed,
+        "output_dir": "output",
+    }
+    return [write_yaml(folder / "sft.yaml", settings, "trl sft --config sft.yaml"), data]

@@ -1,0 +1,99 @@
+"""LLaMA-Factory: a registry of data sets and two training files, one exact and one sampled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from taskpgm_ray.errors import InputError
+from taskpgm_ray.export.examples import Bundle, Line
+from taskpgm_ray.export.recipe import Recipe
+from taskpgm_ray.export.registry import exporter, messages, write_tasks, write_yaml
+from taskpgm_ray.models import resolve
+from taskpgm_ray.storage import Storage
+
+
+@exporter("llamafactory", "dataset_info.json, train_exact.yaml and train_sampled.yaml for LLaMA-Factory")
+def _llamafactory(bundle: Bundle, folder: Path) -> list[Path]:
+    for task in bundle.tasks:
+        if "," in task.name:
+            raise InputError(f"LLaMA-Factory separates data sets by commas; rename the task {task.name!r}")
+    files = write_tasks(bundle, folder, messages if bundle.chat else _with_end(bundle))
+    columns = (
+        {"messages": "messages", "tools": "tools"} if bundle.chat else {"prompt": "prompt", "response": "response"}
+    )
+    form: dict[str, Any] = {"columns": columns}
+    if bundle.chat:
+        tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+        form |= {"formatting": "sharegpt", "tags": tags | {"system_tag": "system"}}
+    info = {
+        # Draws this many, repeating examples where the file has fewer; ignored when streaming.
+        task.name: {"file_name": f"data/{file.name}", "num_samples": task.count, **form}
+        for task, file in zip(bundle.tasks, files, strict=True)
+    }
+    registry = folder / "dataset_info.json"
+    registry.write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
+    common, recipe = _common(bundle, folder), Recipe.of(bundle.config)
+    exact = common | {"mix_strategy": "concat", "num_train_epochs": 1.0}
+    # A stream has no length, so the budget must be given in steps. "over" repeats small tasks until each is used up;
+    # "under" would start all tasks anew as soon as the smallest is.
+    sampled = common | {
+        "streaming": True,
+        "mix_strategy": "interleave_over",
+        "interleave_probs": ",".join(repr(p) for p in bundle.probabilities),
+        "dataloader_num_workers": 1,
+        "max_steps": recipe.steps(bundle.document["examples"]),
+    }
+    return [
+        write_yaml(folder / "train_exact.yaml", exact, "Each task gives exactly its count."),
+        write_yaml(
+            folder / "train_sampled.yaml",
+            sampled,
+            "Tasks are sampled by weight from streams.",
+            "max_steps is that of one device: divide it by the number of yours.",
+        ),
+        registry,
+        *files,
+    ]
+
+
+def _common(bundle: Bundle, folder: Path) -> dict[str, Any]:
+    recipe = Recipe.of(bundle.config)
+    modules = recipe.modules if isinstance(recipe.modules, str) else ",".join(recipe.modules)
+    common: dict[str, Any] = {
+        "model_name_or_path": recipe.name,
+        "stage": "sft",
+        "do_train": True,
+        "finetuning_type": "lora",
+        "lora_rank": recipe.r,
+        "lora_alpha": recipe.alpha,
+        "lora_dropout": recipe.dropout,
+        "lora_target": "all" if modules == "all-linear" else modules,
+        "dataset_dir": str(folder.resolve()),
+        "dataset": ",".join(task.name for task in bundle.tasks),
+        "cutoff_len": recipe.max_length,
+        "learning_rate": recipe.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": recipe.warmup,
+        "weight_decay": recipe.weight_decay,
+        "max_grad_norm": recipe.max_grad_norm,
+        "per_device_train_batch_size": recipe.batch_size,
+        "bf16": recipe.bf16,
+        "seed": recipe.seed,
+        "output_dir": "output",
+    }
+    if bundle.chat:
+        # Without a template it takes the model's own; of a conversation only the last reply was trained.
+        return common | {"mask_history": True}
+    # This template adds nothing, not even the end of the text: the responses bring it along.
+    return common | {"template": "empty"}
+
+
+def _with_end(bundle: Bundle) -> Any:
+    end = str(resolve(bundle.config.model, Storage(bundle.config.storage)).tokenizer().eos_token)
+
+    def form(line: Line) -> dict[str, Any]:
+        return {"prompt": line.prompt, "response": line.completion + end}
+
+    return form

@@ -1,0 +1,39 @@
+"""AI2's open-instruct: the tasks' examples as messages, and the arguments that mix them."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from taskpgm_ray.errors import InputError
+from taskpgm_ray.export.examples import Bundle
+from taskpgm_ray.export.recipe import Recipe
+from taskpgm_ray.export.registry import exporter, messages, write_tasks
+
+
+@exporter("open-instruct", "finetune.sh for open-instruct (dataset_mixer_list), and the tasks' examples; chats only")
+def _open_instruct(bundle: Bundle, folder: Path) -> list[Path]:
+    if not bundle.chat:
+        raise InputError("open-instruct writes every example by a chat template; this study was trained on plain text")
+    recipe, files = Recipe.of(bundle.config), write_tasks(bundle, folder, messages)
+    mixer: list[str] = []
+    for task, file in zip(bundle.tasks, files, strict=True):
+        mixer += [str(file.resolve()), str(task.count)]
+    line = [
+        *("python", "open_instruct/finetune.py", "--model_name_or_path", recipe.name),
+        *("--dataset_mixer_list", *mixer, "--dataset_mixer_list_splits", "train"),
+        *("--max_seq_length", str(recipe.max_length), "--use_lora", "--lora_rank", str(recipe.r)),
+        *("--lora_alpha", str(recipe.alpha), "--lora_dropout", str(recipe.dropout)),
+        *("--learning_rate", str(recipe.learning_rate), "--lr_scheduler_type", "cosine"),
+        *("--warmup_ratio", str(recipe.warmup), "--weight_decay", str(recipe.weight_decay)),
+        *("--per_device_train_batch_size", str(recipe.batch_size), "--gradient_accumulation_steps", "1"),
+        *("--num_train_epochs", "1", "--seed", str(recipe.seed), "--output_dir", "output"),
+    ]
+    path = folder / "finetune.sh"
+    path.write_text(
+        "# Counts above a file's length repeat it. Every assistant turn is trained, not the last one alone.\n"
+        + shlex.join(line)
+        + "\n",
+        encoding="utf-8",
+    )
+    return [path, *files]

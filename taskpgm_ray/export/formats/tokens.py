@@ -1,0 +1,86 @@
+"""Trainers that read token ids: OLMo-core's source mixtures, and the weighted data paths of Megatron and NeMo.
+
+They train every token of a document: what a study masks, the prompts, is learned as well.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import numpy as np
+
+from taskpgm_ray.export.examples import Bundle
+from taskpgm_ray.export.recipe import Recipe
+from taskpgm_ray.export.registry import exporter, file_name, write_tasks, write_yaml
+
+
+@exporter("olmo-core", "sources.yaml (SourceMixtureList) for OLMo-core, and the tasks' token ids")
+def _olmo(bundle: Bundle, folder: Path) -> list[Path]:
+    (folder / "data").mkdir(exist_ok=True)
+    counted = [task.count * _mean_tokens(task) for task in bundle.tasks]
+    total, sources, files = sum(counted), [], []
+    for number, (task, tokens) in enumerate(zip(bundle.tasks, counted, strict=True)):
+        ids = [token for line in task.lines for token in (*line.prompt_ids, *line.completion_ids)]
+        file = folder / "data" / f"{file_name(task, number)}.npy"
+        # Raw ids without a header, as OLMo-core maps them.
+        np.asarray(ids, dtype=np.uint32).tofile(file)
+        files.append(file)
+        sources.append(
+            {
+                "source_name": task.name,
+                "target_ratio": tokens / total,
+                "paths": [str(file.resolve())],
+                "max_repetition_ratio": max(1.0, float(np.ceil(task.count / len(task.lines)))),
+            }
+        )
+    note = f"Ratios are shares of tokens; {round(total):,} tokens are this mixture once. The ids are uint32."
+    return [write_yaml(folder / "sources.yaml", {"sources": sources}, note), *files]
+
+
+@exporter("megatron", "data_path.txt (weights and prefixes) and preprocess.sh for Megatron-LM, and the tasks' texts")
+def _megatron(bundle: Bundle, folder: Path) -> list[Path]:
+    files, prefixes, script = _texts(bundle, folder)
+    path = folder / "data_path.txt"
+    parts = [f"{weight!r} {prefix}" for weight, prefix in zip(_by_tokens(bundle), prefixes, strict=True)]
+    path.write_text("--data-path " + " ".join(parts) + "\n", encoding="utf-8")
+    return [path, script, *files]
+
+
+@exporter("nemo", "blend.yaml (data_prefix with weights) and preprocess.sh for NeMo, and the tasks' texts")
+def _nemo(bundle: Bundle, folder: Path) -> list[Path]:
+    files, prefixes, script = _texts(bundle, folder)
+    blend = [part for pair in zip(_by_tokens(bundle), prefixes, strict=True) for part in pair]
+    settings = {"model": {"data": {"data_prefix": blend}}}
+    return [write_yaml(folder / "blend.yaml", settings, "Weights are shares of tokens."), script, *files]
+
+
+def _by_tokens(bundle: Bundle) -> list[float]:
+    """Shares of tokens: these trainers draw sequences of one length, not examples."""
+    counted = [task.count * _mean_tokens(task) for task in bundle.tasks]
+    return [tokens / sum(counted) for tokens in counted]
+
+
+def _mean_tokens(task: object) -> float:
+    lines = task.lines  # type: ignore[attr-defined]
+    return sum(len(line.prompt_ids) + len(line.completion_ids) for line in lines) / len(lines)
+
+
+def _texts(bundle: Bundle, folder: Path) -> tuple[list[Path], list[str], Path]:
+    """(files of texts, prefixes of what the script makes of them, the script)."""
+    files = write_tasks(bundle, folder, lambda line: {"text": line.prompt + line.completion})
+    prefixes = [str(file.resolve().with_suffix("")) + "_text_document" for file in files]
+    recipe = Recipe.of(bundle.config)
+    script = folder / "preprocess.sh"
+    lines = [
+        shlex.join(
+            [
+                *("python", "tools/preprocess_data.py", "--input", str(file.resolve())),
+                *("--output-prefix", str(file.resolve().with_suffix("")), "--tokenizer-type", "HuggingFaceTokenizer"),
+                *("--tokenizer-model", recipe.name, "--append-eod", "--workers", "8"),
+            ]
+        )
+        for file in files
+    ]
+    script.write_text("# In Megatron-LM's folder:\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    return files, prefixes, script

@@ -1,0 +1,59 @@
+"""The study's recipe in the words that trainers share: model, adapter, optimiser, length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from taskpgm_ray.config import StudyConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a final run repeats of the study's fine-tunes."""
+
+    model: str
+    """A folder or a hub name; empty where the study's model came out of a package."""
+    r: int
+    alpha: int
+    dropout: float
+    modules: list[str] | str
+    """Names of layers, or ``all-linear``."""
+    learning_rate: float
+    warmup: float
+    """Part of the run."""
+    weight_decay: float
+    max_grad_norm: float
+    batch_size: int
+    max_length: int
+    bf16: bool
+    seed: int
+
+    @classmethod
+    def of(cls, config: StudyConfig) -> Recipe:
+        """From a study's config."""
+        finetune, model = config.finetune, config.model
+        modules = finetune.lora.target_modules
+        return cls(
+            model="" if model.path.startswith("package:") else model.path,
+            r=finetune.lora.r,
+            alpha=finetune.lora.alpha,
+            dropout=finetune.lora.dropout,
+            modules=modules if isinstance(modules, str) else list(modules),
+            learning_rate=finetune.learning_rate,
+            warmup=finetune.warmup_fraction,
+            weight_decay=finetune.weight_decay,
+            max_grad_norm=finetune.max_grad_norm,
+            batch_size=finetune.batch_size,
+            max_length=model.max_length,
+            bf16=model.dtype == "bfloat16",
+            seed=config.seed,
+        )
+
+    @property
+    def name(self) -> str:
+        """The model, or a word to be replaced."""
+        return self.model or "SET-YOUR-MODEL"
+
+    def steps(self, examples: int, devices: int = 1) -> int:
+        """Optimizer steps of one pass over so many examples, each device taking ``batch_size`` of them at a time."""
+        return -(-examples // (self.batch_size * devices))
