@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from taskpgm_ray.errors import InputError
-from taskpgm_ray.export.examples import Bundle, Line
+from taskpgm_ray.export.examples import Bundle, Line, TaskExamples
 from taskpgm_ray.export.recipe import Recipe
 from taskpgm_ray.export.registry import exporter, messages, write_tasks, write_yaml
 from taskpgm_ray.models import resolve
@@ -20,16 +20,9 @@ def _llamafactory(bundle: Bundle, folder: Path) -> list[Path]:
         if "," in task.name:
             raise InputError(f"LLaMA-Factory separates data sets by commas; rename the task {task.name!r}")
     files = write_tasks(bundle, folder, messages if bundle.chat else _with_end(bundle))
-    columns = (
-        {"messages": "messages", "tools": "tools"} if bundle.chat else {"prompt": "prompt", "response": "response"}
-    )
-    form: dict[str, Any] = {"columns": columns}
-    if bundle.chat:
-        tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
-        form |= {"formatting": "sharegpt", "tags": tags | {"system_tag": "system"}}
     info = {
         # Draws this many, repeating examples where the file has fewer; ignored when streaming.
-        task.name: {"file_name": f"data/{file.name}", "num_samples": task.count, **form}
+        task.name: {"file_name": f"data/{file.name}", "num_samples": task.count, **_layout(bundle, task)}
         for task, file in zip(bundle.tasks, files, strict=True)
     }
     registry = folder / "dataset_info.json"
@@ -56,6 +49,17 @@ def _llamafactory(bundle: Bundle, folder: Path) -> list[Path]:
         registry,
         *files,
     ]
+
+
+def _layout(bundle: Bundle, task: TaskExamples) -> dict[str, Any]:
+    """How a task's file is read."""
+    if not bundle.chat:
+        return {"columns": {"prompt": "prompt", "response": "response"}}
+    # A column that is named has to be there.
+    tools = {"tools": "tools"} if any(line.tools for line in task.lines) else {}
+    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+    columns = {"messages": "messages", **tools}
+    return {"columns": columns, "formatting": "sharegpt", "tags": tags | {"system_tag": "system"}}
 
 
 def _common(bundle: Bundle, folder: Path) -> dict[str, Any]:
