@@ -28,6 +28,12 @@ def of_session(session):
     return found
 
 
+def heed():
+    """Whoever runs the tests in a shell's background, or under nohup, ignores some signals; a driver shall not."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def temporary(process):
     """The temporary folders of a process."""
     return [*scratch.BASE.glob(f"taskpgm-*-{process}-*")]
@@ -48,6 +54,7 @@ def start(tiny_config, tmp_path):
             text=True,
             cwd=tmp_path,
             start_new_session=True,
+            preexec_fn=heed,  # noqa: PLW1509  # no thread of this process holds a lock then
         )
         started.append(driver)
         while until not in (line := driver.stdout.readline()):
