@@ -118,11 +118,46 @@ def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _add_solve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    text = "the mixture of your own affinity matrix"
+    text = "the mixture of your own affinity matrix; without a balance, the mixtures of several in brief"
     sub = commands.add_parser("solve", help=text, description=text)
-    sub.add_argument("matrix", help="square matrix: .npy, .npz, .json, or text, with names or without")
-    sub.add_argument("--tau", type=float, default=1.0, help="the balance n * beta / lambda (default 1)")
-    sub.add_argument("--examples", type=int, help="also print integer counts that sum to this")
+    add = sub.add_argument
+    add("matrix", help="square matrix (.npy, .npz, .json, .parquet or text, names or none), or a study's folder")
+    balance = sub.add_argument_group("the balance")
+    balance.add_argument(
+        "--tau", type=float, help="n * beta / lambda: 0 diversity, 1 the target, larger: representative"
+    )
+    balance.add_argument("--beta", type=float, help="with --lambda, in the place of --tau")
+    balance.add_argument("--lambda", dest="lambda_", type=float, metavar="LAMBDA")
+    reading = sub.add_argument_group("what the matrix is")
+    reading.add_argument(
+        "--distance",
+        nargs="?",
+        const="median",
+        metavar="GAMMA",
+        help="distances: S = exp(-GAMMA d); by default GAMMA = ln 2 / median distance",
+    )
+    reading.add_argument("--triangle", choices=["upper", "lower"], help="only this triangle is filled in")
+    reading.add_argument("--diagonal", type=float, metavar="VALUE", help="in the place of a diagonal that is missing")
+    limits = sub.add_argument_group("what the mixture has to keep to")
+    limits.add_argument("--floor", type=float, default=0.0, help="part of its uniform share that every task keeps")
+    limits.add_argument("--min", action="append", default=[], metavar="TASK=SHARE")
+    limits.add_argument("--max", action="append", default=[], metavar="TASK=SHARE")
+    limits.add_argument("--fix", action="append", default=[], metavar="TASK=SHARE")
+    limits.add_argument(
+        "--target", metavar="FILE", help="the mixture at tau = 1: a mixture.json, or a CSV of task,weight"
+    )
+    limits.add_argument("--utility", metavar="FILE", help="CSV of task,utility in the place of the row sums")
+    limits.add_argument("--max-tasks", type=int, metavar="K", help="the best K tasks")
+    output = sub.add_argument_group("what is shown")
+    output.add_argument("--examples", type=int, help="also integer counts that sum to this")
+    output.add_argument("--path", action="store_true", help="every balance at which the mixture bends")
+    output.add_argument(
+        "--influence", action="store_true", help="what each task contributes, and what it costs to drop"
+    )
+    form = output.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true")
+    form.add_argument("--csv", action="store_true")
+    output.add_argument("--plot", metavar="FILE.html", help="the mixture over the balance, as a figure")
     sub.set_defaults(command=_solve)
 
 
@@ -207,16 +242,9 @@ def _partly(options: argparse.Namespace) -> None:
 
 def _solve(options: argparse.Namespace) -> None:
     # Only numpy, scipy and numba may be imported here: this command works without the rest of the package's needs.
-    from taskpgm_ray.matrix_file import read_matrix
-    from taskpgm_ray.mixture import counts
-    from taskpgm_ray.mrf import solve
+    from taskpgm_ray.solve_command import run_solve
 
-    names, S = read_matrix(options.matrix)
-    mixture = solve(S, options.tau)
-    numbers = counts(mixture.weights, options.examples) if options.examples else [None] * len(S)
-    for name, weight, count in zip(names, mixture.weights, numbers, strict=True):
-        print(f"{name}\t{weight:.12g}" + ("" if count is None else f"\t{count}"))
-    print(f"# tau {options.tau:g}  energy {mixture.energy:.12g}  certified gap {mixture.gap:.3g}", file=sys.stderr)
+    run_solve(options)
 
 
 def _export(options: argparse.Namespace) -> None:

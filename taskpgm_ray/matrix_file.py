@@ -6,8 +6,10 @@ Nothing but NumPy and the standard library: ``taskpgm solve`` works without the 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,24 +19,31 @@ import numpy.typing as npt
 
 from taskpgm_ray.errors import InputError
 
+STUDY = "affinity.csv"
+"""The affinities that a study's mixture rests on, in its folder."""
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*%?|[-+]?(nan|inf|infinity)", re.IGNORECASE)
 
 
 def read_matrix(path: str) -> tuple[list[str], npt.NDArray[np.float64]]:
     """The names of the rows and the matrix, not checked further; without names the rows' numbers, from 0.
 
-    ``.npy``, ``.npz`` with one matrix, ``.json`` (a list of rows), and text with a row a line: cells apart by commas,
+    A study's folder stands for its ``affinity.csv``. ``.npy``, ``.npz`` with one matrix (and perhaps ``names``),
+    ``.json`` (a list of rows), ``.parquet`` (a column a task), and text with a row a line: cells apart by commas,
     semicolons, tabs, bars or spaces; decimal commas where commas do not part the cells; per cent; a header, a column of
     names, or both; empty lines, a byte-order mark and separators at the ends of lines.
 
     Raises:
         InputError: The file cannot be read as a matrix; it says where and why.
     """
-    kind = Path(path).suffix.lower()
     names: list[str] = []
+    if Path(path).is_dir():
+        path = str(Path(path) / STUDY)
+    kind = Path(path).suffix.lower()
     try:
         if kind in (".npy", ".npz"):
-            matrix = _numpy(np.load(path, allow_pickle=False))
+            names, matrix = _numpy(np.load(path, allow_pickle=False))
+        elif kind == ".parquet":
+            names, matrix = _parquet(path)
         elif kind == ".json":
             matrix = np.array(json.loads(Path(path).read_text(encoding="utf-8-sig")), dtype=np.float64)
         else:
@@ -44,14 +53,96 @@ def read_matrix(path: str) -> tuple[list[str], npt.NDArray[np.float64]]:
     return names or [str(i) for i in range(len(np.atleast_1d(matrix)))], matrix
 
 
-def _numpy(loaded: Any) -> npt.NDArray[np.float64]:
+def affinity_table(names: Sequence[str], S: npt.NDArray[np.float64]) -> str:
+    """A matrix as CSV with a header and a column of names, as pandas writes it; every digit is kept."""
+    written = io.StringIO()
+    writer = csv.writer(written, lineterminator="\n")
+    writer.writerow(["", *names])
+    writer.writerows([name, *map(repr, row)] for name, row in zip(names, S.tolist(), strict=True))
+    return written.getvalue()
+
+
+def complete(
+    matrix: npt.NDArray[np.float64], triangle: str | None = None, diagonal: float | None = None
+) -> npt.NDArray[np.float64]:
+    """The whole matrix of one of which only a triangle, or everything but the diagonal, is known.
+
+    Args:
+        matrix: As it was read.
+        triangle: ``upper`` or ``lower``: the other one is its mirror image, whatever stands there.
+        diagonal: In the place of a diagonal that is not a number, or zero where only a triangle was given.
+
+    Raises:
+        InputError: It is not square, or holds what is no number; it says where.
+    """
+    made = np.array(matrix, dtype=np.float64)
+    if made.ndim != 2 or made.shape[0] != made.shape[1]:
+        raise InputError(f"a square matrix is needed, this one has the shape {made.shape}")
+    if triangle is not None:
+        half = np.triu(made, 1) if triangle == "upper" else np.tril(made, -1)
+        made = half + half.T + np.diag(np.diag(made))
+    own = np.diag(made)
+    if diagonal is not None and (np.isnan(own).any() or not own.any()):
+        np.fill_diagonal(made, diagonal)
+    holes = np.argwhere(~np.isfinite(made))
+    if len(holes):
+        i, j = holes[0]
+        advice = (
+            "--diagonal VALUE fills the diagonal"
+            if i == j
+            else "is only one triangle filled in? --triangle upper | lower mirrors it"
+        )
+        raise InputError(f"{len(holes)} entries are no numbers, the first in row {i + 1}, column {j + 1}; {advice}")
+    return made
+
+
+def to_affinity(matrix: npt.NDArray[np.float64], distance: str | None) -> npt.NDArray[np.float64]:
+    """The affinities S = exp(-gamma d) of distances; the matrix itself where ``distance`` is ``None``.
+
+    Args:
+        matrix: [n, n].
+        distance: gamma, or ``median`` for ln 2 / median off-diagonal distance.
+
+    Raises:
+        InputError: A distance is negative, or gamma cannot be used; or similarities look like distances.
+    """
+    if distance is None:
+        if len(matrix) > 1 and not np.diag(matrix).any() and (matrix >= 0).all() and matrix.any():
+            raise InputError("the diagonal is zero and nothing is negative: are these distances? --distance says so")
+        return matrix
+    if (matrix < 0).any():
+        raise InputError("distances must not be negative")
+    try:
+        gamma = (
+            float(np.log(2) / np.median(matrix[np.triu_indices(len(matrix), 1)]))
+            if distance == "median"
+            else float(distance)
+        )
+    except ValueError:
+        raise InputError(f"--distance takes gamma, a number, or nothing; not {distance!r}") from None
+    if not (np.isfinite(gamma) and gamma > 0):
+        raise InputError(f"gamma is {gamma:g}; it must be positive (is the median distance 0? give gamma)")
+    return np.asarray(np.exp(-gamma * matrix))
+
+
+def _parquet(path: str) -> tuple[list[str], npt.NDArray[np.float64]]:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    index = [name for name in table.column_names if name.startswith("__index") or table[name].type == "string"]
+    table = table.drop_columns(index)
+    return list(table.column_names), np.column_stack([np.asarray(column, np.float64) for column in table.columns])
+
+
+def _numpy(loaded: Any) -> tuple[list[str], npt.NDArray[np.float64]]:
     if isinstance(loaded, np.ndarray):
-        return loaded
+        return [], loaded
     with loaded:
         square = [name for name in loaded.files if loaded[name].ndim == 2]
         if len(square) != 1:
             raise ValueError(f"it holds {len(square)} matrices ({', '.join(loaded.files)}); keep one, as .npy")
-        return np.asarray(loaded[square[0]])
+        names = loaded["names"].tolist() if "names" in loaded.files else []
+        return [str(name) for name in names], np.asarray(loaded[square[0]])
 
 
 def _table(text: str) -> tuple[list[str], npt.NDArray[np.float64]]:

@@ -26,6 +26,8 @@ from taskpgm_ray.finetune.stage import finetune_pool, second_jobs, single_task_j
 from taskpgm_ray.judge.hand_over import hand_over
 from taskpgm_ray.judge.stage import Judgement, judge
 from taskpgm_ray.judge.verdict import CHOSEN, UNJUDGED, recommended, sentence
+from taskpgm_ray.matrix_file import STUDY as AFFINITY
+from taskpgm_ray.matrix_file import affinity_table
 from taskpgm_ray.mixture import Constraints, constraints_of, counts, proportional, uniform
 from taskpgm_ray.mrf import Limits, MixturePath
 from taskpgm_ray.numerics.types import FloatArray
@@ -215,7 +217,7 @@ class Study:
                 verdict=reached.verdict,
             )
         )
-        self._publish(document, data)
+        self._publish(document, data, affinity_table([task.name for task in tasks], reached.family.S))
         return StudyResult(document, affinities, reached.family, data, self.storage)
 
     def _at_the_given_balance(self, affinities: Affinities, limits: Limits) -> _Conclusion:
@@ -295,14 +297,15 @@ class Study:
             separator=self.config.pool.separator,
         )
 
-    def _publish(self, document: dict[str, Any], data: ReportData) -> None:
+    def _publish(self, document: dict[str, Any], data: ReportData, affinity: str) -> None:
         """Write the mixture and the report, and show the outcome; an unchanged report is not rendered again."""
         state = fingerprint(
             __version__, document, data.config_yaml, data.verdict, [vars(cost) for cost in data.stages], data.versions
         )
         written = self.storage.exists(STATE) and self.storage.read_json(STATE) == state
-        if not (written and self.storage.exists(REPORT) and self.storage.exists(MIXTURE)):
+        if not (written and all(self.storage.exists(file) for file in (REPORT, MIXTURE, AFFINITY))):
             self.storage.write_json(MIXTURE, document)
+            self.storage.write_bytes(AFFINITY, affinity.encode())
             self.storage.write_bytes(REPORT, render(data).encode())
             self.storage.write_json(STATE, state)
         files = {"mixture": MIXTURE, "report": REPORT, "config": CONFIG}

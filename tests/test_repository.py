@@ -66,7 +66,7 @@ FLOORS = (
     ("search",),
     ("judge",),
     ("report", "export"),
-    ("session", "study", "agreement", "validate", "forecast"),
+    ("session", "study", "agreement", "validate", "forecast", "solve_command"),
     ("",),  # the package's own __init__: what users import
     ("cli",),
 )

@@ -1,0 +1,189 @@
+"""``taskpgm solve``: the mixture of anybody's affinity matrix. Works with NumPy, SciPy and Numba alone."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from taskpgm_ray.errors import InputError
+from taskpgm_ray.matrix_file import complete, read_matrix, to_affinity
+from taskpgm_ray.mixture import counts
+from taskpgm_ray.mixture.given import read_given
+from taskpgm_ray.mrf import Limits, Mixture, MixturePath, influence, select, solve
+from taskpgm_ray.numerics.types import FloatArray
+
+BRIEF = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
+"""Balances of which a path in brief shows the mixtures."""
+COLUMNS = 12
+"""Tasks that a path in brief shows, the heaviest at any balance first."""
+
+
+def run_solve(options: argparse.Namespace) -> None:
+    """Run the command."""
+    names, given = read_matrix(options.matrix)
+    S = to_affinity(complete(given, options.triangle, options.diagonal), options.distance)
+    limits = _limits(options, names)
+    utility = _column(options.utility, names) if options.utility else None
+    tau = _balance(options, len(S))
+    if tau is None or options.path or options.plot:
+        whole = limits.path(S, utility)
+        if options.plot:
+            _plot(whole, names, options.plot)
+        if options.path:
+            _print_path(whole, names, options)
+            return
+        if tau is None:
+            _print_brief(whole, names, options)
+            return
+    _print_mixture(_solved(S, tau, limits, utility), S, names, options)
+
+
+def _balance(options: argparse.Namespace, n: int) -> float | None:
+    if (options.beta is None) != (options.lambda_ is None):
+        raise InputError("--beta and --lambda go together")
+    if options.beta is None:
+        return options.tau
+    if options.tau is not None:
+        raise InputError("give the balance once: --tau, or --beta and --lambda")
+    if not options.lambda_ > 0:
+        raise InputError(f"--lambda must be positive, got {options.lambda_:g}")
+    return float(n * options.beta / options.lambda_)
+
+
+def _limits(options: argparse.Namespace, names: Sequence[str]) -> Limits:
+    n = len(names)
+    lower, upper = np.full(n, options.floor / n), np.ones(n)
+    for entry, low, high in (
+        *((entry, True, False) for entry in options.min),
+        *((entry, False, True) for entry in options.max),
+        *((entry, True, True) for entry in options.fix),
+    ):
+        name, equals, share = entry.rpartition("=")
+        try:
+            value = float(share)
+        except ValueError:
+            equals = ""
+        if not equals or name not in names:
+            raise InputError(f"{entry!r} is not TASK=SHARE with one of the tasks {', '.join(names[:20])}")
+        i = list(names).index(name)
+        lower[i] = max(lower[i], value) if low else lower[i]
+        upper[i] = min(upper[i], value) if high else upper[i]
+    target = read_given(options.target, names) if options.target else None
+    most = options.max_tasks if options.max_tasks is not None and options.max_tasks < n else None
+    return Limits(lower, upper, target=target, most=most)
+
+
+def _solved(S: FloatArray, tau: float, limits: Limits, utility: FloatArray | None) -> Mixture:
+    lower, upper = limits.bounds
+    if limits.most is not None:
+        found = select(S, limits.most, tau, utility=utility, target=limits.target, lower=lower, upper=upper)
+        print(
+            f"# {len(found.tasks)} of {len(S)} tasks: energy {found.energy:.6g}, at most {found.gap:.3g} above that of "
+            f"any number of tasks; greedy's guarantee {found.guarantee:.3f}",
+            file=sys.stderr,
+        )
+        allowed = np.isin(np.arange(len(S)), found.tasks)
+        upper = np.where(allowed, limits.upper, 0.0)
+    return solve(S, tau, utility=utility, target=limits.target, lower=lower, upper=upper)
+
+
+def _column(file: str, names: Sequence[str]) -> FloatArray:
+    """Numbers [n] of a CSV with a line ``task,number`` each."""
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as stream:
+            rows = [(row[0].strip(), row[1]) for row in csv.reader(stream) if len(row) > 1]
+        found = {name: float(value) for name, value in rows if name in names}
+    except (OSError, ValueError, IndexError) as error:
+        raise InputError(f"{file} is no table of task and number: {error}") from error
+    if missing := [name for name in names if name not in found]:
+        raise InputError(f"{file} has no number for {', '.join(missing[:10])}")
+    return np.array([found[name] for name in names])
+
+
+def _print_mixture(mixture: Mixture, S: FloatArray, names: Sequence[str], options: argparse.Namespace) -> None:
+    table: dict[str, Sequence[Any]] = {"task": list(names), "weight": mixture.weights.tolist()}
+    if options.examples:
+        table["count"] = counts(mixture.weights, options.examples).tolist()
+    if options.influence:
+        rows = {row["task"]: row for row in influence(S, mixture).rows(list(names))}
+        for key in (
+            "representativeness",
+            "redundancy",
+            "drop_cost",
+            "reduced_cost",
+            "novelty",
+            "entry_tau",
+            "exit_tau",
+        ):
+            table[key] = [rows[name][key] for name in names]
+    facts = {
+        "tau": mixture.tau,
+        "energy": mixture.energy,
+        "gap": mixture.gap,
+        "effective_tasks": mixture.effective_tasks,
+    }
+    _print(table, facts, options)
+    if not options.json:
+        print(f"# tau {mixture.tau:g}  energy {mixture.energy:.12g}  certified gap {mixture.gap:.3g}", file=sys.stderr)
+
+
+def _print_path(path: MixturePath, names: Sequence[str], options: argparse.Namespace) -> None:
+    table: dict[str, Sequence[Any]] = {"tau": path.tau.tolist()}
+    table |= {name: path.weights[:, i].tolist() for i, name in enumerate(names)}
+    _print(table, {"largest_gap": float(path.gap.max()), "complete": path.complete}, options)
+
+
+def _print_brief(path: MixturePath, names: Sequence[str], options: argparse.Namespace) -> None:
+    taus = [tau for tau in BRIEF if path.complete or tau <= path.tau[-1]]
+    weights = path.at(taus)
+    shown = np.argsort(-weights.max(axis=0), kind="stable")
+    shown = shown if options.json or options.csv else shown[:COLUMNS]
+    table: dict[str, Sequence[Any]] = {"task": [names[i] for i in shown]}
+    table |= {f"tau={tau:g}": weights[k, shown].tolist() for k, tau in enumerate(taus)}
+    table |= {"enters": path.entry[shown].tolist(), "leaves": path.exit[shown].tolist()}
+    _print(table, {"breakpoints": len(path.tau)}, options)
+    if not (options.json or options.csv):
+        more = f"; {len(names) - len(shown)} more tasks with --csv" if len(shown) < len(names) else ""
+        print(
+            f"# no balance was given: --tau, or --beta and --lambda, takes one of these mixtures{more}", file=sys.stderr
+        )
+
+
+def _print(table: dict[str, Sequence[Any]], facts: dict[str, Any], options: argparse.Namespace) -> None:
+    rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+    if options.json:
+        print(json.dumps({**facts, "rows": [{k: _json(v) for k, v in row.items()} for row in rows]}, indent=2))
+    elif options.csv:
+        writer = csv.DictWriter(sys.stdout, list(table), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        if set(table) - {"task", "weight", "count"}:
+            print("\t".join(table))
+        for row in rows:
+            print("\t".join(f"{value:.12g}" if isinstance(value, float) else str(value) for value in row.values()))
+
+
+def _json(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _plot(path: MixturePath, names: Sequence[str], file: str) -> None:
+    import plotly.graph_objects as go
+
+    figure = go.Figure(
+        [go.Scatter(x=path.tau, y=path.weights[:, i], name=name, stackgroup="all") for i, name in enumerate(names)]
+    )
+    figure.update_layout(xaxis_title="tau", yaxis_title="share of the mixture", template="plotly_white")
+    try:
+        figure.write_html(file)
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: {error}") from error
+    print(f"# {file}", file=sys.stderr)
