@@ -15,6 +15,8 @@ FORMATS = (
     *("parquet", "ray", "streaming", "swift", "torchtune", "trl"),
 )
 """Those of `taskpgm_ray.export`, which takes a second to import."""
+FULLY_EXPLAINED = 3
+"""Tasks of which `taskpgm explain` shows every number."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_tasks(commands)
     _add_plan(commands)
     _add_solve(commands)
+    _add_explain(commands)
     _add_export(commands)
     return parser
 
@@ -159,6 +162,15 @@ def _add_solve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     form.add_argument("--csv", action="store_true")
     output.add_argument("--plot", metavar="FILE.html", help="the mixture over the balance, as a figure")
     sub.set_defaults(command=_solve)
+
+
+def _add_explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "why the tasks of a finished study have the shares that they have"
+    sub = commands.add_parser("explain", help=text, description=text)
+    sub.add_argument("study", help="folder of a finished study")
+    sub.add_argument("tasks", nargs="*", metavar="task", help="names or patterns such as 'math/*'; default: all")
+    sub.add_argument("--json", action="store_true", help="print all that is known of them as JSON")
+    sub.set_defaults(command=_explain)
 
 
 def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -245,6 +257,45 @@ def _solve(options: argparse.Namespace) -> None:
     from taskpgm_ray.solve_command import run_solve
 
     run_solve(options)
+
+
+def _explain(options: argparse.Namespace) -> None:
+    import json
+    from fnmatch import fnmatchcase
+
+    from taskpgm_ray.errors import InputError, MissingFileError
+    from taskpgm_ray.storage import Storage
+
+    try:
+        insight = Storage(options.study).read_json("insight.json")
+    except MissingFileError as error:
+        raise InputError(f"{options.study} is not the folder of a finished study: {error}") from error
+    if insight is None:
+        raise InputError(
+            "this study's mixture ties groups of tasks together; what single tasks contribute is not known"
+        )
+    patterns = options.tasks or ["*"]
+    chosen = [row for row in insight["tasks"] if any(fnmatchcase(row["name"], pattern) for pattern in patterns)]
+    if not chosen:
+        names = ", ".join(row["name"] for row in insight["tasks"])
+        raise InputError(f"none of the study's tasks is called {' or '.join(options.tasks)}; there are: {names}")
+    if options.json:
+        print(json.dumps(chosen, indent=2, ensure_ascii=False))
+        return
+    for row in sorted(chosen, key=lambda row: -row["weight"]):
+        print(row["sentence"])
+        if len(chosen) <= FULLY_EXPLAINED:
+            for key, value in row.items():
+                if key not in ("name", "sentence") and value not in (None, []):
+                    print(f"    {key.replace('_', ' ')}: {_value(value)}")
+    if insight["certainty"]:
+        print(f"# {insight['certainty']}", file=sys.stderr)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, list):
+        return "; ".join(" ".join(_value(part) for part in entry) for entry in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _export(options: argparse.Namespace) -> None:

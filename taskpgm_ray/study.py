@@ -14,7 +14,8 @@ from rich.markup import escape
 
 from taskpgm_ray import models
 from taskpgm_ray.affinity.affinities import Affinities
-from taskpgm_ray.affinity.stage import compute_affinities
+from taskpgm_ray.affinity.stage import affinity_unit, compute_affinities
+from taskpgm_ray.affinity.stored import divergence_groups
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import DamagedScoresError
 from taskpgm_ray.evaluation import prepare as prepare_evaluation
@@ -23,6 +24,8 @@ from taskpgm_ray.evaluation.scores import check_weights
 from taskpgm_ray.export import MixtureDocument, MixtureTask
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.finetune.stage import finetune_pool, second_jobs, single_task_jobs, skipped
+from taskpgm_ray.insight.certainty import certainty, solved_within
+from taskpgm_ray.insight.tasks import Insight, explain
 from taskpgm_ray.judge.hand_over import hand_over
 from taskpgm_ray.judge.stage import Judgement, judge
 from taskpgm_ray.judge.verdict import CHOSEN, UNJUDGED, recommended, sentence
@@ -48,6 +51,7 @@ from taskpgm_ray.tasks.separation import separate
 from taskpgm_ray.version import __version__
 
 CONFIG, MIXTURE, REPORT, STATE = "config.yaml", "mixture.json", "report.html", "finished.json"
+INSIGHT = "insight.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +202,8 @@ class Study:
         else:
             reached = self._at_the_given_balance(affinities, constraints.limits)
         sizes = [task.facts.available for task in tasks]
-        document = self._mixture(tasks, affinities, reached, constraints).as_json()
+        insight = self._insight(affinities, reached, constraints.limits)
+        document = self._mixture(tasks, affinities, reached, constraints, insight).as_json()
         data = assemble(
             StudyOutputs(
                 config=self.config,
@@ -215,9 +220,10 @@ class Study:
                 stages=self.session.progress.stages(),
                 skipped=self.skipped,
                 verdict=reached.verdict,
+                insight=insight,
             )
         )
-        self._publish(document, data, affinity_table([task.name for task in tasks], reached.family.S))
+        self._publish(document, data, affinity_table([task.name for task in tasks], reached.family.S), insight)
         return StudyResult(document, affinities, reached.family, data, self.storage)
 
     def _at_the_given_balance(self, affinities: Affinities, limits: Limits) -> _Conclusion:
@@ -257,8 +263,26 @@ class Study:
             judgement=judgement,
         )
 
+    def _insight(self, affinities: Affinities, reached: _Conclusion, limits: Limits) -> Insight | None:
+        """What the mixture says of each task; not known where groups of tasks are tied together."""
+        if limits.groups:
+            return None
+        family = reached.family
+        mixture = solved_within(family.S, reached.tau, limits, family.utility)
+        known = None
+        if family.affinity == "jsd" and family.gamma is not None and family.utility is None:
+            sums = divergence_groups(affinity_unit(self.storage, affinities.fingerprint))
+            floor = family.noise.taken_off if family.noise else 0.0
+            known = certainty(sums, mixture, family.gamma, floor, self.config.seed)
+        return explain(affinities.tasks, family.S, mixture, known, affinities.lift)
+
     def _mixture(
-        self, tasks: Sequence[Task], affinities: Affinities, reached: _Conclusion, constraints: Constraints
+        self,
+        tasks: Sequence[Task],
+        affinities: Affinities,
+        reached: _Conclusion,
+        constraints: Constraints,
+        insight: Insight | None,
     ) -> MixtureDocument:
         """The mixture as it was trained, with the certificate of those very weights."""
         family, given = reached.family, self.config.mixture
@@ -278,9 +302,17 @@ class Study:
                     held_by=tuple(held),
                     unit=task.unit.path,
                     withheld=task.withheld.unit if task.withheld else "",
+                    low=known.low if known else None,
+                    high=known.high if known else None,
+                    inclusion=known.inclusion if known else None,
                 )
-                for task, weight, count, held in zip(
-                    tasks, reached.weights.tolist(), whole, constraints.binding(reached.weights), strict=True
+                for task, weight, count, held, known in zip(
+                    tasks,
+                    reached.weights.tolist(),
+                    whole,
+                    constraints.binding(reached.weights),
+                    insight.tasks if insight else [None] * len(tasks),
+                    strict=True,
                 )
             ),
             tau=reached.tau,
@@ -297,15 +329,16 @@ class Study:
             separator=self.config.pool.separator,
         )
 
-    def _publish(self, document: dict[str, Any], data: ReportData, affinity: str) -> None:
+    def _publish(self, document: dict[str, Any], data: ReportData, affinity: str, insight: Insight | None) -> None:
         """Write the mixture and the report, and show the outcome; an unchanged report is not rendered again."""
         state = fingerprint(
             __version__, document, data.config_yaml, data.verdict, [vars(cost) for cost in data.stages], data.versions
         )
         written = self.storage.exists(STATE) and self.storage.read_json(STATE) == state
-        if not (written and all(self.storage.exists(file) for file in (REPORT, MIXTURE, AFFINITY))):
+        if not (written and all(self.storage.exists(file) for file in (REPORT, MIXTURE, AFFINITY, INSIGHT))):
             self.storage.write_json(MIXTURE, document)
             self.storage.write_bytes(AFFINITY, affinity.encode())
+            self.storage.write_json(INSIGHT, insight.as_json() if insight else None)
             self.storage.write_bytes(REPORT, render(data).encode())
             self.storage.write_json(STATE, state)
         files = {"mixture": MIXTURE, "report": REPORT, "config": CONFIG}

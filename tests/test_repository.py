@@ -65,6 +65,7 @@ FLOORS = (
     ("evaluation",),
     ("search",),
     ("judge",),
+    ("insight",),
     ("report", "export"),
     ("session", "study", "agreement", "validate", "forecast", "solve_command"),
     ("",),  # the package's own __init__: what users import

@@ -34,6 +34,11 @@ class MixtureTask:
     """Where it comes from."""
     held_by: tuple[str, ...] = ()
     """The user's constraints that its weight is held by."""
+    low: float | None = None
+    """Interval of the weight (95 %), were the probes drawn anew; ``None``: not known."""
+    high: float | None = None
+    inclusion: float | None = None
+    """How probable it is then that the task has weight."""
     unit: str = ""
     """The folder of the study that holds its prepared examples."""
     withheld: str = ""
@@ -103,6 +108,9 @@ class MixtureDocument:
                 "recommended_weight": float(weight),
                 "recommended_count": int(count),
                 "held_by": list(task.held_by),
+                "low": _number(task.low),
+                "high": _number(task.high),
+                "inclusion": _number(task.inclusion),
                 "unit": task.unit or None,
                 "withheld": task.withheld or None,
             }

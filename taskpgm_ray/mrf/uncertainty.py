@@ -147,7 +147,7 @@ def group_jackknife(affinities: npt.ArrayLike, mixture: Mixture) -> WeightUncert
         InputError: shapes do not match, or fewer than two groups.
         IndefiniteAffinityError: a replicate is not PSD where it has to be.
     """
-    replicates = _resolve(affinities, mixture)
+    replicates = resolved(affinities, mixture)
     groups = len(replicates)
     if groups < 2:
         raise InputError(f"the group jackknife needs at least 2 groups, got {groups}")
@@ -193,7 +193,7 @@ def bootstrap(
     means = (drawn @ flat).reshape(replicates, *d.shape[1:])
     scales = np.array([_median_rule(D)[0] if gamma is None else gamma for D in means])
     affinities = np.exp(-scales[:, None, None] * means)
-    solved = _resolve(affinities, mixture)
+    solved = resolved(affinities, mixture)
     spread = solved - solved.mean(axis=0)
     return WeightUncertainty(
         weights=mixture.weights,
@@ -203,8 +203,8 @@ def bootstrap(
     )
 
 
-def _resolve(affinities: npt.ArrayLike, mixture: Mixture) -> FloatArray:
-    """The mixtures of other affinities [B, n, n] under the same balance, bounds, target or utility."""
+def resolved(affinities: npt.ArrayLike, mixture: Mixture) -> FloatArray:
+    """The mixtures [B, n] of other affinities [B, n, n] under the same balance, bounds, target or utility."""
     matrices = as_floats(affinities, "affinities")
     n = len(mixture.weights)
     if matrices.ndim != 3 or matrices.shape[1:] != (n, n):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from taskpgm_ray.affinity.affinities import Affinities
     from taskpgm_ray.config import StudyConfig
     from taskpgm_ray.finetune.job import Job
+    from taskpgm_ray.insight.tasks import Insight
     from taskpgm_ray.judge.stage import Judgement
     from taskpgm_ray.models import BaseModelRef
     from taskpgm_ray.runtime.progress import StageCost
@@ -56,6 +57,8 @@ class StudyOutputs:
     """Tasks that were left out of the pool -> why."""
     verdict: str = ""
     """The outcome in one sentence."""
+    insight: Insight | None = None
+    """What the mixture says of each task."""
 
 
 def assemble(outputs: StudyOutputs) -> ReportData:
@@ -102,6 +105,7 @@ def assemble(outputs: StudyOutputs) -> ReportData:
         skipped=dict(outputs.skipped),
         versions=library_versions() | {"base model": f"{model.source} ({model.fingerprint})"},
         verdict=outputs.verdict,
+        insight=outputs.insight,
     )
 
 

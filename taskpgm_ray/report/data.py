@@ -13,6 +13,7 @@ from taskpgm_ray.errors import InputError
 if TYPE_CHECKING:
     # Only their types: importing the report shall load neither Ray nor the evaluation.
     from taskpgm_ray.affinity.bandwidth import NoiseKernel
+    from taskpgm_ray.insight.tasks import Insight
     from taskpgm_ray.judge.comparisons import Comparison
     from taskpgm_ray.judge.rows import BudgetScores, SeedScores, TaskScores
     from taskpgm_ray.report.bandwidths import BandwidthRow
@@ -121,6 +122,8 @@ class ReportData:
     """S of the mixture's family, float [n, n]."""
     mixture: dict[str, Any]
     """The content of ``mixture.json`` (see `taskpgm_ray.export.MixtureDocument`)."""
+    insight: Insight | None = None
+    """What the mixture says of each task."""
     verdict: str = ""
     """The outcome in one plain sentence."""
     config_yaml: str = ""

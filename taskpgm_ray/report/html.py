@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from importlib.resources import files
 
-from taskpgm_ray.report import evidence, sections
+from taskpgm_ray.report import evidence, insight, sections
 from taskpgm_ray.report.clustering import cluster
 from taskpgm_ray.report.data import ReportData
 from taskpgm_ray.report.page import Page
@@ -31,6 +31,7 @@ def render(data: ReportData) -> str:
     head = sections.headline(data)
     parts = [
         sections.mixture(data, page),
+        insight.section(data, page),
         sections.path(data, page),
         sections.search(data, page),
         sections.comparison(data, page),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from taskpgm_ray.report import bandwidths, carriers, floor, held, noise
+from taskpgm_ray.report import bandwidths, carriers, floor, held, insight, noise
 from taskpgm_ray.report.data import ReportData, TrialRow
 from taskpgm_ray.report.redundancy import planted
 from taskpgm_ray.report.text import MISSING, balance, duration, interval, metric_name, percent, score
@@ -49,6 +49,7 @@ def study_table(data: ReportData, command: str) -> str:
         "## What each mixture holds",
         _weights(data),
         *held.sentences(data),
+        *insight.markdown(data),
         *_budgets(data),
         "## Trials on the search split",
         *filter(None, (noise.choice(data), noise.sentence(data))),

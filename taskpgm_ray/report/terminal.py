@@ -33,6 +33,8 @@ def summary(data: ReportData, files: dict[str, str] | None = None) -> Renderable
     if rests_on := floor.sentence(data):
         parts.append(Text(rests_on))
     parts += [Text(sentence) for sentence in held.sentences(data)]
+    if data.insight is not None and data.insight.certainty:
+        parts.append(Text(data.insight.certainty))
     if data.trials:
         parts.append(_trials(data))
         if chosen := noise.choice(data):

@@ -37,6 +37,9 @@ RECORDED = """\
    "recommended_weight": 0.5,
    "recommended_count": 50,
    "held_by": [],
+   "low": null,
+   "high": null,
+   "inclusion": null,
    "unit": null,
    "withheld": null
   },
@@ -50,6 +53,9 @@ RECORDED = """\
    "recommended_weight": 0.3,
    "recommended_count": 30,
    "held_by": [],
+   "low": null,
+   "high": null,
+   "inclusion": null,
    "unit": null,
    "withheld": null
   },
@@ -63,6 +69,9 @@ RECORDED = """\
    "recommended_weight": 0.0,
    "recommended_count": 0,
    "held_by": [],
+   "low": null,
+   "high": null,
+   "inclusion": null,
    "unit": null,
    "withheld": null
   },
@@ -76,6 +85,9 @@ RECORDED = """\
    "recommended_weight": 0.2,
    "recommended_count": 20,
    "held_by": [],
+   "low": null,
+   "high": null,
+   "inclusion": null,
    "unit": null,
    "withheld": null
   }

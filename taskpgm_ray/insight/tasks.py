@@ -1,0 +1,220 @@
+"""What each task contributes to a mixture, in numbers and in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from taskpgm_ray.insight.certainty import Certainty
+from taskpgm_ray.mrf import Influence, clusters, drop_task, influence
+from taskpgm_ray.mrf.mixture import Mixture
+from taskpgm_ray.numerics.types import FloatArray, IntArray
+
+PARTNERS = 3
+MOST_DROPPED = 60
+"""Tasks, the heaviest, of which it is worked out who would get their share."""
+MOST_CLUSTERS = 12
+
+
+@dataclass(frozen=True)
+class TaskInsight:
+    """One task of a mixture. Energies in units of lambda."""
+
+    name: str
+    weight: float
+    low: float | None
+    """Interval of the weight; ``None`` where the certainty is not known."""
+    high: float | None
+    inclusion: float | None
+    """How probable it is that the task has weight, were the probes drawn anew."""
+    representativeness: float
+    """Its share of the utility part of the energy; with the next it adds up to the energy."""
+    redundancy: float
+    """Its share of the redundancy part."""
+    novelty: float
+    """Squared distance from what the other tasks of the mixture span, in units of S."""
+    drop_cost: float | None
+    """How far the least energy rises without it; ``None``: the constraints forbid it."""
+    break_even: float
+    """How far its utility has to rise until it enters; 0 of what has weight."""
+    enters: float | None
+    """The smallest balance at which it has weight; ``None``: never."""
+    leaves: float | None
+    """The largest one; ``None``: never leaves, or never enters."""
+    covered_by: tuple[tuple[str, float, float], ...]
+    """(task, affinity, weight) of those of the mixture that are most like it."""
+    gainers: tuple[tuple[str, float], ...]
+    """(task, weight more) of those that its share would go to if it were dropped; of the heaviest tasks only."""
+    helps_others: float | None
+    """Mean lift of its adapter on the other tasks' probes, in nats."""
+    cluster: int
+    sentence: str
+
+
+@dataclass(frozen=True)
+class ClusterInsight:
+    """Tasks that behave alike, and their share together, which is better known than its split."""
+
+    tasks: tuple[str, ...]
+    weight: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Insight:
+    """All of it; written to ``insight.json``."""
+
+    tau: float
+    groups: int
+    """Groups of probes that the intervals rest on; 0: there are none."""
+    tasks: tuple[TaskInsight, ...]
+    clusters: tuple[ClusterInsight, ...]
+    undecided: int
+    """Pairs of tasks whose weights cannot be told apart."""
+    certainty: str
+    """What the data say of the mixture as a whole."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def explain(
+    names: Sequence[str], S: FloatArray, mixture: Mixture, known: Certainty | None, lift: FloatArray | None = None
+) -> Insight:
+    """What a mixture says of each task.
+
+    Args:
+        names: Of the n tasks.
+        S: [n, n] that the mixture was solved with.
+        mixture: A result of ``solve``.
+        known: How sure its weights are.
+        lift: [n, n], of each adapter (row) on each task's probes, in nats.
+    """
+    n, p = len(names), mixture.weights
+    grouped = clusters(S, p, count=min(n, max(1, min(MOST_CLUSTERS, round(float(np.sqrt(2 * n)))))))
+    view = _View(names, S, mixture, influence(S, mixture), known, lift, grouped.label)
+    rows = tuple(view.task(i) for i in range(n))
+    together = []
+    for k in range(len(grouped.mass)):
+        members = np.flatnonzero(grouped.label == k)
+        low, high = known.share(members, p) if known else (None, None)
+        together.append(ClusterInsight(tuple(names[i] for i in members), float(grouped.mass[k]), low, high))
+    undecided = 0 if known is None else int((~known.apart)[np.triu_indices(n, 1)].sum())
+    return Insight(
+        mixture.tau, known.groups if known else 0, rows, tuple(together), undecided, _whole(known, n, undecided)
+    )
+
+
+def _whole(known: Certainty | None, n: int, undecided: int) -> str:
+    if known is None:
+        return ""
+    if known.uniform:
+        return (
+            f"The data do not distinguish this mixture from uniform: every weight's interval ({known.groups} groups of "
+            "probes, adjusted for all tasks together) holds the uniform share."
+        )
+    pairs = n * (n - 1) // 2
+    return (
+        f"Were the probes drawn anew, the weights would differ as their intervals say ({known.groups} groups of "
+        f"probes; the adapters are taken as they are). Of {pairs} pairs of weights {undecided} cannot be told apart."
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """What the rows are made from."""
+
+    names: Sequence[str]
+    S: FloatArray
+    mixture: Mixture
+    found: Influence
+    known: Certainty | None
+    lift: FloatArray | None
+    cluster: IntArray
+
+    @cached_property
+    def heavy(self) -> set[int]:
+        """The tasks of which it is worked out who would get their share."""
+        p = self.mixture.weights
+        return {int(i) for i in np.argsort(-p, kind="stable")[:MOST_DROPPED] if p[i] > 0}
+
+    def task(self, i: int) -> TaskInsight:
+        """One row."""
+        found, known = self.found, self.known
+        row = TaskInsight(
+            name=self.names[i],
+            weight=float(self.mixture.weights[i]),
+            low=None if known is None else float(known.low[i]),
+            high=None if known is None else float(known.high[i]),
+            inclusion=None if known is None or known.inclusion is None else float(known.inclusion[i]),
+            representativeness=float(found.representativeness[i]),
+            redundancy=float(found.redundancy[i]),
+            novelty=float(found.novelty[i]),
+            drop_cost=_finite(found.drop_cost[i]),
+            break_even=float(found.break_even[i]),
+            enters=_finite(found.entry_tau[i]),
+            leaves=_finite(found.exit_tau[i]),
+            covered_by=self.covered_by(i),
+            gainers=self.gainers(i),
+            helps_others=self.helps_others(i),
+            cluster=int(self.cluster[i]),
+            sentence="",
+        )
+        return replace(row, sentence=sentence(row, self.mixture.tau))
+
+    def covered_by(self, i: int) -> tuple[tuple[str, float, float], ...]:
+        p = self.mixture.weights
+        cover = self.S[i] * p
+        cover[i] = -np.inf
+        nearest = [int(j) for j in np.argsort(-cover, kind="stable")[:PARTNERS] if p[j] > 0 and j != i]
+        return tuple((self.names[j], float(self.S[i, j]), float(p[j])) for j in nearest)
+
+    def gainers(self, i: int) -> tuple[tuple[str, float], ...]:
+        if i not in self.heavy or not np.isfinite(self.found.drop_cost[i]):
+            return ()
+        change = drop_task(self.S, self.mixture, i).weights - self.mixture.weights
+        order = np.argsort(-change, kind="stable")[:PARTNERS]
+        return tuple((self.names[j], float(change[j])) for j in order if change[j] > 1e-6)
+
+    def helps_others(self, i: int) -> float | None:
+        if self.lift is None or len(self.names) < 2:
+            return None
+        return float((self.lift[i].sum() - self.lift[i, i]) / (len(self.names) - 1))
+
+
+def sentence(row: TaskInsight, tau: float) -> str:
+    """What a person wants to know of a task."""
+    likes = _and([f"{name} (affinity {affinity:.2f})" for name, affinity, _ in row.covered_by[:2]])
+    if row.weight > 0:
+        said = f"{row.name} gets {row.weight:.1%}"
+        if row.low is not None and row.high is not None:
+            said += f" ({row.low:.1%} to {row.high:.1%})"
+        if row.drop_cost is None:
+            return f"{said}; the constraints do not let it go."
+        said += f"; without it the least energy would be {row.drop_cost:.3g} higher"
+        if row.gainers:
+            said += f", and its share would go to {_and([name for name, _ in row.gainers[:2]])}"
+        return f"{said}."
+    said = f"{row.name} gets nothing"
+    if likes:
+        said += f" because {likes} already {'cover' if len(row.covered_by) > 1 else 'covers'} it"
+    ways = []
+    if np.isfinite(row.break_even) and tau > 0:
+        ways.append(f"if its utility rose by {row.break_even:.3g}")
+    if row.enters is not None:
+        ways.append(f"at balances tau from {row.enters:.3g}" + (f" to {row.leaves:.3g}" if row.leaves else ""))
+    return f"{said}; it would enter {' or '.join(ways)}." if ways else f"{said}, at any balance."
+
+
+def _and(words: list[str]) -> str:
+    return " and ".join(words)
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

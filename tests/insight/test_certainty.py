@@ -1,0 +1,113 @@
+"""Intervals of weights from groups of probes: they hold the true weights as often as they say."""
+
+import numpy as np
+import pytest
+
+from taskpgm_ray.affinity.jsd_sums import JSDSums
+from taskpgm_ray.insight.certainty import Certainty, certainty, solved_within
+from taskpgm_ray.mrf import Limits, solve
+
+GROUPS, PROBES, GAMMA, TAU = 20, 200, 1.0, 0.5
+
+
+def pool(n=5, seed=0):
+    """Tasks as points; on each probe they stand a little elsewhere. (points [n, d], the expected distances [n, n])."""
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(n, 6)) * 0.35
+    return points, ((points[:, None] - points[None]) ** 2).sum(-1) + 2 * 6 * 0.2**2 * (1 - np.eye(n))
+
+
+def sample(points, seed):
+    """Sums over groups of probes, as a study stores them."""
+    rng = np.random.default_rng(seed)
+    n = len(points)
+    here = points + 0.2 * rng.normal(size=(PROBES, n, points.shape[1]))
+    d = ((here[:, :, None] - here[:, None]) ** 2).sum(-1)
+    sums = np.zeros((GROUPS, n, n), dtype=np.int64)
+    group = np.arange(PROBES) % GROUPS
+    for g in range(GROUPS):
+        sums[g] = np.tril(np.round(d[group == g].sum(0) * 2**40)).astype(np.int64)
+    weight = np.full(GROUPS, PROBES // GROUPS * 2**40, dtype=np.int64)
+    return JSDSums(tuple(map(str, range(n))), "", GROUPS, sums, weight, PROBES)
+
+
+def measured(points, seed) -> tuple[np.ndarray, Certainty]:
+    sums = sample(points, seed)
+    mixture = solve(np.exp(-GAMMA * sums.matrix()), TAU)
+    return mixture.weights, certainty(sums, mixture, GAMMA, seed=seed)
+
+
+def test_the_intervals_hold_the_truth_as_often_as_they_say():
+    points, D = pool()
+    truth = solve(np.exp(-GAMMA * D), TAU).weights
+    interior = truth > 0.02
+    assert interior.sum() >= 4
+    held = []
+    for seed in range(300):
+        _, known = measured(points, seed)
+        held.append(((known.low <= truth) & (truth <= known.high))[interior])
+    coverage = np.mean(held)
+    # Of 300 studies with four weights or more each, which are not independent.
+    assert 0.93 <= coverage <= 0.97, coverage
+
+
+def test_inclusion_is_sure_of_the_heavy_and_doubts_the_marginal():
+    points, D = pool(n=8, seed=4)
+    truth = solve(np.exp(-GAMMA * D), TAU).weights
+    often = np.zeros(8)
+    said = np.zeros(8)
+    for seed in range(60):
+        weights, known = measured(points, seed)
+        often += weights > 1e-12
+        said += known.inclusion
+    often, said = often / 60, said / 60
+    assert (said[truth > 0.1] > 0.95).all()
+    # What is said of a task is about how often it is in.
+    assert np.abs(often - said).max() < 0.25
+    assert np.abs(often - said).mean() < 0.1
+
+
+def test_tasks_that_are_all_alike_are_not_told_from_uniform():
+    points = np.zeros((5, 6))
+    _, known = measured(points, 1)
+    assert known.uniform
+    assert not known.apart.any()
+    far, _ = pool(seed=2)
+    far[0] *= 5
+    _, known = measured(far, 1)
+    assert not known.uniform
+    assert known.apart[0, 1:].any()
+
+
+def test_a_share_of_several_tasks_is_better_known_than_their_split():
+    points, _ = pool()
+    points[1] = points[0] + 0.01
+    weights, known = measured(points, 3)
+    low, high = known.share(np.array([0, 1]), weights)
+    assert low <= weights[:2].sum() <= high
+    assert high - low < (known.high[0] - known.low[0]) + (known.high[1] - known.low[1])
+    assert known.share(np.arange(5), weights) == pytest.approx((1, 1), abs=1e-6)
+
+
+def test_too_few_groups_give_no_interval():
+    sums = sample(pool()[0], 0)
+    weight = sums.weight.copy()
+    weight[2:] = 0
+    few = JSDSums(sums.models, "", GROUPS, sums.sums, weight, 10)
+    mixture = solve(np.exp(-GAMMA * sums.matrix()), TAU)
+    assert certainty(few, mixture, GAMMA) is None
+
+
+def test_a_floor_that_was_taken_off_is_taken_off_every_replicate():
+    sums = sample(pool()[0], 0)
+    S = np.exp(-GAMMA * np.maximum(sums.matrix() - 0.1, 0))
+    np.fill_diagonal(S, 1)
+    known = certainty(sums, solve(S, TAU), GAMMA, 0.1)
+    assert (known.low < known.high).any()
+
+
+def test_few_tasks_are_a_solution_on_their_own():
+    S = np.exp(-pool(n=6)[1])
+    limits = Limits(np.zeros(6), np.ones(6), most=2)
+    mixture = solved_within(S, TAU, limits, None)
+    np.testing.assert_allclose(mixture.weights, limits.solve(S, TAU), atol=1e-12)

@@ -1,0 +1,63 @@
+"""What each task contributes, in numbers that can be checked and in a sentence."""
+
+import json
+
+import numpy as np
+import pytest
+
+from taskpgm_ray.insight.tasks import explain
+from taskpgm_ray.mrf import drop_task, influence, solve
+
+NAMES = ["boolq", "boolq-copy", "mawps", "sst2"]
+
+
+@pytest.fixture
+def S():
+    X = np.array([[0.0, 0], [0.1, 0], [2, 0], [0, 2]])
+    return np.exp(-((X[:, None] - X[None]) ** 2).sum(-1))
+
+
+def test_the_numbers_are_those_of_the_mathematics(S):
+    mixture = solve(S, 0.6)
+    found = influence(S, mixture)
+    lift = np.arange(16.0).reshape(4, 4)
+    insight = explain(NAMES, S, mixture, None, lift)
+    assert [row.weight for row in insight.tasks] == mixture.weights.tolist()
+    assert sum(row.redundancy + row.representativeness for row in insight.tasks) == pytest.approx(mixture.energy)
+    for i, row in enumerate(insight.tasks):
+        assert row.drop_cost == pytest.approx(found.drop_cost[i])
+        change = drop_task(S, mixture, i).weights - mixture.weights
+        assert dict(row.gainers)[NAMES[int(change.argmax())]] == pytest.approx(change.max())
+        assert row.helps_others == pytest.approx((lift[i].sum() - lift[i, i]) / 3)
+    assert insight.tasks[0].covered_by[0][:2] == ("boolq-copy", pytest.approx(S[0, 1]))
+    assert insight.tasks[0].cluster == insight.tasks[1].cluster
+    assert sum(c.weight for c in insight.clusters) == pytest.approx(1)
+    assert insight.certainty == ""
+    json.dumps(insight.as_json(), allow_nan=False)
+
+
+def test_a_task_without_weight_says_who_covers_it_and_when_it_would_enter(S):
+    mixture = solve(S, 12.0)
+    (nothing,) = [row for row in explain(NAMES, S, mixture, None).tasks if row.name == "mawps"]
+    assert nothing.weight == 0
+    assert nothing.sentence.startswith("mawps gets nothing because boolq")
+    assert "it would enter if its utility rose by" in nothing.sentence
+    # It does.
+    i = NAMES.index("mawps")
+    u = 4 * S.mean(axis=1)
+    u[i] += nothing.break_even * 1.01
+    assert solve(S, 12.0, utility=u).weights[i] > 0
+    u[i] -= nothing.break_even * 0.02
+    assert solve(S, 12.0, utility=u).weights[i] == 0
+
+
+def test_a_task_with_weight_says_what_it_costs_to_lose_it(S):
+    (row,) = [row for row in explain(NAMES, S, solve(S, 0.6), None).tasks if row.name == "boolq"]
+    assert row.sentence.startswith("boolq gets ")
+    assert "; without it the least energy would be " in row.sentence
+    assert "its share would go to boolq-copy" in row.sentence
+
+
+def test_what_constraints_hold_in_cannot_be_dropped(S):
+    mixture = solve(S, 0.6, upper=0.3)
+    assert explain(NAMES, S, mixture, None).tasks[2].sentence.endswith("the constraints do not let it go.")

@@ -1,0 +1,80 @@
+"""Shares, intervals and influence of tasks in the report, in Markdown, in the terminal and on the command line."""
+
+import io
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from taskpgm_ray.cli import main
+from taskpgm_ray.insight.tasks import explain
+from taskpgm_ray.mrf import solve
+from taskpgm_ray.report.html import render
+from taskpgm_ray.report.insight import positions
+from taskpgm_ray.report.markdown import study_table
+from taskpgm_ray.report.terminal import summary
+
+
+@pytest.fixture
+def explained(report_data):
+    def make(n):
+        data = report_data(n)
+        names = [task["name"] for task in data.mixture["tasks"]]
+        insight = explain(names, data.affinity, solve(data.affinity, 0.8), None, data.lift)
+        return replace(data, insight=replace(insight, certainty="The data do not distinguish this mixture."))
+
+    return make
+
+
+@pytest.mark.parametrize("n", [2, 8, 120])
+def test_every_task_is_in_the_report(explained, n):
+    data = explained(n)
+    page = render(data)
+    section = page[page.index('<section id="insight">') :]
+    assert "The data do not distinguish this mixture." in section
+    for row in data.insight.tasks:
+        assert row.sentence.replace("'", "&#x27;") in section
+    assert ('"figure-map"' in page) == (n > 2)
+
+
+def test_markdown_and_the_terminal(explained):
+    data = explained(8)
+    text = study_table(data, "command")
+    assert "## What each task contributes" in text
+    assert f"- {data.insight.tasks[0].sentence}" in text
+    console = Console(width=300, record=True, file=io.StringIO())
+    console.print(summary(data))
+    assert "The data do not distinguish this mixture." in console.export_text()
+
+
+def test_without_it_the_report_says_why(report_data):
+    assert "Not worked out: constraints tie groups of tasks together." in render(report_data(8))
+
+
+def test_the_map_keeps_the_distances_of_points_in_a_plane():
+    points = np.random.default_rng(0).normal(size=(12, 2))
+    squared = ((points[:, None] - points[None]) ** 2).sum(-1)
+    found = positions(squared)
+    np.testing.assert_allclose(((found[:, None] - found[None]) ** 2).sum(-1), squared, atol=1e-10)
+
+
+def test_explain_prints_a_sentence_and_every_number(explained, tmp_path, capsys):
+    data = explained(8)
+    (tmp_path / "insight.json").write_text(json.dumps(data.insight.as_json()))
+    first = data.insight.tasks[0]
+    assert main(["explain", str(tmp_path), first.name]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(first.sentence)
+    assert re.search(r"drop cost: \S+", out)
+    assert "The data do not distinguish this mixture." in err
+    assert main(["explain", str(tmp_path)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 8
+    assert main(["explain", str(tmp_path), "task_00*", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["name"].startswith("task_00")
+    assert main(["explain", str(tmp_path), "stranger"]) == 1
+    assert "none of the study's tasks is called stranger; there are:" in capsys.readouterr().err
+    assert main(["explain", str(tmp_path / "nowhere")]) == 1
+    assert "is not the folder of a finished study" in capsys.readouterr().err
