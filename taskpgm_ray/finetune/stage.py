@@ -106,7 +106,7 @@ def finetune_pool(jobs: Sequence[Job], run: Run) -> list[Job]:
             lambda: describe(run.fleet.status()),
             on_error,
             lambda: fleet_table(run.fleet.status(), pace, stage.done, len(failed) - len(earlier)),
-            run.fleet.note,
+            note=run.fleet.note,
         )
     kept = [job for job in jobs if job.name not in failed]
     # Second fine-tunes are of tasks that have a first one.

@@ -24,6 +24,9 @@ class StubRun:
     def connect(self):
         assert not self.submitted
 
+    def note(self):
+        return ""
+
     def submit(self, job):
         self.submitted.append(job.name)
         return job
@@ -37,7 +40,7 @@ def pool(tiny_jobs, tmp_path, monkeypatch):
         jobs = [tiny_jobs[1](study, task) for task in ("copy", "parity", "sum")]
         console = Console(record=True, width=200)
 
-        def collect(stage, references, on_done, status, on_error, view):
+        def collect(stage, references, on_done, status, on_error, view, note):
             for job in references.values():
                 if job.name in bad:
                     on_error(job, error or TrainingError("the loss became nan"))
