@@ -15,7 +15,7 @@ from typing import Any
 from taskpgm_ray.config import ClusterConfig
 from taskpgm_ray.errors import ResourceError
 from taskpgm_ray.runtime import scratch
-from taskpgm_ray.runtime.signals import undisturbed
+from taskpgm_ray.runtime.signals import AT_ONCE, undisturbed
 
 MOST_CALLS = 1_000_000
 """Calls that an actor of ours has open at one time: a waiting job is one, and those of the lanes must come through."""
@@ -60,7 +60,12 @@ def ensure_ray(config: ClusterConfig) -> bool:
                     _temp_dir=str(_local[-1]),
                     **options,
                 )
+    except KeyboardInterrupt:
+        # What has started by then belongs to nobody yet.
+        end_ray()
+        raise
     except Exception as error:  # Ray raises bare exceptions where its processes do not come up in time
+        end_ray()
         raise ResourceError(f"{where}: {' '.join(str(error).split())}") from error
     return address is None
 
@@ -72,6 +77,15 @@ def end_ray() -> None:
     ray.shutdown()
     while _local:
         scratch.remove(_local.pop())
+
+
+def _kill_ray() -> None:
+    """End the local Ray without waiting for it."""
+    for folder in _local:
+        scratch.kill(folder)
+
+
+AT_ONCE.append(_kill_ray)
 
 
 def named(config: ClusterConfig) -> str:

@@ -47,12 +47,21 @@ def marked(folder: Path) -> Iterator[None]:
         del os.environ[MARK]
 
 
+def kill(folder: Path) -> None:
+    """End the processes that work in a folder, now, and remove it."""
+    for process in _working_in(folder):
+        with suppress(psutil.Error):
+            process.kill()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def remove(folder: Path) -> None:
     """End the processes that work in a folder, if they do not by themselves, and remove it."""
     # Now and then a worker of Ray hangs after its last line, and whoever would have killed it is gone by then.
     _, left = psutil.wait_procs(_working_in(folder), timeout=GONE_SECONDS)
     for process in left:
-        process.kill()
+        with suppress(psutil.Error):
+            process.kill()
     psutil.wait_procs(left, timeout=GONE_SECONDS)
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -71,6 +80,14 @@ def _working_in(folder: Path) -> list[psutil.Process]:
     for process in psutil.process_iter():
         # Of other users' processes nothing can be read, and a process may end while it is looked at.
         with suppress(psutil.Error):
-            if process.pid != os.getpid() and process.environ().get(MARK) == str(folder):
+            if process.pid != os.getpid() and _works_in(process, str(folder)):
                 found.append(process)
     return found
+
+
+def _works_in(process: psutil.Process, folder: str) -> bool:
+    if process.environ().get(MARK) == folder:
+        return True
+    # Some of Ray's daemons write their title over their environment; they have their logs open.
+    titled = "".join(process.cmdline()[:1]).startswith("ray::")
+    return titled and any(file.path.startswith(f"{folder}/") for file in process.open_files())

@@ -6,12 +6,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+AT_ONCE: list[Callable[[], None]] = []
+"""Called when a second signal ends the process: what must not outlive it. Quick, and without waiting."""
 _received: list[int] = []
 
 
@@ -58,6 +60,8 @@ def exit_code() -> int:
 
 def _stop(number: int, frame: FrameType | None) -> Any:
     if _received:
+        for end in AT_ONCE:
+            end()
         # Not sys.exit: whatever the first interrupt waits for would be waited for again.
         os._exit(128 + number)
     _received.append(number)

@@ -83,14 +83,14 @@ def folder_of(config_file) -> Path:
 
 
 def computed(config_file) -> dict[str, list[int]]:
-    """Task -> the steps that were computed for its adapter, in the order in which they were."""
+    """Unit -> the steps that were computed for its adapter, in the order in which they were."""
 
     def steps(file):
         # A line that is being written ends without its end.
         return [json.loads(line)["step"] for line in file.read_text().splitlines(True) if line.endswith("\n")]
 
     return {
-        unit.name.rpartition("-")[0]: steps(unit / "metrics.jsonl")
+        unit.name: steps(unit / "metrics.jsonl")
         for unit in sorted(folder_of(config_file).glob("*"))
         if (unit / "metrics.jsonl").exists()
     }
@@ -119,7 +119,7 @@ def wait_until(process, condition, what):
 def under_way(config_file):
     """Whether one adapter is finished and another one has a checkpoint and steps after it."""
     steps = computed(config_file)
-    done = {name.rpartition("-")[0] for name in finished(config_file)}
+    done = finished(config_file)
     return done and any(INTERVAL + 5 < len(s) < STEPS - INTERVAL for name, s in steps.items() if name not in done)
 
 
@@ -182,7 +182,7 @@ def test_a_training_worker_that_is_stopped(config, undisturbed, cost):
     after = finished(file)
     assert {name: after[name] for name in before} == before, "a finished job was trained again"
     assert not stopped.is_running(), "it was left behind"
-    assert re.search(r"lane \d said nothing for \d+ s at \w+ and was ended", (file.parent / "driver.log").read_text())
+    assert re.search(r"lane \d said nothing for \d+ s at \S+ and was ended", (file.parent / "driver.log").read_text())
     cost("SIGSTOP of a training worker", "fine-tunes", f"{lost} of {8 * STEPS} steps")
 
 
