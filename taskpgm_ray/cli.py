@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     _add_solve(commands)
     _add_explain(commands)
+    _add_merge(commands)
     _add_export(commands)
     return parser
 
@@ -171,6 +172,14 @@ def _add_explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     sub.add_argument("tasks", nargs="*", metavar="task", help="names or patterns such as 'math/*'; default: all")
     sub.add_argument("--json", action="store_true", help="print all that is known of them as JSON")
     sub.set_defaults(command=_explain)
+
+
+def _add_merge(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "the study's final adapter folded into its base model, with tokenizer and model card"
+    sub = commands.add_parser("merge", help=text, description=text)
+    sub.add_argument("study", help="folder of a finished study")
+    sub.add_argument("folder", help="where the model goes")
+    sub.set_defaults(command=_merge)
 
 
 def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -296,6 +305,12 @@ def _value(value: object) -> str:
     if isinstance(value, list):
         return "; ".join(" ".join(_value(part) for part in entry) for entry in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _merge(options: argparse.Namespace) -> None:
+    from taskpgm_ray.export.merged import merge_final
+
+    print(merge_final(options.study, options.folder))
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -487,6 +487,9 @@ class MixtureConfig(Section):
     lambda_: Annotated[float, Field(gt=0)] | None = Field(default=None, alias="lambda")
     examples: Positive = 10_000
     """Examples of the final mixture: the weights become integer counts that sum to this."""
+    share: Literal["examples", "tokens"] = "examples"
+    """What a weight is a share of: of the examples, or of the trained tokens, of which long examples have more. With
+    ``tokens``, ``examples`` says how large the mixture is in examples of the pool's mean length."""
     constraints: ConstraintsConfig = ConstraintsConfig()
     target: Target = "uniform"
     """The mixture at tau = 1, which representativeness is measured against: ``uniform``, ``proportional`` to the true

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
@@ -31,7 +30,7 @@ from taskpgm_ray.judge.stage import Judgement, judge
 from taskpgm_ray.judge.verdict import CHOSEN, UNJUDGED, recommended, sentence
 from taskpgm_ray.matrix_file import STUDY as AFFINITY
 from taskpgm_ray.matrix_file import affinity_table
-from taskpgm_ray.mixture import Constraints, constraints_of, counts, proportional, uniform
+from taskpgm_ray.mixture import Constraints, constraints_of, counts, example_shares, proportional, uniform
 from taskpgm_ray.mrf import Limits, MixturePath
 from taskpgm_ray.numerics.types import FloatArray
 from taskpgm_ray.report import ReportData, render, summary
@@ -88,6 +87,7 @@ class _Conclusion:
     outcome: Outcome | None = None
     curve: FittedCurve | None = None
     judgement: Judgement | None = None
+    insight: Insight | None = None
 
 
 @dataclass
@@ -167,7 +167,10 @@ class Study:
     def _constraints(self, tasks: Sequence[Task]) -> Constraints:
         """What the mixtures of these tasks have to keep to."""
         return constraints_of(
-            self.config.mixture, [task.name for task in tasks], [task.facts.available for task in tasks]
+            self.config.mixture,
+            [task.name for task in tasks],
+            [task.facts.available for task in tasks],
+            [task.facts.tokens_per_example for task in tasks],
         )
 
     def score(self, jobs: Sequence[Job], tasks: Sequence[Task]) -> list[ScoredSegment]:
@@ -202,8 +205,8 @@ class Study:
         else:
             reached = self._at_the_given_balance(affinities, constraints.limits)
         sizes = [task.facts.available for task in tasks]
-        insight = self._insight(affinities, reached, constraints.limits)
-        document = self._mixture(tasks, affinities, reached, constraints, insight).as_json()
+        insight = reached.insight
+        document = self._mixture(tasks, affinities, reached, constraints).as_json()
         data = assemble(
             StudyOutputs(
                 config=self.config,
@@ -230,7 +233,8 @@ class Study:
         family = own_family(affinities, self.config, limits)
         tau = self.config.mixture.fixed_tau(len(affinities.tasks))
         assert tau is not None, "the config guarantees a balance or a search"
-        return _Conclusion(family, tau, limits.solve(family.S, tau))
+        insight = self._insight(affinities, family, tau, limits)
+        return _Conclusion(family, tau, limits.solve(family.S, tau), insight=insight)
 
     def _search(
         self, jobs: Sequence[Job], tasks: Sequence[Task], affinities: Affinities, limits: Limits
@@ -248,7 +252,8 @@ class Study:
         methods = {method: plan.candidate for method, plan in outcome.best(metric).items()}
         judgement = judge(chosen, family, methods, planner, sets.report, run)
         verdict = sentence(judgement.comparisons, self.config)
-        hand_over(chosen, verdict, judgement.judged_by, planner, run)
+        insight = self._insight(affinities, family, chosen.tau, limits)
+        hand_over(chosen, verdict, judgement.judged_by, planner, run, insight)
         better = recommended(judgement.comparisons, metric)
         weights = {"uniform": uniform(len(tasks))} | {one.name: one.weights for one in methods.values()}
         return _Conclusion(
@@ -261,14 +266,14 @@ class Study:
             outcome=outcome,
             curve=choice.curve,
             judgement=judgement,
+            insight=insight,
         )
 
-    def _insight(self, affinities: Affinities, reached: _Conclusion, limits: Limits) -> Insight | None:
+    def _insight(self, affinities: Affinities, family: Family, tau: float, limits: Limits) -> Insight | None:
         """What the mixture says of each task; not known where groups of tasks are tied together."""
         if limits.groups:
             return None
-        family = reached.family
-        mixture = solved_within(family.S, reached.tau, limits, family.utility)
+        mixture = solved_within(family.S, tau, limits, family.utility)
         known = None
         if family.affinity == "jsd" and family.gamma is not None and family.utility is None:
             sums = divergence_groups(affinity_unit(self.storage, affinities.fingerprint))
@@ -282,12 +287,14 @@ class Study:
         affinities: Affinities,
         reached: _Conclusion,
         constraints: Constraints,
-        insight: Insight | None,
     ) -> MixtureDocument:
         """The mixture as it was trained, with the certificate of those very weights."""
         family, given = reached.family, self.config.mixture
         energy, gap = family.within.certificate(family.S, reached.tau, reached.weights, family.utility)
-        whole = np.asarray(counts(reached.weights, given.examples, constraints.capacity)).tolist()
+        shares = reached.weights
+        if given.share == "tokens":
+            shares = example_shares(shares, [task.facts.tokens_per_example for task in tasks])
+        whole = counts(shares, given.examples, constraints.capacity).tolist()
         floor = family.noise.taken_off if family.noise else None
         return MixtureDocument(
             study=self.config.study,
@@ -299,6 +306,7 @@ class Study:
                     count=count,
                     available=task.facts.available,
                     source=task.facts.source,
+                    tokens=task.facts.tokens_per_example,
                     held_by=tuple(held),
                     unit=task.unit.path,
                     withheld=task.withheld.unit if task.withheld else "",
@@ -311,7 +319,7 @@ class Study:
                     reached.weights.tolist(),
                     whole,
                     constraints.binding(reached.weights),
-                    insight.tasks if insight else [None] * len(tasks),
+                    reached.insight.tasks if reached.insight else [None] * len(tasks),
                     strict=True,
                 )
             ),
@@ -325,6 +333,7 @@ class Study:
             noise_floor=floor,
             beta=given.beta,
             lambda_=given.lambda_,
+            share=given.share,
             prompt_format=self.config.model.prompt_format,
             separator=self.config.pool.separator,
         )

@@ -64,8 +64,8 @@ FLOORS = (
     ("mixture",),
     ("evaluation",),
     ("search",),
-    ("judge",),
     ("insight",),
+    ("judge",),
     ("report", "export"),
     ("session", "study", "agreement", "validate", "forecast", "solve_command"),
     ("",),  # the package's own __init__: what users import

@@ -107,9 +107,10 @@ class Bundle:
 
     @property
     def probabilities(self) -> list[float]:
-        """Weights of the tasks, which sum to 1."""
-        total = sum(task.weight for task in self.tasks)
-        return [task.weight / total for task in self.tasks]
+        """Shares of the examples, which sum to 1: what a sampler of examples draws by."""
+        by_tokens = self.document.get("share") == "tokens"
+        shares = [task.count if by_tokens else task.weight for task in self.tasks]
+        return [share / sum(shares) for share in shares]
 
     def counted(self) -> Iterator[tuple[str, Line]]:
         """(task, example) of the whole mixture with exactly its counts, shuffled; the same at every call."""
@@ -134,8 +135,8 @@ def read_bundle(study: str, mixture: str = "recommended", examples: int | None =
     """
     study = study.removesuffix("/mixture.json").rstrip("/")
     storage = Storage(study)
+    config = study_config(storage)
     try:
-        config = load_config(_yaml(storage.read_bytes("config.yaml")))
         document = load_mixture(f"{study}/mixture.json")
     except MissingFileError as error:
         raise InputError(f"{study} is not the folder of a finished study: {error}") from error
@@ -149,8 +150,15 @@ def read_bundle(study: str, mixture: str = "recommended", examples: int | None =
     return Bundle(config, document, tasks, seed)
 
 
-def _yaml(content: bytes) -> dict[str, Any]:
+def study_config(storage: Storage) -> StudyConfig:
+    """The resolved config of a study's folder.
+
+    Raises:
+        InputError: There is none.
+    """
     import yaml
 
-    loaded: dict[str, Any] = yaml.safe_load(content)
-    return loaded
+    try:
+        return load_config(yaml.safe_load(storage.read_bytes("config.yaml")))
+    except MissingFileError as error:
+        raise InputError(f"{storage.uri} is not the folder of a finished study: {error}") from error

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
+import numpy.typing as npt
+
 from taskpgm_ray.errors import InputError, StorageError
-from taskpgm_ray.mixture import counts, read_given
-from taskpgm_ray.numerics.types import FloatArray
+from taskpgm_ray.mixture import counts, example_shares, read_given
+from taskpgm_ray.numerics.types import FloatArray, IntArray
 
 VERSION = 1
 """Version of the document's schema."""
@@ -32,6 +35,8 @@ class MixtureTask:
     """Training examples that it has."""
     source: str
     """Where it comes from."""
+    tokens: float | None = None
+    """Mean tokens of its examples; needed where weights are shares of tokens."""
     held_by: tuple[str, ...] = ()
     """The user's constraints that its weight is held by."""
     low: float | None = None
@@ -81,6 +86,8 @@ class MixtureDocument:
     """What to train on: the chosen mixture, or the baseline that it is not shown to be better than."""
     recommended_weights: FloatArray | None = None
     """Weights [n] of what is recommended; ``None``: those of ``tasks``."""
+    share: str = "examples"
+    """What weights are shares of: ``examples`` or ``tokens``."""
     prompt_format: str = "plain"
     """``plain`` or ``chat``: how the study has put the examples to the model; with the next it decides what exported
     lines say."""
@@ -95,7 +102,8 @@ class MixtureDocument:
         """
         better = [(task.weight, task.count) for task in self.tasks]
         if self.recommended_weights is not None:
-            whole = counts(self.recommended_weights, sum(int(task.count) for task in self.tasks))
+            lengths = [task.tokens for task in self.tasks] if self.share == "tokens" else None
+            whole = whole_counts(self.recommended_weights, sum(int(task.count) for task in self.tasks), lengths)
             better = list(zip(self.recommended_weights.tolist(), whole, strict=True))
         tasks = [
             {
@@ -107,6 +115,7 @@ class MixtureDocument:
                 "source": task.source,
                 "recommended_weight": float(weight),
                 "recommended_count": int(count),
+                "tokens": _number(task.tokens),
                 "held_by": list(task.held_by),
                 "low": _number(task.low),
                 "high": _number(task.high),
@@ -131,6 +140,7 @@ class MixtureDocument:
             "affinity": self.affinity,
             "gamma": _number(self.gamma),
             "noise_floor": _number(self.noise_floor),
+            "share": self.share,
             "prompt_format": self.prompt_format,
             "separator": self.separator,
             "examples": sum(int(task.count) for task in self.tasks),
@@ -181,6 +191,11 @@ def take(document: dict[str, Any], which: Literal["recommended", "chosen"]) -> d
     return document | {"tasks": tasks}
 
 
+def whole_counts(weights: npt.ArrayLike, examples: int, lengths: Sequence[float | None] | None) -> IntArray:
+    """Examples of each task that sum to ``examples``; with ``lengths`` [tokens] the weights are shares of tokens."""
+    return counts(weights if lengths is None else example_shares(weights, lengths), examples)  # type: ignore[arg-type]
+
+
 def weighted(document: dict[str, Any], path: str | None, examples: int | None = None) -> dict[str, Any]:
     """The document with the weights of another file, or with another number of examples.
 
@@ -195,6 +210,7 @@ def weighted(document: dict[str, Any], path: str | None, examples: int | None = 
     names = [task["name"] for task in document["tasks"]]
     given = [task["weight"] for task in document["tasks"]] if path is None else read_given(path, names)
     total = document["examples"] if examples is None else examples
+    lengths = [task["tokens"] for task in document["tasks"]] if document.get("share") == "tokens" else None
     tasks = [
         task
         | {
@@ -202,7 +218,7 @@ def weighted(document: dict[str, Any], path: str | None, examples: int | None = 
             "count": int(count),
             "epochs": int(count) / task["available"] if task["available"] else None,
         }
-        for task, weight, count in zip(document["tasks"], given, counts(given, total), strict=True)
+        for task, weight, count in zip(document["tasks"], given, whole_counts(given, total, lengths), strict=True)
     ]
     return document | {"tasks": tasks, "examples": total}
 

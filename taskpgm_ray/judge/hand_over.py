@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from taskpgm_ray.finetune.checkpoint import FILE as CHECKPOINT
+from taskpgm_ray.insight.tasks import Insight, TaskInsight
 from taskpgm_ray.runtime.missing import missing
 from taskpgm_ray.runtime.progress import collect
 from taskpgm_ray.runtime.run import Run
@@ -17,7 +18,14 @@ from taskpgm_ray.workload import search_seeds
 FOLDER = "adapter"
 
 
-def hand_over(chosen: Candidate, verdict: str, judged_by: Sequence[int], planner: Planner, run: Run) -> None:
+def hand_over(
+    chosen: Candidate,
+    verdict: str,
+    judged_by: Sequence[int],
+    planner: Planner,
+    run: Run,
+    insight: Insight | None = None,
+) -> None:
     """Write the winner's adapter (the search's first seed) and its card into the study's folder ``adapter``.
 
     A trial at the full budget is this very fine-tune, so it is trained again only when its unit was lost. The verdict
@@ -35,19 +43,25 @@ def hand_over(chosen: Candidate, verdict: str, judged_by: Sequence[int], planner
             files.exists(name) and files.read_bytes(name) == job.unit.files.read_bytes(name)
         ):
             files.write_bytes(name, job.unit.files.read_bytes(name))
-    card = model_card(chosen, verdict, judged_by, planner, job.unit.manifest()).encode()
+    card = model_card(chosen, verdict, judged_by, planner, job.unit.manifest(), insight).encode()
     if not (files.exists("README.md") and files.read_bytes("README.md") == card):
         files.write_bytes("README.md", card)
 
 
 def model_card(
-    chosen: Candidate, verdict: str, judged_by: Sequence[int], planner: Planner, trained: dict[str, Any]
+    chosen: Candidate,
+    verdict: str,
+    judged_by: Sequence[int],
+    planner: Planner,
+    trained: dict[str, Any],
+    insight: Insight | None = None,
 ) -> str:
     """The model card in the hub's format: what it is, what it was trained on, how it did."""
     model, lora, finetune = planner.config.model, planner.config.finetune.lora, planner.config.finetune
     names = [task.name for task in planner.tasks]
-    shares = sorted(zip(chosen.weights.tolist(), names, strict=True), reverse=True)
-    table = "\n".join(f"| {name} | {weight:.4f} |" for weight, name in shares)
+    rows = insight.tasks if insight else [None] * len(names)
+    shares = sorted(zip(chosen.weights.tolist(), names, map(_interval, rows), strict=True), reverse=True)
+    table = "\n".join(f"| {name} | {weight:.4f} | {interval} |" for weight, name, interval in shares)
     return f"""---
 base_model: {model.path}
 library_name: peft
@@ -62,8 +76,8 @@ that TaskPGM ([arXiv 2507.12612](https://arxiv.org/abs/2507.12612)) found: {chos
 
 {verdict}
 
-| task | weight |
-|---|---|
+| task | weight | 95 % interval (over probes) |
+|---|---|---|
 {table}
 
 Rank {lora.r}, alpha {lora.alpha}, on {lora.target_modules}; {trained["steps"]} steps of {finetune.batch_size} \
@@ -73,6 +87,11 @@ The search chose the mixture with seeds {_listed(search_seeds(planner.config))};
 measured on
 other fine-tunes of it, with seeds {_listed(judged_by)}.
 """
+
+
+def _interval(row: TaskInsight | None) -> str:
+    known = row is not None and row.low is not None and row.high is not None
+    return f"{row.low:.4f} to {row.high:.4f}" if known and row is not None else "–"
 
 
 def _listed(seeds: Iterable[int]) -> str:

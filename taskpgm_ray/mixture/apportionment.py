@@ -77,6 +77,18 @@ def token_counts(
     return counts(examples / examples.sum(), total, available)
 
 
+def example_shares(weights: npt.ArrayLike, tokens_per_example: npt.ArrayLike) -> FloatArray:
+    """Shares of the examples [n] of which the tokens have these shares.
+
+    Args:
+        weights: shares of tokens, non-negative [n], sum 1.
+        tokens_per_example: mean number of tokens of an example of each task [n], > 0.
+    """
+    p = _weights(weights)
+    examples = p / np.asarray(tokens_per_example, dtype=np.float64)
+    return np.asarray(examples / examples.sum())
+
+
 def _capped_shares(p: FloatArray, total: int, limit: IntArray) -> FloatArray:
     """weight * scale, limited; the scale makes the sum ``total``."""
     shares = p * total

@@ -81,13 +81,19 @@ class Constraints:
         return found
 
 
-def constraints_of(config: MixtureConfig, names: Sequence[str], available: Sequence[int]) -> Constraints:
+def constraints_of(
+    config: MixtureConfig,
+    names: Sequence[str],
+    available: Sequence[int],
+    tokens_per_example: Sequence[float] | None = None,
+) -> Constraints:
     """The constraints of a pool of n tasks.
 
     Args:
         config: ``mixture``: constraints, target, number of tasks, examples.
         names: Of the tasks.
         available: Examples that each has.
+        tokens_per_example: Mean length of each task's examples; needed where weights are shares of tokens.
 
     Raises:
         ConfigError: A name matches no task, or no mixture keeps all constraints: the fewest that clash are named.
@@ -115,7 +121,7 @@ def constraints_of(config: MixtureConfig, names: Sequence[str], available: Seque
             parts.append(Constraint(f"groups.{pattern}.max {share.max:g}", group=Group(members, high=share.max)))
     epochs, note = _epochs(config, sizes)
     if epochs is not None:
-        upper = np.minimum(epochs * sizes / config.examples, 1.0)
+        upper = np.minimum(epochs * _parts(config, sizes, tokens_per_example), 1.0)
         if given.max_epochs == "auto":
             # What the user asked for comes before what is usual.
             upper = np.maximum(upper, _together(parts, n).lower)
@@ -152,6 +158,14 @@ def _epochs(config: MixtureConfig, sizes: FloatArray) -> tuple[float | None, str
         "mixture.constraints.max_epochs"
     )
     return None, note
+
+
+def _parts(config: MixtureConfig, sizes: FloatArray, lengths: Sequence[float] | None) -> FloatArray:
+    """The part of the whole mixture [n] that each task's examples are when each is used once."""
+    if config.share == "examples":
+        return np.asarray(sizes / config.examples)
+    tokens = sizes * np.asarray(lengths, dtype=np.float64)
+    return np.asarray(tokens / (config.examples * tokens.sum() / sizes.sum()))
 
 
 def _most(config: MixtureConfig, n: int) -> int | None:

@@ -15,6 +15,7 @@ from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.evaluation import ItemScore, Split, summarise
 from taskpgm_ray.evaluation.scores import Weights, reweighted
 from taskpgm_ray.finetune.job import Job, Recipe, make_job
+from taskpgm_ray.mixture import example_shares
 from taskpgm_ray.models import BaseModelRef
 from taskpgm_ray.search.candidates import Candidate, Pool
 from taskpgm_ray.storage import Storage, Unit, fingerprint
@@ -130,7 +131,10 @@ class Planner:
             steps, tokens = self.config.finetune.steps, self.config.finetune.tokens
         steps, tokens = (None if whole is None else max(1, round(whole * share)) for whole in (steps, tokens))
         recipe = Recipe.of(self.config.finetune, seed=seed, init_seed=self.config.seed, steps=steps, tokens=tokens)
-        mixture = dict(zip((task.name for task in self.tasks), candidate.at_seed(seed).tolist(), strict=True))
+        shares = candidate.at_seed(seed)
+        if self.config.mixture.share == "tokens":
+            shares = example_shares(shares, [task.facts.tokens_per_example for task in self.tasks])
+        mixture = dict(zip((task.name for task in self.tasks), shares.tolist(), strict=True))
         return make_job(
             f"{candidate.name}-seed{seed}", "mixtures", mixture, self.tasks, recipe, self.model, self.storage
         )

@@ -74,6 +74,11 @@ class TaskFacts:
         """Examples to train on that the source has: those here, and the rows that `pool.max_examples` left out."""
         return self.train if self.size is None or self.size <= self.read else self.size - self.read + self.train
 
+    @property
+    def tokens_per_example(self) -> float:
+        """Mean tokens of an example to train on, prompt and response."""
+        return self.train_tokens / self.train
+
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> TaskFacts:
         """From a manifest, which may hold more than this version reads, or less where a field has a default."""

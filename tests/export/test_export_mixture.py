@@ -5,7 +5,7 @@ import pytest
 
 from taskpgm_ray.errors import InputError, StorageError
 from taskpgm_ray.export import MixtureDocument, MixtureTask, check_mixture, load_mixture
-from taskpgm_ray.export.mixture import take
+from taskpgm_ray.export.mixture import take, weighted
 
 RECORDED = """\
 {
@@ -23,6 +23,7 @@ RECORDED = """\
  "affinity": "jsd",
  "gamma": 3.5,
  "noise_floor": null,
+ "share": "examples",
  "prompt_format": "plain",
  "separator": null,
  "examples": 100,
@@ -36,6 +37,7 @@ RECORDED = """\
    "source": "jsonl:boolq.jsonl",
    "recommended_weight": 0.5,
    "recommended_count": 50,
+   "tokens": null,
    "held_by": [],
    "low": null,
    "high": null,
@@ -52,6 +54,7 @@ RECORDED = """\
    "source": "jsonl:mawps.jsonl",
    "recommended_weight": 0.3,
    "recommended_count": 30,
+   "tokens": null,
    "held_by": [],
    "low": null,
    "high": null,
@@ -68,6 +71,7 @@ RECORDED = """\
    "source": "jsonl:unused.jsonl",
    "recommended_weight": 0.0,
    "recommended_count": 0,
+   "tokens": null,
    "held_by": [],
    "low": null,
    "high": null,
@@ -84,6 +88,7 @@ RECORDED = """\
    "source": "jsonl:sst2.jsonl",
    "recommended_weight": 0.2,
    "recommended_count": 20,
+   "tokens": null,
    "held_by": [],
    "low": null,
    "high": null,
@@ -240,3 +245,22 @@ def test_a_recommendation_that_is_none_is_refused(document, wrong):
     document["tasks"][0] |= wrong
     with pytest.raises(InputError, match="recommended"):
         check_mixture(document, "here")
+
+
+def test_weights_that_are_shares_of_tokens_have_counts_of_examples():
+    tasks = tuple(
+        MixtureTask(name=name, weight=0.5, count=count, available=100, source="", tokens=tokens)
+        for name, count, tokens in (("short", 80, 10.0), ("long", 20, 40.0))
+    )
+    document = MixtureDocument(
+        study="s",
+        fingerprint="f",
+        tasks=tasks,
+        tau=1.0,
+        share="tokens",
+        recommended="uniform",
+        recommended_weights=np.array([0.2, 0.8]),
+    ).as_json()
+    # 0.2 / 10 against 0.8 / 40.
+    assert [task["recommended_count"] for task in document["tasks"]] == [50, 50]
+    assert [task["count"] for task in weighted(document, None, 10)["tasks"]] == [8, 2]

@@ -80,3 +80,12 @@ def test_token_counts_share_tokens():
 def test_bad_input(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_shares_of_tokens_become_shares_of_examples():
+    from taskpgm_ray.mixture import example_shares
+
+    shares = example_shares([0.5, 0.5, 0.0], [10, 40, 5])
+    np.testing.assert_allclose(shares, [0.8, 0.2, 0.0])
+    tokens = shares * [10, 40, 5]
+    np.testing.assert_allclose(tokens / tokens.sum(), [0.5, 0.5, 0.0])

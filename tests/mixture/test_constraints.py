@@ -122,3 +122,12 @@ def test_few_tasks_have_to_have_room():
 def test_limits_that_contradict_themselves(config, message):
     with pytest.raises(ValueError, match=message):
         MixtureConfig(**config)
+
+
+def test_epochs_of_a_mixture_by_tokens():
+    """Long examples are a larger part of the mixture each time that they are used."""
+    lengths = [100.0, 100.0, 10.0, 1000.0]
+    found = constraints_of(MixtureConfig(share="tokens", examples=10_000), NAMES, SIZES, lengths)
+    tokens = np.array(SIZES) * lengths
+    whole = 10_000 * tokens.sum() / sum(SIZES)
+    np.testing.assert_allclose(found.limits.upper, np.minimum(4 * tokens / whole, 1))

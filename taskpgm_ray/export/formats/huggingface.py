@@ -60,8 +60,8 @@ def _datasets(bundle: Bundle, folder: Path) -> list[Path]:
     files = write_tasks(bundle, folder)
     path = folder / "mixture_dataset.py"
     tasks = {
-        task.name: {"file": file.name, "weight": task.weight, "count": task.count}
-        for task, file in zip(bundle.tasks, files, strict=True)
+        task.name: {"file": file.name, "weight": weight, "count": task.count}
+        for task, file, weight in zip(bundle.tasks, files, bundle.probabilities, strict=True)
     }
     # JSON of strings and numbers is also Python, and quotes whatever a name may hold.
     filled = TEMPLATE.replace("@TASKS@", json.dumps(tasks, indent=4))
