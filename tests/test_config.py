@@ -115,7 +115,10 @@ def test_gpus_that_engines_can_use(engines):
             r"2 engines share a GPU .* each with 0\.85 .* 0\.5 or less",
         ),
         ({"pool": {"tasks": [{"source": "jsonl:a", "prompts": ""}]}}, r"'pool.tasks.0.prompts'; did you mean 'prompt'"),
-        ({"mixture": {"zzz": 1}}, r"unknown key 'mixture.zzz'; known here: beta, .*lambda, max_tasks, share, target, tau"),
+        (
+            {"mixture": {"zzz": 1}},
+            r"unknown key 'mixture.zzz'; known here: beta, .*lambda, max_tasks, share, target, tau",
+        ),
         ({"finetune": {"steps": "many"}}, r"finetune.steps: .*valid integer.*given: 'many'"),
         ({"finetune": {"steps": 2.5}}, r"finetune.steps: .*integer.*given: 2.5"),
         ({"finetune": {"steps": 0}}, r"finetune.steps: .*greater than 0.*given: 0"),

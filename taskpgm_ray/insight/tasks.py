@@ -122,7 +122,8 @@ def _whole(known: Certainty | None, n: int, undecided: int) -> str:
     pairs = n * (n - 1) // 2
     return (
         f"Were the probes drawn anew, the weights would differ as their intervals say ({known.groups} groups of "
-        f"probes; the adapters are taken as they are). Of {pairs} pairs of weights {undecided} cannot be told apart."
+        f"probes; the adapters are taken as they are). Of {pairs:,} pairs of weights {undecided:,} cannot be told "
+        "apart."
     )
 
 
@@ -192,9 +193,9 @@ def sentence(row: TaskInsight, tau: float) -> str:
     """What a person wants to know of a task."""
     likes = _and([f"{name} (affinity {affinity:.2f})" for name, affinity, _ in row.covered_by[:2]])
     if row.weight > 0:
-        said = f"{row.name} gets {row.weight:.1%}"
+        said = f"{row.name} gets {_percent(row.weight)}"
         if row.low is not None and row.high is not None:
-            said += f" ({row.low:.1%} to {row.high:.1%})"
+            said += f" ({_percent(row.low)} to {_percent(row.high)})"
         if row.drop_cost is None:
             return f"{said}; the constraints do not let it go."
         said += f"; without it the least energy would be {row.drop_cost:.3g} higher"
@@ -210,6 +211,10 @@ def sentence(row: TaskInsight, tau: float) -> str:
     if row.enters is not None:
         ways.append(f"at balances tau from {row.enters:.3g}" + (f" to {row.leaves:.3g}" if row.leaves else ""))
     return f"{said}; it would enter {' or '.join(ways)}." if ways else f"{said}, at any balance."
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _and(words: list[str]) -> str:

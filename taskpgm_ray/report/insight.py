@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,10 @@ SENTENCES = 25
 """Tasks that have a sentence in Markdown."""
 MOST_NAMES = 40
 """Tasks up to which the map has names."""
+MOST_WORDS = 60
+"""Tasks that have a sentence in the report."""
+MOST_NAMED = 12
+"""Tasks of a cluster that are named."""
 
 
 def section(data: ReportData, page: Page) -> Section:
@@ -31,12 +36,14 @@ def section(data: ReportData, page: Page) -> Section:
         return Section("insight", title, note("Not worked out: constraints tie groups of tasks together."))
     ordered = sorted(insight.tasks, key=lambda row: -row.weight)
     panels = {
-        "Tasks": table(_HEADER, [_row(row) for row in ordered], "Share and influence of each task"),
-        "In words": "".join(paragraph(row.sentence) for row in ordered),
+        "Tasks": table(_SHARES, [_shares(row) for row in ordered], "Share of each task, and how sure it is"),
+        "Influence": table(_INFLUENCE, [_influence(row) for row in ordered], "What each task contributes, and to what"),
+        "In words": "".join(paragraph(row.sentence) for row in ordered[:MOST_WORDS])
+        + (note(f"`taskpgm explain` has the other {len(ordered) - MOST_WORDS}.") if len(ordered) > MOST_WORDS else ""),
         "Clusters": table(
             ["cluster", "share", "interval", "tasks"],
             [
-                [str(k + 1), Cell(percent(c.weight), c.weight), _interval(c.low, c.high), ", ".join(c.tasks)]
+                [str(k + 1), Cell(percent(c.weight), c.weight), _interval(c.low, c.high), _named(c.tasks)]
                 for k, c in enumerate(insight.clusters)
             ],
             "Tasks that behave alike, and their share together, which is better known than its split",
@@ -63,28 +70,39 @@ def markdown(data: ReportData) -> list[str]:
     return ["## What each task contributes", *said, "\n".join(f"- {row.sentence}" for row in ordered)]
 
 
-_HEADER = [
-    *("task", "share", "interval", "in the mixture", "redundancy", "representativeness", "cost of dropping"),
-    *("utility to enter", "enters at tau", "leaves at tau", "novelty", "lift of others", "most like it"),
+_SHARES = ["task", "share", "interval", "in the mixture", "enters at tau", "leaves at tau", "most like it"]
+_INFLUENCE = [
+    *("task", "cost of dropping", "redundancy", "representativeness", "utility to enter", "novelty", "lift of others"),
 ]
 
 
-def _row(row: TaskInsight) -> list[Cell | str]:
+def _shares(row: TaskInsight) -> list[Cell | str]:
     return [
         row.name,
         Cell(percent(row.weight), row.weight),
         Cell(_interval(row.low, row.high), row.low),
         Cell(MISSING if row.inclusion is None else percent(row.inclusion, 0), row.inclusion),
-        _cell(row.redundancy),
-        _cell(row.representativeness),
-        _cell(row.drop_cost),
-        _cell(row.break_even if np.isfinite(row.break_even) else None),
         _cell(row.enters),
         _cell(row.leaves),
+        ", ".join(f"{name} ({affinity:.2f})" for name, affinity, _ in row.covered_by[:1]),
+    ]
+
+
+def _influence(row: TaskInsight) -> list[Cell | str]:
+    return [
+        row.name,
+        _cell(row.drop_cost),
+        _cell(row.redundancy),
+        _cell(row.representativeness),
+        _cell(row.break_even if np.isfinite(row.break_even) else None),
         _cell(row.novelty),
         _cell(row.helps_others),
-        ", ".join(f"{name} ({affinity:.2f})" for name, affinity, _ in row.covered_by),
     ]
+
+
+def _named(tasks: Sequence[str]) -> str:
+    shown = ", ".join(tasks[:MOST_NAMED])
+    return shown if len(tasks) <= MOST_NAMED else f"{shown} and {len(tasks) - MOST_NAMED} more"
 
 
 def _cell(value: float | None) -> Cell:
@@ -119,6 +137,7 @@ def _map(data: ReportData) -> go.Figure:
     )
     figure.update_layout(
         height=520,
+        margin={"l": 10, "r": 10, "t": 10, "b": 10},
         showlegend=False,
         xaxis={"showticklabels": False, "zeroline": False},
         yaxis={"showticklabels": False, "zeroline": False, "scaleanchor": "x"},

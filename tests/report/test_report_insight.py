@@ -35,8 +35,9 @@ def test_every_task_is_in_the_report(explained, n):
     page = render(data)
     section = page[page.index('<section id="insight">') :]
     assert "The data do not distinguish this mixture." in section
-    for row in data.insight.tasks:
+    for row in sorted(data.insight.tasks, key=lambda row: -row.weight)[:60]:
         assert row.sentence.replace("'", "&#x27;") in section
+    assert ("`taskpgm explain` has the other 60." in section) == (n == 120)
     assert ('"figure-map"' in page) == (n > 2)
 
 
