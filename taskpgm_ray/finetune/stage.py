@@ -11,7 +11,7 @@ from taskpgm_ray.finetune.fleet_view import Pace, describe, fleet_table
 from taskpgm_ray.finetune.job import Job, Recipe, make_job
 from taskpgm_ray.runtime.missing import missing
 from taskpgm_ray.runtime.progress import collect
-from taskpgm_ray.runtime.run import Run
+from taskpgm_ray.runtime.run import Run, news_of
 from taskpgm_ray.storage import fingerprint
 from taskpgm_ray.tasks.prepare import Task
 from taskpgm_ray.workload import noise_tasks
@@ -106,7 +106,7 @@ def finetune_pool(jobs: Sequence[Job], run: Run) -> list[Job]:
             lambda: describe(run.fleet.status()),
             on_error,
             lambda: fleet_table(run.fleet.status(), pace, stage.done, len(failed) - len(earlier)),
-            note=run.fleet.note,
+            note=news_of(run, "fleet"),
         )
     kept = [job for job in jobs if job.name not in failed]
     # Second fine-tunes are of tasks that have a first one.

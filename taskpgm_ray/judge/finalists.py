@@ -13,7 +13,7 @@ from taskpgm_ray.finetune.fleet_view import describe
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.runtime.missing import missing
 from taskpgm_ray.runtime.progress import collect
-from taskpgm_ray.runtime.run import Run
+from taskpgm_ray.runtime.run import Run, news_of
 from taskpgm_ray.search.candidates import Candidate
 from taskpgm_ray.search.trials import Planner, asked_base, measured_by, read_items, write_items
 from taskpgm_ray.storage import Unit, fingerprint
@@ -102,7 +102,7 @@ def _train(jobs: Sequence[Job], run: Run) -> None:
             stage.finished(f"{job.name}: {tokens} tokens in {seconds:.0f} s", tokens)
 
         references = {run.fleet.submit(job): job for job in todo}
-        collect(stage, references, on_done, lambda: describe(run.fleet.status()), note=run.fleet.note)
+        collect(stage, references, on_done, lambda: describe(run.fleet.status()), note=news_of(run, "fleet"))
 
 
 def _score(reported: Sequence[_Reported], report: Split, run: Run) -> None:
@@ -119,4 +119,4 @@ def _score(reported: Sequence[_Reported], report: Split, run: Run) -> None:
             )
 
         references = {run.evaluator.evaluate(one.job and one.job.unit, report, one.seed, "report"): one for one in todo}
-        collect(stage, references, on_done, lambda: "engines score the report split", note=run.pool.note)
+        collect(stage, references, on_done, lambda: "engines score the report split", note=news_of(run, "pool"))

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 from taskpgm_ray.config import StudyConfig
@@ -79,3 +79,13 @@ class Evaluator(Protocol):
 
     def evaluate(self, adapter: Any, split: Any, seed: int, side: Literal["search", "report"]) -> Any:
         """Score an adapter (``None``: the base model) on a split; becomes one row per item."""
+
+
+def news_of(run: Run, who: Literal["fleet", "pool"]) -> Callable[[], str]:
+    """Asks the lanes or the engines what holds them up, when it is called; a finished stage starts neither."""
+
+    def ask() -> str:
+        workers: Fleet | EnginePool = getattr(run, who)
+        return workers.note()
+
+    return ask

@@ -10,7 +10,7 @@ from taskpgm_ray.errors import ScoringError, TaskPGMError
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.runtime.missing import missing
 from taskpgm_ray.runtime.progress import collect
-from taskpgm_ray.runtime.run import Run
+from taskpgm_ray.runtime.run import Run, news_of
 from taskpgm_ray.scoring.auto_scorer import choose_scorer
 from taskpgm_ray.scoring.score import BASE, ScoreWork, SegmentWork, score_work
 from taskpgm_ray.scoring.segments import SegmentPlan, plan_segments
@@ -84,7 +84,13 @@ def _build_segments(plans: Sequence[SegmentPlan], run: Run) -> None:
             ): plan
             for plan in todo
         }
-        collect(stage, references, on_done, lambda: "an engine fixes the support of each position", note=run.pool.note)
+        collect(
+            stage,
+            references,
+            on_done,
+            lambda: "an engine fixes the support of each position",
+            note=news_of(run, "pool"),
+        )
 
 
 def _score_missing(works: Sequence[ScoreWork], run: Run) -> None:
@@ -117,6 +123,6 @@ def _score_missing(works: Sequence[ScoreWork], run: Run) -> None:
                 run.pool.score(batch, longest * sum(sizes[work.segment.path] for work in batch)): batch
                 for batch in batches[start : start + WINDOW]
             }
-            collect(stage, references, on_done, lambda: "engines score", note=run.pool.note)
+            collect(stage, references, on_done, lambda: "engines score", note=news_of(run, "pool"))
     if failed:
         raise ScoringError(f"{len(failed)} of {len(todo)} units could not be scored: {'; '.join(failed[:5])}")

@@ -13,7 +13,7 @@ from taskpgm_ray.evaluation.scores import reweighted
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.runtime.missing import missing
 from taskpgm_ray.runtime.progress import collect
-from taskpgm_ray.runtime.run import Run
+from taskpgm_ray.runtime.run import Run, news_of
 from taskpgm_ray.search.trials import Planner, asked_base, measured_by, write_items
 from taskpgm_ray.storage import Unit, fingerprint
 
@@ -50,7 +50,7 @@ def measure_lift(jobs: Sequence[Job], planner: Planner, run: Run) -> NDArray[np.
             run.evaluator.evaluate(one.adapter, planner.search_split, planner.config.seed, "search"): one
             for one in todo
         }
-        collect(stage, references, on_done, lambda: "engines score the single-task adapters", note=run.pool.note)
+        collect(stage, references, on_done, lambda: "engines score the single-task adapters", note=news_of(run, "pool"))
     metric, weights = planner.config.search.metric, planner.config.evaluation.weights
     base, *scores = [reweighted(one.unit.manifest()["summary"], weights)[metric] for one in lifts]
     return np.array(scores) - base

@@ -13,7 +13,7 @@ from taskpgm_ray.evaluation.scores import reweighted
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.runtime.missing import missing
 from taskpgm_ray.runtime.progress import collect
-from taskpgm_ray.runtime.run import Run
+from taskpgm_ray.runtime.run import Run, news_of
 from taskpgm_ray.search.merge import merge_adapters, predicted_best, rank_correlation
 from taskpgm_ray.search.trials import Planner, TrialPlan, measured_by
 from taskpgm_ray.storage import Unit, fingerprint
@@ -123,7 +123,7 @@ class Screen:
 
             split, seed = self.planner.search_split, self.planner.config.seed
             references = {self.run.evaluator.evaluate(one.adapter, split, seed, "search"): one for one in todo}
-            collect(stage, references, on_done, lambda: "engines score the merges", note=self.run.pool.note)
+            collect(stage, references, on_done, lambda: "engines score the merges", note=news_of(self.run, "pool"))
 
 
 def pilots(plans: Sequence[TrialPlan]) -> tuple[list[TrialPlan], list[TrialPlan]]:

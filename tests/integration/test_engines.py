@@ -31,7 +31,7 @@ def vllm(local_ray, specs):
 
     environment = thread_environment(1) | engine_environment(specs["vllm"])
     actor = ray.remote(EngineActor).options(num_cpus=1, runtime_env={"env_vars": environment}).remote()
-    ray.get(actor.load.remote(specs["vllm"]))
+    assert ray.get(actor.load.remote(specs["vllm"], None, 0)) > 0, "seconds a token"
     yield lambda method, *arguments: ray.get(getattr(actor, method).remote(*arguments))
     ray.kill(actor)
 

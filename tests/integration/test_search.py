@@ -81,7 +81,8 @@ tasks = tuple(
     for n, size in zip("abc", (10, 20, 30))
 )
 run = SimpleNamespace(
-    connect=lambda: None, fleet=Handle(stand), evaluator=Handle(stand), progress=Progress(storage, Console())
+    connect=lambda: None, fleet=Handle(stand), pool=Handle(stand), evaluator=Handle(stand),
+    progress=Progress(storage, Console()),
 )
 model = BaseModelRef("m", None, "f", "float32")
 split = Split("search", storage, "evaluation/search")

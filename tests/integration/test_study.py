@@ -155,7 +155,7 @@ def test_a_finished_study_starts_nothing_again(finished):
         "assert main(['run', *sys.argv[1:]]) == 0\n"
         "import ray\n"
         "assert not ray.is_initialized()\n"
-        "assert not {'torch', 'vllm', 'transformers', 'lm_eval'} & set(sys.modules), 'heavy imports'\n"
+        "assert not (heavy := {'torch', 'vllm', 'transformers', 'lm_eval'} & set(sys.modules)), heavy\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(config_file)],
