@@ -77,7 +77,9 @@ class Constraints:
                 if share <= part.group.low + BINDS or share >= part.group.high - BINDS:
                     held[part.group.members] = True
             for i in np.flatnonzero(held):
-                found[i].append(part.name)
+                # A fixed share is a lower and an upper bound of one name.
+                if part.name not in found[i]:
+                    found[i].append(part.name)
         return found
 
 

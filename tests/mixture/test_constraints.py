@@ -59,7 +59,7 @@ def test_floors_tasks_and_groups():
     assert found.binding([0.35, 0.15, 0.3, 0.2]) == [
         ["groups.math/*.max 0.5"],
         ["tasks.math/*.min 0.15", "groups.math/*.max 0.5"],
-        ["tasks.sst.fixed 0.3", "tasks.sst.fixed 0.3"],
+        ["tasks.sst.fixed 0.3"],
         ["tasks.tiny.max 0.2"],
     ]
 
