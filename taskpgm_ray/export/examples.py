@@ -9,15 +9,15 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from taskpgm_ray.config import StudyConfig, load_config
 from taskpgm_ray.errors import InputError, MissingFileError
 from taskpgm_ray.export.mixture import load_mixture, take, weighted
+from taskpgm_ray.models import resolve
 from taskpgm_ray.storage import Storage, Unit
+from taskpgm_ray.tasks.prepare import Task
+from taskpgm_ray.tasks.separation import apart
 from taskpgm_ray.tasks.separator import separator
-
-EXAMPLES, WITHHELD = "examples.parquet", "withheld.json"
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,10 @@ class TaskExamples:
                 f"the mixture does not say where the examples of {self.name!r} are: run the study once more with this "
                 "version (nothing is trained again), and export then"
             )
-        table = Unit(self._storage, self._entry["unit"]).files.read_table(EXAMPLES)
-        table = table.filter(pc.equal(table["split"], "train"))
+        task = Task(self.name, Unit(self._storage, self._entry["unit"]))
         if unit := self._entry.get("withheld"):
-            apart = Unit(self._storage, unit).files.read_json(WITHHELD).get(self.name, {"ids": []})["ids"]
-            table = table.filter(pc.invert(pc.is_in(table["id"], value_set=pc.cast(apart, "string"))))
-        return [self._line(row) for row in table.to_pylist()]
+            (task,) = apart([task], Unit(self._storage, unit))
+        return [self._line(row) for row in task.table("train").to_pylist()]
 
     def _line(self, row: dict[str, Any]) -> Line:
         prompt, response = row["prompt"], row["response"]
@@ -104,6 +102,11 @@ class Bundle:
     def chat(self) -> bool:
         """Whether the study was trained on conversations."""
         return self.config.model.prompt_format == "chat"
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The base model's."""
+        return resolve(self.config.model, Storage(self.config.storage)).tokenizer()
 
     @property
     def probabilities(self) -> list[float]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import InputError, MissingFileError, StorageError
 from taskpgm_ray.export.examples import study_config
 from taskpgm_ray.models import BaseModelRef, prepare, resolve
+from taskpgm_ray.runtime import scratch
 from taskpgm_ray.storage import Storage
 
 ADAPTER, CARD = "adapter", "README.md"
@@ -45,10 +45,10 @@ def merge_final(study: str | os.PathLike[str], folder: str | os.PathLike[str]) -
     except MissingFileError as error:
         raise InputError(f"the final adapter is incomplete: {error}; run the study again") from error
     _check_base(card, model, config)
-    with tempfile.TemporaryDirectory() as local:
+    with scratch.temporary("merge") as local:
         for name in names:
-            (Path(local) / name).write_bytes(storage.read_bytes(f"{ADAPTER}/{name}"))
-        merged = PeftModel.from_pretrained(model.load(), local).merge_and_unload()
+            (local / name).write_bytes(storage.read_bytes(f"{ADAPTER}/{name}"))
+        merged = PeftModel.from_pretrained(model.load(), str(local)).merge_and_unload()
     try:
         target.mkdir(parents=True, exist_ok=True)
         merged.save_pretrained(str(target), safe_serialization=True)

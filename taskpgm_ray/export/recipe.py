@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from taskpgm_ray.config import StudyConfig
 
@@ -53,6 +54,19 @@ class Recipe:
     def name(self) -> str:
         """The model, or a word to be replaced."""
         return self.model or "SET-YOUR-MODEL"
+
+    @property
+    def training_arguments(self) -> dict[str, Any]:
+        """What every trainer built on transformers' ``TrainingArguments`` calls by these names."""
+        return {
+            "learning_rate": self.learning_rate,
+            "lr_scheduler_type": "cosine",
+            "weight_decay": self.weight_decay,
+            "max_grad_norm": self.max_grad_norm,
+            "per_device_train_batch_size": self.batch_size,
+            "seed": self.seed,
+            "output_dir": "output",
+        }
 
     def steps(self, examples: int, devices: int = 1) -> int:
         """Optimizer steps of one pass over so many examples, each device taking ``batch_size`` of them at a time."""

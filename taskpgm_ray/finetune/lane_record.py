@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from taskpgm_ray.config import LaneConfig
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.runtime.cluster import root_cause
-from taskpgm_ray.runtime.silence import Silence, outlasts
+from taskpgm_ray.runtime.silence import Silence, outlasts, settled
 
 SLOWEST_STEPS = 20
 """A lane has hung when it says nothing for so many of its own slowest steps."""
@@ -125,7 +125,7 @@ class LaneRecord:
 
     async def end(self) -> BaseException | None:
         """Wait for its end, and say what it ended by; a lane that hangs is ended."""
-        ended = asyncio.ensure_future(_settled(self.processes.ended))
+        ended = asyncio.ensure_future(settled(self.processes.ended))
         hung: TimeoutError | None = None
         for force in (None, lambda: self.processes.kill_workers(self.workers), self.processes.kill):
             if force is not None:
@@ -148,7 +148,3 @@ class LaneRecord:
             doing = f"at {self.held.job.name}"
         self.hung = f"lane {self.number} said nothing for {self.silence.seconds:.0f} s {doing} and was ended"
         return TimeoutError(self.hung)
-
-
-async def _settled(ended: Awaitable[Any]) -> Any:
-    return await ended

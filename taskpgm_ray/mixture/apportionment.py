@@ -66,13 +66,9 @@ def token_counts(
         tokens_per_example: mean number of tokens of an example of each task [n], > 0.
         available: most examples a task may give [n].
     """
-    p = _weights(weights)
-    length = np.asarray(tokens_per_example, dtype=np.float64)
-    if length.shape != p.shape or not np.isfinite(length).all() or (length <= 0).any():
-        raise InputError(f"tokens_per_example must be {len(p)} positive numbers, one a task")
+    examples = _per_token(weights, tokens_per_example)
     if budget < 0:
         raise InputError(f"the budget must be a number of tokens >= 0, got {budget!r}")
-    examples = p / length
     total = round(float(budget * examples.sum()))
     return counts(examples / examples.sum(), total, available)
 
@@ -84,9 +80,17 @@ def example_shares(weights: npt.ArrayLike, tokens_per_example: npt.ArrayLike) ->
         weights: shares of tokens, non-negative [n], sum 1.
         tokens_per_example: mean number of tokens of an example of each task [n], > 0.
     """
-    p = _weights(weights)
-    examples = p / np.asarray(tokens_per_example, dtype=np.float64)
+    examples = _per_token(weights, tokens_per_example)
     return np.asarray(examples / examples.sum())
+
+
+def _per_token(weights: npt.ArrayLike, tokens_per_example: npt.ArrayLike) -> FloatArray:
+    """Examples of each task [n] in one token of a mixture with these shares of tokens."""
+    p = _weights(weights)
+    length = np.asarray(tokens_per_example, dtype=np.float64)
+    if length.shape != p.shape or not np.isfinite(length).all() or (length <= 0).any():
+        raise InputError(f"tokens_per_example must be {len(p)} positive numbers, one a task")
+    return np.asarray(p / length)
 
 
 def _capped_shares(p: FloatArray, total: int, limit: IntArray) -> FloatArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Awaitable
 from typing import Any
 
 LOOK_SECONDS = 1.0
@@ -20,6 +21,11 @@ class Silence:
         """It was heard; from now on it may be silent for ``limit`` seconds (by default for as long as before)."""
         self.seconds = 0.0
         self.limit = self.limit if limit is None else limit
+
+
+async def settled(awaited: Awaitable[Any]) -> Any:
+    """What comes of an awaitable that is no coroutine, such as a reference of Ray: a task can be made of this."""
+    return await awaited
 
 
 async def outlasts(work: asyncio.Future[Any], silence: Silence) -> bool:

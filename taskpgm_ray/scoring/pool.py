@@ -13,7 +13,7 @@ from typing import Any
 
 from taskpgm_ray.errors import OutageError, ResourceError, ScoringError, TaskPGMError
 from taskpgm_ray.runtime.cluster import MOST_CALLS, node_lost, on_this_node, root_cause, thread_environment, threads_of
-from taskpgm_ray.runtime.silence import Silence, outlasts
+from taskpgm_ray.runtime.silence import Silence, outlasts, settled
 from taskpgm_ray.scoring.engine import EngineSpec, Query
 from taskpgm_ray.scoring.engine_actor import EngineActor
 from taskpgm_ray.scoring.score import ScoreWork, SegmentWork
@@ -255,7 +255,7 @@ class PoolActor:
 
     async def _placed(self, actor: Any) -> bool:
         """Wait for the engine's resources; no longer, once other engines have done the work that it was meant for."""
-        placed = asyncio.ensure_future(_settled(actor.placed.remote()))
+        placed = asyncio.ensure_future(settled(actor.placed.remote()))
         while not placed.done():
             await asyncio.wait({placed}, timeout=self.spec.config.idle_seconds)
             if not placed.done() and not self.waiting:
@@ -314,7 +314,7 @@ class PoolActor:
         began = asyncio.get_running_loop().time()
         least = self.spec.config.silent_seconds
         silence.broken(max(least, SLOWER * self.pace * work.tokens) * 2**work.hangs)
-        answer = asyncio.ensure_future(_settled(getattr(actor, work.method).remote(*work.arguments)))
+        answer = asyncio.ensure_future(settled(getattr(actor, work.method).remote(*work.arguments)))
         try:
             answered = await outlasts(answer, silence)
         finally:
@@ -372,10 +372,6 @@ def _adapters(queries: Sequence[Query]) -> list[Unit]:
 
 def _tokens(queries: Sequence[Query]) -> int:
     return sum(len(query.prompt) for query in queries)
-
-
-async def _settled(reference: Any) -> Any:
-    return await reference
 
 
 def _told(error: BaseException) -> Exception:

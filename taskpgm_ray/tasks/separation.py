@@ -56,16 +56,19 @@ def separate(run: Run, tasks: Sequence[Task], evaluated: EvaluationTexts = NOTHI
             unit.files.write_bytes(WITHHELD, json.dumps(written).encode())
             unit.finish({"tasks": len(tasks), "withheld": sum(len(withheld.ids) for withheld, _ in found.values())})
             stage.finished(_told(found))
+    return apart(tasks, unit)
+
+
+def apart(tasks: Sequence[Task], unit: Unit) -> list[Task]:
+    """The tasks without the training examples that a finished unit lists."""
     stored = unit.files.read_json(WITHHELD)
-    return [
-        replace(
-            task,
-            withheld=Withheld(**stored[task.name] | {"ids": frozenset(stored[task.name]["ids"]), "unit": unit.path}),
-        )
-        if task.name in stored
-        else task
-        for task in tasks
-    ]
+
+    def withheld(task: Task) -> Withheld | None:
+        if task.name not in stored:
+            return task.withheld
+        return Withheld(**stored[task.name] | {"ids": frozenset(stored[task.name]["ids"]), "unit": unit.path})
+
+    return [replace(task, withheld=withheld(task)) for task in tasks]
 
 
 def plain(text: str) -> str:

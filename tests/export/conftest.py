@@ -51,7 +51,9 @@ class Finished:
         self.withheld = [row["prompt"] for row in train if row["split"] == "train"][:2]
         ids = [row["id"] for row in train if row["prompt"] in self.withheld]
         apart = Unit(self.storage, "separation/0123")
-        apart.files.write_json("withheld.json", {"copy": {"ids": ids}})
+        apart.files.write_json(
+            "withheld.json", {"copy": {"ids": ids, "train": 46, "train_tokens": 0, "train_content": ""}}
+        )
         apart.finish({})
         self.storage.write_bytes("config.yaml", self.config.to_yaml().encode())
         self.storage.write_json("mixture.json", self.document())

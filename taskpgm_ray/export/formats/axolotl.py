@@ -8,8 +8,6 @@ from typing import Any
 from taskpgm_ray.export.examples import Bundle, Line
 from taskpgm_ray.export.recipe import Recipe
 from taskpgm_ray.export.registry import exporter, write_counted, write_yaml
-from taskpgm_ray.models import resolve
-from taskpgm_ray.storage import Storage
 
 
 @exporter("axolotl", "mixture.jsonl and axolotl.yaml")
@@ -56,7 +54,7 @@ def _modules(recipe: Recipe) -> dict[str, Any]:
 
 
 def _segments(bundle: Bundle) -> Any:
-    tokenizer = resolve(bundle.config.model, Storage(bundle.config.storage)).tokenizer()
+    tokenizer = bundle.tokenizer
     end = str(tokenizer.eos_token)
 
     def form(line: Line) -> dict[str, Any]:

@@ -83,15 +83,9 @@ def _trl(bundle: Bundle, folder: Path) -> list[Path]:
         "lora_alpha": recipe.alpha,
         "lora_dropout": recipe.dropout,
         "lora_target_modules": recipe.modules,
-        "learning_rate": recipe.learning_rate,
-        "lr_scheduler_type": "cosine",
+        **recipe.training_arguments,
         "warmup_steps": recipe.warmup,
-        "weight_decay": recipe.weight_decay,
-        "max_grad_norm": recipe.max_grad_norm,
-        "per_device_train_batch_size": recipe.batch_size,
         "num_train_epochs": 1,
         "bf16": recipe.bf16,
-        "seed": recipe.seed,
-        "output_dir": "output",
     }
     return [write_yaml(folder / "sft.yaml", settings, "trl sft --config sft.yaml"), data]

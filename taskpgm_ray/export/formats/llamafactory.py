@@ -10,8 +10,6 @@ from taskpgm_ray.errors import InputError
 from taskpgm_ray.export.examples import Bundle, Line, TaskExamples
 from taskpgm_ray.export.recipe import Recipe
 from taskpgm_ray.export.registry import exporter, messages, write_tasks, write_yaml
-from taskpgm_ray.models import resolve
-from taskpgm_ray.storage import Storage
 
 
 @exporter("llamafactory", "dataset_info.json, train_exact.yaml and train_sampled.yaml for LLaMA-Factory")
@@ -77,15 +75,9 @@ def _common(bundle: Bundle, folder: Path) -> dict[str, Any]:
         "dataset_dir": str(folder.resolve()),
         "dataset": ",".join(task.name for task in bundle.tasks),
         "cutoff_len": recipe.max_length,
-        "learning_rate": recipe.learning_rate,
-        "lr_scheduler_type": "cosine",
+        **recipe.training_arguments,
         "warmup_steps": recipe.warmup,
-        "weight_decay": recipe.weight_decay,
-        "max_grad_norm": recipe.max_grad_norm,
-        "per_device_train_batch_size": recipe.batch_size,
         "bf16": recipe.bf16,
-        "seed": recipe.seed,
-        "output_dir": "output",
     }
     if bundle.chat:
         # Without a template it takes the model's own; of a conversation only the last reply was trained.
@@ -95,7 +87,7 @@ def _common(bundle: Bundle, folder: Path) -> dict[str, Any]:
 
 
 def _with_end(bundle: Bundle) -> Any:
-    end = str(resolve(bundle.config.model, Storage(bundle.config.storage)).tokenizer().eos_token)
+    end = str(bundle.tokenizer.eos_token)
 
     def form(line: Line) -> dict[str, Any]:
         return {"prompt": line.prompt, "response": line.completion + end}

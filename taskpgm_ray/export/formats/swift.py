@@ -25,16 +25,10 @@ def _swift(bundle: Bundle, folder: Path) -> list[Path]:
         "lora_dropout": recipe.dropout,
         "target_modules": recipe.modules,
         "max_length": recipe.max_length,
-        "learning_rate": recipe.learning_rate,
-        "lr_scheduler_type": "cosine",
+        **recipe.training_arguments,
         "warmup_ratio": recipe.warmup,
-        "weight_decay": recipe.weight_decay,
-        "max_grad_norm": recipe.max_grad_norm,
-        "per_device_train_batch_size": recipe.batch_size,
         "gradient_accumulation_steps": 1,
         "torch_dtype": "bfloat16" if recipe.bf16 else "float32",
-        "seed": recipe.seed,
-        "output_dir": "output",
     }
     exact = common | {
         "dataset": [f"{file.resolve()}#{task.count}" for task, file in zip(bundle.tasks, files, strict=True)],
