@@ -144,9 +144,14 @@ def _add_solve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     reading.add_argument("--diagonal", type=float, metavar="VALUE", help="in the place of a diagonal that is missing")
     limits = sub.add_argument_group("what the mixture has to keep to")
     limits.add_argument("--floor", type=float, default=0.0, help="part of its uniform share that every task keeps")
-    limits.add_argument("--min", action="append", default=[], metavar="TASK=SHARE")
-    limits.add_argument("--max", action="append", default=[], metavar="TASK=SHARE")
-    limits.add_argument("--fix", action="append", default=[], metavar="TASK=SHARE")
+    for option, text in (
+        ("--min", "the least share of a task, or of each task of a pattern such as 'math/*'"),
+        ("--max", "the largest share"),
+        ("--fix", "exactly this share"),
+        ("--group-min", "the least share of all tasks of a pattern together"),
+        ("--group-max", "the largest share of all of them together"),
+    ):
+        limits.add_argument(option, action="append", default=[], metavar="TASK=SHARE", help=text)
     limits.add_argument(
         "--target", metavar="FILE", help="the mixture at tau = 1: a mixture.json, or a CSV of task,weight"
     )
@@ -327,7 +332,13 @@ def _export(options: argparse.Namespace) -> None:
             )
             print(f"# {told} (--recommended | --chosen)", file=sys.stderr)
     for written in export(
-        options.trainer, study, options.folder, mixture=options.mixture, examples=options.examples, seed=options.seed
+        options.trainer,
+        study,
+        options.folder,
+        mixture=options.mixture,
+        examples=options.examples,
+        seed=options.seed,
+        tell=lambda text: print(f"# {text}", file=sys.stderr),
     ):
         print(written)
 

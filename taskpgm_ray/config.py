@@ -534,6 +534,8 @@ class SearchConfig(Section):
     """Bandwidths of the kernels, as multiples of each one's own gamma."""
     utilities: tuple[Literal["rows", "targeted"], ...] = ("rows",)
     """``rows``: the paper's row sums of the affinity. ``targeted``: each adapter's gain on the search split."""
+    lift: bool = False
+    """Measure what each task's adapter alone gains on the search split, as ``targeted`` does anyway, for the report."""
     baselines: tuple[Annotated[str, AfterValidator(_baseline)], ...] = ("uniform", "proportional")
     """Mixtures to compare with. ``uniform``; by the true sizes of the sources ``proportional``, ``temperature`` and
     ``capped``; ``equal_loss``: by how far each task's own fine-tune lowered its loss; ``random``: another draw for
@@ -573,6 +575,11 @@ class SearchConfig(Section):
     """Also compare, for each number of tasks, greedy selection, the heaviest tasks and random ones (report split)."""
     budget_fractions: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
     """Also train the winner and uniform on these parts of the budget (report split)."""
+
+    @property
+    def measures_lift(self) -> bool:
+        """Whether every task's adapter is asked the search split's questions."""
+        return self.lift or "targeted" in self.utilities
 
     @model_validator(mode="after")
     def _sound(self) -> SearchConfig:

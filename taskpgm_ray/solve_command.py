@@ -8,6 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ import numpy as np
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.matrix_file import complete, read_matrix, to_affinity
 from taskpgm_ray.mixture import counts
+from taskpgm_ray.mixture.constraints import Constraint, combined
 from taskpgm_ray.mixture.given import read_given
-from taskpgm_ray.mrf import Limits, Mixture, MixturePath, influence, select, solve
-from taskpgm_ray.numerics.types import FloatArray
+from taskpgm_ray.mrf import Group, Limits, Mixture, MixturePath, influence, select, solve, solve_grouped
+from taskpgm_ray.numerics.types import FloatArray, IntArray
 
 BRIEF = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
 """Balances of which a path in brief shows the mixtures."""
@@ -59,29 +61,47 @@ def _balance(options: argparse.Namespace, n: int) -> float | None:
 
 def _limits(options: argparse.Namespace, names: Sequence[str]) -> Limits:
     n = len(names)
-    lower, upper = np.full(n, options.floor / n), np.ones(n)
-    for entry, low, high in (
-        *((entry, True, False) for entry in options.min),
-        *((entry, False, True) for entry in options.max),
-        *((entry, True, True) for entry in options.fix),
-    ):
-        name, equals, share = entry.rpartition("=")
-        try:
-            value = float(share)
-        except ValueError:
-            equals = ""
-        if not equals or name not in names:
-            raise InputError(f"{entry!r} is not TASK=SHARE with one of the tasks {', '.join(names[:20])}")
-        i = list(names).index(name)
-        lower[i] = max(lower[i], value) if low else lower[i]
-        upper[i] = min(upper[i], value) if high else upper[i]
+    parts = [Constraint(f"--floor {options.floor:g}", lower=np.full(n, options.floor / n))] if options.floor else []
+    for option in ("min", "max", "fix", "group_min", "group_max"):
+        for entry in getattr(options, option):
+            name, members, share = _entry(entry, names)
+            said = f"--{option.replace('_', '-')} {name}={share:g}"
+            if option.startswith("group"):
+                group = Group(members, low=share) if option == "group_min" else Group(members, high=share)
+                parts.append(Constraint(said, group=group))
+                continue
+            inside = np.isin(np.arange(n), members)
+            lower = None if option == "max" else np.where(inside, share, 0.0)
+            upper = None if option == "min" else np.where(inside, share, 1.0)
+            parts.append(Constraint(said, lower, upper))
     target = read_given(options.target, names) if options.target else None
-    most = options.max_tasks if options.max_tasks is not None and options.max_tasks < n else None
-    return Limits(lower, upper, target=target, most=most)
+    limits = combined(parts, n, target, options.max_tasks)
+    if limits.groups and (limits.most is not None or options.influence):
+        other = "--influence" if options.influence else "--max-tasks"
+        raise InputError(f"{other} is not known where groups of tasks are tied together: leave out --group-min/-max")
+    return limits
+
+
+def _entry(entry: str, names: Sequence[str]) -> tuple[str, IntArray, float]:
+    """(pattern, tasks that it matches, share) of PATTERN=SHARE."""
+    pattern, _, number = entry.rpartition("=")
+    members = [i for i, name in enumerate(names) if name == pattern or fnmatchcase(name, pattern)]
+    try:
+        share = float(number)
+    except ValueError:
+        share = math.nan
+    if not members or not 0 <= share <= 1:
+        raise InputError(
+            f"{entry!r} is not TASK=SHARE with one of the tasks {', '.join(names[:20])} (or a pattern of names) and a "
+            "share from 0 to 1"
+        )
+    return pattern, np.array(members), share
 
 
 def _solved(S: FloatArray, tau: float, limits: Limits, utility: FloatArray | None) -> Mixture:
     lower, upper = limits.bounds
+    if limits.groups:
+        return solve_grouped(S, tau, limits.groups, utility=utility, target=limits.target, lower=lower, upper=upper)
     if limits.most is not None:
         found = select(S, limits.most, tau, utility=utility, target=limits.target, lower=lower, upper=upper)
         print(

@@ -243,7 +243,8 @@ class Study:
         run, metric = self.session, self.config.search.metric
         sets = prepare_evaluation(self.config.evaluation, self.config.seed, self.storage, tasks)
         planner = Planner(tuple(tasks), sets.search, self.config, run.model, self.storage)
-        made = families(affinities, tasks, self.config, limits, lambda: measure_lift(jobs, planner, run))
+        lift = measure_lift(jobs, planner, run) if self.config.search.measures_lift else None
+        made = families(affinities, tasks, self.config, limits, lift)
         outcome = search(made, jobs, planner, run)
         choice = choose(outcome, made, self.config)
         chosen = choice.candidate
@@ -252,7 +253,7 @@ class Study:
         methods = {method: plan.candidate for method, plan in outcome.best(metric).items()}
         judgement = judge(chosen, family, methods, planner, sets.report, run)
         verdict = sentence(judgement.comparisons, self.config)
-        insight = self._insight(affinities, family, chosen.tau, limits)
+        insight = self._insight(affinities, family, chosen.tau, limits, lift)
         hand_over(chosen, verdict, judgement.judged_by, planner, run, insight)
         better = recommended(judgement.comparisons, metric)
         weights = {"uniform": uniform(len(tasks))} | {one.name: one.weights for one in methods.values()}
@@ -269,7 +270,9 @@ class Study:
             insight=insight,
         )
 
-    def _insight(self, affinities: Affinities, family: Family, tau: float, limits: Limits) -> Insight | None:
+    def _insight(
+        self, affinities: Affinities, family: Family, tau: float, limits: Limits, lift: FloatArray | None = None
+    ) -> Insight | None:
         """What the mixture says of each task; not known where groups of tasks are tied together."""
         if limits.groups:
             return None
@@ -278,8 +281,8 @@ class Study:
         if family.affinity == "jsd" and family.gamma is not None and family.utility is None:
             sums = divergence_groups(affinity_unit(self.storage, affinities.fingerprint))
             floor = family.noise.taken_off if family.noise else 0.0
-            known = certainty(sums, mixture, family.gamma, floor, self.config.seed)
-        return explain(affinities.tasks, family.S, mixture, known, affinities.lift)
+            known = certainty(sums, mixture, family.gamma, floor, affinities.noise, self.config.seed)
+        return explain(affinities.tasks, family.S, mixture, known, affinities.lift, lift)
 
     def _mixture(
         self,

@@ -11,7 +11,7 @@ import pytest
 
 from taskpgm_ray.cli import main
 from taskpgm_ray.matrix_file import affinity_table, read_matrix
-from taskpgm_ray.mrf import influence, path, select, solve
+from taskpgm_ray.mrf import Group, influence, path, select, solve, solve_grouped
 
 NAMES = ["boolq", "mawps", "sst2", "copa", "rte"]
 
@@ -111,6 +111,18 @@ def test_limits(S, file, run, tmp_path):
     np.testing.assert_allclose(list(found.values()), solve(S, 1.0, utility=np.arange(5.0)).weights, atol=1e-12)
 
 
+def test_patterns_and_groups(S, file, run):
+    found = weights(
+        run(file, "--min", "*=0.1", "--group-max", "[br]*=0.25", "--group-min", "copa=0.4", "--tau", 0.5, "--json")[0]
+    )
+    groups = [Group(np.array([0, 4]), high=0.25), Group(np.array([3]), low=0.4)]
+    expected = solve_grouped(S, 0.5, groups, lower=np.full(5, 0.1))
+    np.testing.assert_allclose(list(found.values()), expected.weights, atol=1e-12)
+    assert found["boolq"] + found["rte"] == pytest.approx(0.25)
+    rows = json.loads(run(file, "--group-max", "[br]*=0.25", "--path", "--json")[0])["rows"]
+    assert all(row["boolq"] + row["rte"] <= 0.25 + 1e-9 for row in rows)
+
+
 def test_few_tasks_with_their_certificate(S, file, run):
     out, err = run(file, "--max-tasks", 2, "--tau", 0.5, "--json")
     chosen = select(S, 2, 0.5)
@@ -163,7 +175,13 @@ def test_a_plot(file, run, tmp_path):
         (lambda S: S, ["--beta", "1", "--lambda", "1", "--tau", "1"], "give the balance once"),
         (lambda S: S, ["--tau", "1", "--min", "rte"], "'rte' is not TASK=SHARE"),
         (lambda S: S, ["--tau", "1", "--fix", "nli=0.1"], "'nli=0.1' is not TASK=SHARE with one of the tasks boolq"),
-        (lambda S: S, ["--tau", "1", "--max", "rte=0.1", "--min", "rte=0.3"], "contradict each other"),
+        (
+            lambda S: S,
+            ["--tau", "1", "--max", "rte=0.1", "--min", "rte=0.3"],
+            "time: --min rte=0.3; --max rte=0.1",
+        ),
+        (lambda S: S, ["--tau", "1", "--group-max", "*=0.9"], "same time: --group-max *=0.9"),
+        (lambda S: S, ["--tau", "1", "--group-max", "r*=0.9", "--influence"], "--influence is not known where groups"),
     ],
 )
 def test_mistakes_are_one_line(S, tmp_path, fail, change, options, message):

@@ -1,7 +1,7 @@
 """Affinities between tasks from what their models predict: numpy, scipy and numba only."""
 
 from taskpgm_ray.affinity.distributions import balanced_weights
-from taskpgm_ray.affinity.jsd import bracket, example_divergences, jsd_matrix
+from taskpgm_ray.affinity.jsd import bracket, example_divergences, jsd_matrix, jsd_rows
 from taskpgm_ray.affinity.jsd_sums import JSDSums
 from taskpgm_ray.affinity.kernels import effective_number, kernel, median_gamma
 from taskpgm_ray.affinity.mutual_information import (
@@ -24,6 +24,7 @@ __all__ = [
     "example_divergences",
     "jackknife",
     "jsd_matrix",
+    "jsd_rows",
     "kernel",
     "lift",
     "median_gamma",

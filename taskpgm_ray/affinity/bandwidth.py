@@ -39,6 +39,8 @@ class NoiseFloor:
     """[m] mean Jensen-Shannon divergence of the two, nats."""
     distance: tuple[float, ...]
     """[m] mean squared difference of their log-likelihood profiles, squared nats."""
+    divergences: FloatArray
+    """[m, n] mean divergence of each second adapter from every task's adapter, nats."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,7 +36,36 @@ def jsd_matrix(
     """
     array = check_logprobs(logprobs)
     w = position_weights(weights, array.shape[1])
-    return _sum(_divergence, array, w, threads)
+    return _symmetric(_sum(_divergence, array, w, threads))
+
+
+def jsd_rows(
+    rows: npt.ArrayLike, logprobs: npt.ArrayLike, weights: npt.ArrayLike | None = None, *, threads: int | None = None
+) -> FloatArray:
+    """The same of some models with all others, without the pairs of the others.
+
+    Args:
+        rows: log-probabilities of m models [m, P, K].
+        logprobs: those of n models on the same positions and support [n, P, K].
+        weights: as in ``jsd_matrix``.
+        threads: as in ``jsd_matrix``.
+
+    Returns:
+        [m, n] nats.
+
+    Raises:
+        InputError: wrong shapes, NaN, entries that are not log-probabilities.
+    """
+    first, second = check_logprobs(rows), check_logprobs(logprobs)
+    if first.shape[1:] != second.shape[1:]:
+        raise InputError(f"rows and logprobs must have the same positions and support: {first.shape}, {second.shape}")
+    w, m = position_weights(weights, second.shape[1]), len(first)
+
+    def cross(halves: FloatArray) -> FloatArray:
+        cells = halves.reshape(len(halves), -1)
+        return jsd_kernel.cross_divergences(cells[:m], cells[m:])
+
+    return np.asarray(np.maximum(_sum(cross, np.concatenate([first, second]), w, threads), 0.0))
 
 
 def bracket(
@@ -53,8 +82,8 @@ def bracket(
     """
     array = check_logprobs(logprobs)
     w = position_weights(weights, array.shape[1])
-    lower = _sum(_divergence, array, w, threads)
-    return lower, np.minimum(lower + _sum(_widening, array, w, threads), LN2)
+    lower = _symmetric(_sum(_divergence, array, w, threads))
+    return lower, np.minimum(lower + _symmetric(_sum(_widening, array, w, threads)), LN2)
 
 
 def example_divergences(
@@ -83,7 +112,7 @@ def example_divergences(
     divergences = np.empty((len(total), len(array), len(array)))
     for e in range(len(total)):
         chosen = np.flatnonzero(label == e)
-        divergences[e] = _sum(_divergence, array[:, chosen], w[chosen] / total[e], 1)
+        divergences[e] = _symmetric(_sum(_divergence, array[:, chosen], w[chosen] / total[e], 1))
     return divergences, total
 
 
@@ -113,11 +142,11 @@ def _sum(
     w: FloatArray,
     threads: int | None,
 ) -> FloatArray:
-    """Sum over tiles of whole positions of measure(w * p / 2 [n, positions, K + 1]) -> [n, n], made symmetric.
+    """Sum over tiles of whole positions of measure(w * p / 2 [n, positions, K + 1]).
 
     Threads take whole tiles, and the tiles are added in their order: the sum does not depend on their number.
     """
-    n, positions, cells = array.shape
+    _, positions, cells = array.shape
     size = max(1, jsd_kernel.TILE // (cells + 1))
     half = w[:, None] / 2
 
@@ -127,9 +156,15 @@ def _sum(
         halves *= half[part]
         return measure(np.maximum(halves, jsd_kernel.TINY, out=halves))
 
-    total = np.zeros((n, n))
     with ThreadPoolExecutor(thread_count(threads)) as pool:
-        for found in pool.map(tile, range(0, positions, size)):
-            total += found
-    np.maximum(total, 0.0, out=total)
-    return np.asarray(total + total.T)
+        found = pool.map(tile, range(0, positions, size))
+        total = next(found)
+        for more in found:
+            total += more
+    return total
+
+
+def _symmetric(lower: FloatArray) -> FloatArray:
+    """A matrix of divergences from what is below its diagonal."""
+    positive = np.maximum(lower, 0.0)
+    return np.asarray(positive + positive.T)

@@ -100,6 +100,21 @@ def pair_divergences(halves: FloatArray) -> FloatArray:
 
 
 @kernel
+def cross_divergences(rows: FloatArray, halves: FloatArray) -> FloatArray:
+    """The same of every one of some models [m, cells] with every other one [n, cells] -> [m, n] nats."""
+    m, n = len(rows), len(halves)
+    out = np.zeros((m, n))
+    own = np.empty(n)
+    for j in range(n):
+        own[j] = _sum_xlog2x(halves[j], halves[j])
+    for i in range(m):
+        mine = _sum_xlog2x(rows[i], rows[i])
+        for j in range(n):
+            out[i, j] = LN2 * ((mine + own[j]) / 2 - _sum_xlog2x(rows[i], halves[j]))
+    return out
+
+
+@kernel
 def add_positions(
     halves: FloatArray, weights: FloatArray, bucket: IntArray, unit: float, out: IntArray, first: int, step: int
 ) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from taskpgm_ray.affinity.bandwidth import NoiseFloor
 from taskpgm_ray.affinity.distributed import PartOf, parts_of, probe_counts, read_part
-from taskpgm_ray.affinity.jsd import jsd_matrix
+from taskpgm_ray.affinity.jsd import jsd_rows
 from taskpgm_ray.numerics.types import FloatArray
 from taskpgm_ray.runtime.missing import missing
 from taskpgm_ray.runtime.progress import collect
@@ -18,7 +18,7 @@ from taskpgm_ray.runtime.run import Run
 from taskpgm_ray.scoring.stage import ScoredSegment
 from taskpgm_ray.storage import Unit, fingerprint
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def measure_noise(
             import ray
 
             counts = probe_counts(segments, tasks)
-            parts = parts_of(segments, 2 * len(pairs), run.config.affinity)
+            parts = parts_of(segments, len(tasks) + len(pairs), run.config.affinity)
             measure: Any = ray.remote(part_sums).options(num_cpus=1)
             sums: dict[int, FloatArray] = {}
             collect(
@@ -61,22 +61,33 @@ def measure_noise(
             )
             # In the parts' order, so that the sum does not depend on which of them came first.
             total = np.sum([sums[index] for index in range(len(parts))], axis=0) / (min(counts) * len(tasks))
-            divergence, distance = total.tolist()
-            floor.unit.finish({"tasks": [task for task, _ in pairs], "divergence": divergence, "distance": distance})
-            stage.finished(f"two adapters of one task differ by {np.mean(divergence):.4f} nats (JSD)")
+            divergences, distance = total[:, :-1], total[:, -1]
+            floor.unit.finish(
+                {
+                    "tasks": [task for task, _ in pairs],
+                    "divergences": divergences.tolist(),
+                    "distance": distance.tolist(),
+                }
+            )
+            own = divergences[range(len(pairs)), [tasks.index(task) for task, _ in pairs]]
+            stage.finished(f"two adapters of one task differ by {own.mean():.4f} nats (JSD)")
     found = floor.unit.manifest()
-    return NoiseFloor(tuple(found["tasks"]), tuple(found["divergence"]), tuple(found["distance"]))
+    rows = np.array(found["divergences"])
+    own = rows[range(len(rows)), [tasks.index(task) for task in found["tasks"]]]
+    return NoiseFloor(tuple(found["tasks"]), tuple(own.tolist()), tuple(found["distance"]), rows)
 
 
 def part_sums(
     part: PartOf, tasks: Sequence[str], counts: Sequence[int], pairs: Sequence[tuple[str, str]]
 ) -> FloatArray:
-    """Of each pair of adapters, over the probes of one part: sums of divergence and of squared distance [2, m].
+    """Of each second adapter, over the probes of one part, [m, n + 1]: the sums of its divergence from each task's
+    adapter, and last that of the squared distance of its profile from its own task's.
 
     Weights are those of `PoolSums`: every task counts the same, every probe of a task, every position of a probe.
     """
-    sums = np.zeros((2, len(pairs)))
-    found = read_part(part, tasks, [name for pair in pairs for name in pair])
+    n, m = len(tasks), len(pairs)
+    sums = np.zeros((m, n + 1))
+    found = read_part(part, tasks, [*tasks, *(second for _, second in pairs)])
     if found is None:
         return sums
     _, probe = np.unique(np.asarray(found.probe), return_inverse=True)
@@ -85,9 +96,10 @@ def part_sums(
     weights = per_task[found.task] / length[probe]
     owner = np.zeros(len(length), dtype=np.int64)
     owner[probe] = found.task
-    for k in range(len(pairs)):
-        two = found.adapters[2 * k : 2 * k + 2]
-        sums[0, k] = jsd_matrix(two, weights, threads=1)[0, 1] * weights.sum()
-        gap = np.bincount(probe, two[0, :, 0].astype(np.float64) - two[1, :, 0].astype(np.float64)) / length
-        sums[1, k] = float(per_task[owner] @ gap**2)
+    first, second = found.adapters[:n], found.adapters[n:]
+    sums[:, :n] = jsd_rows(second, first, weights, threads=1) * weights.sum()
+    for k, (task, _) in enumerate(pairs):
+        mine = first[tasks.index(task), :, 0]
+        gap = np.bincount(probe, mine.astype(np.float64) - second[k, :, 0].astype(np.float64)) / length
+        sums[k, n] = float(per_task[owner] @ gap**2)
     return sums

@@ -13,11 +13,15 @@ import numpy as np
 from taskpgm_ray.config import StudyConfig, load_config
 from taskpgm_ray.errors import InputError, MissingFileError
 from taskpgm_ray.export.mixture import load_mixture, take, weighted
+from taskpgm_ray.mixture.constraints import USUAL_EPOCHS
 from taskpgm_ray.models import resolve
 from taskpgm_ray.storage import Storage, Unit
 from taskpgm_ray.tasks.prepare import Task
 from taskpgm_ray.tasks.separation import apart
 from taskpgm_ray.tasks.separator import separator
+
+MOST_NAMED = 5
+"""Tasks that are named where many are repeated."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,19 @@ class TaskExamples:
         self.count: int = entry["count"]
         self._entry, self._storage, self._config = entry, storage, config
 
+    @property
+    def known(self) -> bool:
+        """Whether the mixture says where its examples are; earlier versions did not."""
+        return bool(self._entry.get("unit"))
+
     @cached_property
-    def lines(self) -> list[Line]:
-        """Every example that the study trains, in the order of their content hashes.
+    def task(self) -> Task:
+        """The prepared task, without what the study withholds.
 
         Raises:
             InputError: The study was made by a version that recorded less than is needed.
         """
-        if not self._entry.get("unit"):
+        if not self.known:
             raise InputError(
                 f"the mixture does not say where the examples of {self.name!r} are: run the study once more with this "
                 "version (nothing is trained again), and export then"
@@ -58,7 +67,16 @@ class TaskExamples:
         task = Task(self.name, Unit(self._storage, self._entry["unit"]))
         if unit := self._entry.get("withheld"):
             (task,) = apart([task], Unit(self._storage, unit))
-        return [self._line(row) for row in task.table("train").to_pylist()]
+        return task
+
+    @cached_property
+    def lines(self) -> list[Line]:
+        """Every example that the study trains, in the order of their content hashes.
+
+        Raises:
+            InputError: The study was made by a version that recorded less than is needed.
+        """
+        return [self._line(row) for row in self.task.table("train").to_pylist()]
 
     def _line(self, row: dict[str, Any]) -> Line:
         prompt, response = row["prompt"], row["response"]
@@ -114,6 +132,28 @@ class Bundle:
         by_tokens = self.document.get("share") == "tokens"
         shares = [task.count if by_tokens else task.weight for task in self.tasks]
         return [share / sum(shares) for share in shares]
+
+    def repeats(self) -> str:
+        """A sentence on the tasks that are repeated more often than the study's config allows; empty if there are none.
+
+        The mixture keeps to the limit for the number of examples that it was made for, by all that the sources have;
+        another number, other weights or a pool that was cut do not.
+        """
+        limit = self.config.mixture.constraints.max_epochs
+        most = USUAL_EPOCHS if limit == "auto" else limit
+        if isinstance(most, str):
+            return ""
+        sizes = {task.name: (task.count, task.task.facts.train) for task in self.tasks if task.known}
+        # Counts are rounded: one example more is no epoch more.
+        over = {name: count / size for name, (count, size) in sizes.items() if count > most * size + 1}
+        if not over:
+            return ""
+        said = [f"{name} {over[name]:.1f} times" for name in sorted(over, key=lambda name: -over[name])]
+        more = f" and {len(said) - MOST_NAMED} more" if len(said) > MOST_NAMED else ""
+        return (
+            f"repeated more often than mixture.constraints.max_epochs ({most:g}) allows: "
+            f"{', '.join(said[:MOST_NAMED])}{more}; fewer --examples repeat less"
+        )
 
     def counted(self) -> Iterator[tuple[str, Line]]:
         """(task, example) of the whole mixture with exactly its counts, shuffled; the same at every call."""

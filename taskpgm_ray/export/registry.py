@@ -50,6 +50,7 @@ def export(
     mixture: str = "recommended",
     examples: int | None = None,
     seed: int = 0,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> list[Path]:
     """Write what a finished study has decided for one trainer, from the study's own training examples.
 
@@ -60,6 +61,7 @@ def export(
         mixture: What the study recommends (``recommended``), what its search ``chosen``, or a file with weights.
         examples: Number of examples in all; by default the mixture's.
         seed: Of the draw and the order of examples.
+        tell: Called with what a user has to know of the result, such as examples that are repeated very often.
 
     Returns:
         The files written, the one to start from first.
@@ -71,6 +73,8 @@ def export(
     if trainer not in EXPORTERS:
         raise InputError(f"no exporter for {trainer!r}; there are: {', '.join(sorted(EXPORTERS))}")
     bundle = read_bundle(os.fspath(study), mixture, examples, seed)
+    if repeats := bundle.repeats():
+        tell(repeats)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         return EXPORTERS[trainer].write(bundle, Path(folder))

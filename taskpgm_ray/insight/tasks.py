@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from taskpgm_ray.insight.certainty import Certainty
-from taskpgm_ray.mrf import Influence, clusters, drop_task, influence
+from taskpgm_ray.mrf import Influence, clusters, drop_task, influence, sensitivity_factors
 from taskpgm_ray.mrf.mixture import Mixture
 from taskpgm_ray.numerics.types import FloatArray, IntArray
 
 PARTNERS = 3
 MOST_DROPPED = 60
-"""Tasks, the heaviest, of which it is worked out who would get their share."""
+"""Tasks, the heaviest, of which it is worked out who would get their share and which affinities it hangs on."""
 MOST_CLUSTERS = 12
+STEP = 0.01
+"""Of an affinity, for how much a weight hangs on it."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,13 @@ class TaskInsight:
     """(task, affinity, weight) of those of the mixture that are most like it."""
     gainers: tuple[tuple[str, float], ...]
     """(task, weight more) of those that its share would go to if it were dropped; of the heaviest tasks only."""
+    hangs_on: tuple[tuple[str, str, float], ...]
+    """(task, task, change): the affinities that move its weight most, and by how much where one is 0.01 higher; of the
+    heaviest tasks only."""
     helps_others: float | None
     """Mean lift of its adapter on the other tasks' probes, in nats."""
+    search_lift: float | None
+    """What its adapter alone gains on the search split, in the search's metric; ``None``: not measured."""
     cluster: int
     sentence: str
 
@@ -72,6 +79,8 @@ class Insight:
     tau: float
     groups: int
     """Groups of probes that the intervals rest on; 0: there are none."""
+    fine_tunes: int
+    """Second fine-tunes that they rest on; 0: they are over the probes alone."""
     tasks: tuple[TaskInsight, ...]
     clusters: tuple[ClusterInsight, ...]
     undecided: int
@@ -85,7 +94,12 @@ class Insight:
 
 
 def explain(
-    names: Sequence[str], S: FloatArray, mixture: Mixture, known: Certainty | None, lift: FloatArray | None = None
+    names: Sequence[str],
+    S: FloatArray,
+    mixture: Mixture,
+    known: Certainty | None,
+    lift: FloatArray | None = None,
+    search_lift: FloatArray | None = None,
 ) -> Insight:
     """What a mixture says of each task.
 
@@ -95,10 +109,11 @@ def explain(
         mixture: A result of ``solve``.
         known: How sure its weights are.
         lift: [n, n], of each adapter (row) on each task's probes, in nats.
+        search_lift: [n], of each adapter on the search split.
     """
     n, p = len(names), mixture.weights
     grouped = clusters(S, p, count=min(n, max(1, min(MOST_CLUSTERS, round(float(np.sqrt(2 * n)))))))
-    view = _View(names, S, mixture, influence(S, mixture), known, lift, grouped.label)
+    view = _View(names, S, mixture, influence(S, mixture), known, lift, search_lift, grouped.label)
     rows = tuple(view.task(i) for i in range(n))
     together = []
     for k in range(len(grouped.mass)):
@@ -107,23 +122,33 @@ def explain(
         together.append(ClusterInsight(tuple(names[i] for i in members), float(grouped.mass[k]), low, high))
     undecided = 0 if known is None else int((~known.apart)[np.triu_indices(n, 1)].sum())
     return Insight(
-        mixture.tau, known.groups if known else 0, rows, tuple(together), undecided, _whole(known, n, undecided)
+        tau=mixture.tau,
+        groups=known.groups if known else 0,
+        fine_tunes=known.fine_tunes if known else 0,
+        tasks=rows,
+        clusters=tuple(together),
+        undecided=undecided,
+        certainty=_whole(known, n, undecided),
     )
 
 
 def _whole(known: Certainty | None, n: int, undecided: int) -> str:
     if known is None:
         return ""
+    groups = f"{known.groups} groups of probes"
+    if known.fine_tunes:
+        anew, basis = "and the tasks fine-tuned with other seeds", f"{groups}, {known.fine_tunes} second fine-tunes"
+    else:
+        anew, basis = "", f"{groups}; the adapters are taken as they are"
     if known.uniform:
         return (
-            f"The data do not distinguish this mixture from uniform: every weight's interval ({known.groups} groups of "
-            "probes, adjusted for all tasks together) holds the uniform share."
+            "The data do not distinguish this mixture from uniform: every weight's interval "
+            f"({basis}; adjusted for all tasks together) holds the uniform share."
         )
     pairs = n * (n - 1) // 2
     return (
-        f"Were the probes drawn anew, the weights would differ as their intervals say ({known.groups} groups of "
-        f"probes; the adapters are taken as they are). Of {pairs:,} pairs of weights {undecided:,} cannot be told "
-        "apart."
+        f"Were the probes drawn {f'anew {anew}'.strip()}, the weights would differ as their intervals say ({basis}). "
+        f"Of {pairs:,} pairs of weights {undecided:,} cannot be told apart."
     )
 
 
@@ -137,11 +162,17 @@ class _View:
     found: Influence
     known: Certainty | None
     lift: FloatArray | None
+    search_lift: FloatArray | None
     cluster: IntArray
 
     @cached_property
+    def sensitivity(self) -> tuple[FloatArray, FloatArray]:
+        """The derivatives of all weights by all affinities, as factors."""
+        return sensitivity_factors(self.S, self.mixture)
+
+    @cached_property
     def heavy(self) -> set[int]:
-        """The tasks of which it is worked out who would get their share."""
+        """The tasks of which the costly columns are worked out."""
         p = self.mixture.weights
         return {int(i) for i in np.argsort(-p, kind="stable")[:MOST_DROPPED] if p[i] > 0}
 
@@ -163,7 +194,9 @@ class _View:
             leaves=_finite(found.exit_tau[i]),
             covered_by=self.covered_by(i),
             gainers=self.gainers(i),
+            hangs_on=self.hangs_on(i),
             helps_others=self.helps_others(i),
+            search_lift=None if self.search_lift is None else float(self.search_lift[i]),
             cluster=int(self.cluster[i]),
             sentence="",
         )
@@ -182,6 +215,18 @@ class _View:
         change = drop_task(self.S, self.mixture, i).weights - self.mixture.weights
         order = np.argsort(-change, kind="stable")[:PARTNERS]
         return tuple((self.names[j], float(change[j])) for j in order if change[j] > 1e-6)
+
+    def hangs_on(self, i: int) -> tuple[tuple[str, str, float], ...]:
+        if i not in self.heavy:
+            return ()
+        Q, pull = self.sensitivity
+        change = np.triu(np.outer(Q[i], pull) + np.outer(pull, Q[i]), 1)
+        first, second = np.unravel_index(np.argsort(-np.abs(change), axis=None, kind="stable")[:PARTNERS], change.shape)
+        return tuple(
+            (self.names[a], self.names[b], STEP * float(change[a, b]))
+            for a, b in zip(first, second, strict=True)
+            if abs(change[a, b]) > 1e-9
+        )
 
     def helps_others(self, i: int) -> float | None:
         if self.lift is None or len(self.names) < 2:

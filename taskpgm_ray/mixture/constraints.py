@@ -138,9 +138,7 @@ def constraints_of(
         target = proportional(sizes)
     elif config.target != "uniform":
         target = read_given(config.target, names)
-    made = _together(parts, n)
-    limits = Limits(made.lower, made.upper, made.groups, target, _most(config, n))
-    _refuse_clashes(parts, limits, names)
+    limits = combined(parts, n, target, config.max_tasks)
     return Constraints(limits, tuple(parts), epochs, note, sizes, config.examples)
 
 
@@ -170,10 +168,6 @@ def _parts(config: MixtureConfig, sizes: FloatArray, lengths: Sequence[float] | 
     return np.asarray(tokens / (config.examples * tokens.sum() / sizes.sum()))
 
 
-def _most(config: MixtureConfig, n: int) -> int | None:
-    return config.max_tasks if config.max_tasks is not None and config.max_tasks < n else None
-
-
 def _matching(pattern: str, names: Sequence[str], where: str) -> np.ndarray:
     members = np.array([i for i, name in enumerate(names) if fnmatchcase(name, pattern)], dtype=np.int64)
     if not len(members):
@@ -200,8 +194,22 @@ def _together(parts: Sequence[Constraint], n: int) -> Limits:
     return Limits(lower, upper, tuple(part.group for part in parts if part.group is not None))
 
 
-def _refuse_clashes(parts: Sequence[Constraint], limits: Limits, names: Sequence[str]) -> None:
-    n = len(names)
+def combined(
+    parts: Sequence[Constraint], n: int, target: FloatArray | None = None, max_tasks: int | None = None
+) -> Limits:
+    """Constraints of n tasks as limits for the solvers.
+
+    Raises:
+        ConfigError: No mixture keeps them all; the fewest that clash are named.
+    """
+    made = _together(parts, n)
+    most = max_tasks if max_tasks is not None and max_tasks < n else None
+    limits = Limits(made.lower, made.upper, made.groups, target, most)
+    _refuse_clashes(parts, limits, n)
+    return limits
+
+
+def _refuse_clashes(parts: Sequence[Constraint], limits: Limits, n: int) -> None:
     if not _feasible(parts, n):
         # What can be left out without a mixture appearing is no part of the clash.
         clash = list(parts)
@@ -210,7 +218,7 @@ def _refuse_clashes(parts: Sequence[Constraint], limits: Limits, names: Sequence
             if not _feasible(rest, n):
                 clash = rest
         raise ConfigError(
-            f"mixture.constraints: no mixture keeps all of these at the same time: "
+            f"constraints: no mixture keeps all of these at the same time: "
             f"{'; '.join(part.name for part in clash)}. Loosen one of them"
         )
     if limits.most is None:
@@ -218,7 +226,7 @@ def _refuse_clashes(parts: Sequence[Constraint], limits: Limits, names: Sequence
     kept = int((limits.lower > 0).sum())
     if kept > limits.most:
         raise ConfigError(
-            f"mixture.max_tasks is {limits.most}, but {kept} tasks have to have weight "
+            f"only {limits.most} tasks may have weight (max_tasks), but {kept} have to have weight "
             f"({'; '.join(part.name for part in parts if part.lower is not None)})"
         )
     free = np.sort(limits.upper[limits.lower == 0])[::-1][: limits.most - kept]
@@ -226,8 +234,8 @@ def _refuse_clashes(parts: Sequence[Constraint], limits: Limits, names: Sequence
     if most < 1:
         uppers = "; ".join(part.name for part in parts if part.upper is not None)
         raise ConfigError(
-            f"mixture.max_tasks is {limits.most}, but so many tasks can have {most:.3f} of the mixture at most "
-            f"({uppers}); allow more tasks, or loosen the upper bounds"
+            f"only {limits.most} tasks may have weight (max_tasks), but so many can have at most {most:.3f} of the "
+            f"mixture ({uppers}); allow more tasks, or loosen the upper bounds"
         )
 
 

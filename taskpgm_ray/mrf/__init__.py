@@ -13,6 +13,7 @@ from taskpgm_ray.mrf.task_influence import (
     influence,
     leave_one_out,
     pair_redundancy,
+    sensitivity_factors,
     weight_sensitivity,
 )
 from taskpgm_ray.mrf.uncertainty import WeightUncertainty, bootstrap, group_jackknife, infinitesimal_jackknife
@@ -42,6 +43,7 @@ __all__ = [
     "pair_redundancy",
     "path",
     "select",
+    "sensitivity_factors",
     "smallest_eigenvalue",
     "solve",
     "solve_grouped",

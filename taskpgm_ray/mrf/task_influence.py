@@ -192,23 +192,32 @@ def _check_task(task: int, n: int) -> None:
 def weight_sensitivity(S: npt.ArrayLike, mixture: Mixture, i: int, j: int) -> FloatArray:
     """Derivative of the weights [n] by S_ij (both entries S_ij and S_ji move together).
 
-    dp_A = Q [(tau m - p)_j e_i + (tau m - p)_i e_j]_A with the target m (uniform unless given); with a fixed utility
-    tau m is left out; equation (11.2). For i = j the sum has one term. Entries outside the free tasks are dropped.
-    Units: 1 / S.
+    For i = j the sum of equation (11.2) has one term. Units: 1 / S.
 
     Raises:
         InputError: no such task, or S and the mixture do not belong together.
     """
-    problem = problem_of(S, mixture)
-    n = problem.n
+    Q, pull = sensitivity_factors(S, mixture)
     for task in (i, j):
-        _check_task(task, n)
-    pull = driving_vector(mixture, problem)
-    change = np.zeros(n)
-    change[i] += pull[j]
-    if i != j:
-        change[j] += pull[i]
-    return np.asarray(respond(problem, mixture, change[None, :])[0])
+        _check_task(task, len(pull))
+    change = Q[:, i] * pull[j]
+    return np.asarray(change if i == j else change + Q[:, j] * pull[i])
+
+
+def sensitivity_factors(S: npt.ArrayLike, mixture: Mixture) -> tuple[FloatArray, FloatArray]:
+    """(Q [n, n], v [n]) such that dp_k / dS_ij = Q_ki v_j + Q_kj v_i for all tasks k and pairs i, j.
+
+    v = tau m - p with the target m (uniform unless given), -p with a fixed utility; Q is the bordered inverse of the
+    free tasks, 0 elsewhere; equation (11.2). Units: 1 / S.
+
+    Raises:
+        InputError: S and the mixture do not belong together.
+    """
+    problem = problem_of(S, mixture)
+    free = free_tasks(mixture.weights, problem.lower, problem.upper)
+    Q = np.zeros((problem.n, problem.n))
+    Q[np.ix_(free, free)] = bordered_inverse(problem.S, free)[0]
+    return Q, driving_vector(mixture, problem)
 
 
 def energy_sensitivity(S: npt.ArrayLike, mixture: Mixture) -> FloatArray:

@@ -35,9 +35,14 @@ def section(data: ReportData, page: Page) -> Section:
     if insight is None:
         return Section("insight", title, note("Not worked out: constraints tie groups of tasks together."))
     ordered = sorted(insight.tasks, key=lambda row: -row.weight)
+    measured = any(row.search_lift is not None for row in ordered)
     panels = {
         "Tasks": table(_SHARES, [_shares(row) for row in ordered], "Share of each task, and how sure it is"),
-        "Influence": table(_INFLUENCE, [_influence(row) for row in ordered], "What each task contributes, and to what"),
+        "Influence": table(
+            [*_INFLUENCE, *[GAIN] * measured],
+            [[*_influence(row), *[_cell(row.search_lift)] * measured] for row in ordered],
+            "What each task contributes, and to what",
+        ),
         "In words": "".join(paragraph(row.sentence) for row in ordered[:MOST_WORDS])
         + (note(f"`taskpgm explain` has the other {len(ordered) - MOST_WORDS}.") if len(ordered) > MOST_WORDS else ""),
         "Clusters": table(
@@ -72,8 +77,10 @@ def markdown(data: ReportData) -> list[str]:
 
 _SHARES = ["task", "share", "interval", "in the mixture", "enters at tau", "leaves at tau", "most like it"]
 _INFLUENCE = [
-    *("task", "cost of dropping", "redundancy", "representativeness", "utility to enter", "novelty", "lift of others"),
+    *("task", "cost of dropping", "redundancy", "representativeness", "utility to enter", "novelty", "hangs on"),
+    "lift of others",
 ]
+GAIN = "gain on the search split"
 
 
 def _shares(row: TaskInsight) -> list[Cell | str]:
@@ -96,8 +103,18 @@ def _influence(row: TaskInsight) -> list[Cell | str]:
         _cell(row.representativeness),
         _cell(row.break_even if np.isfinite(row.break_even) else None),
         _cell(row.novelty),
+        Cell(*_hangs_on(row)),
         _cell(row.helps_others),
     ]
+
+
+def _hangs_on(row: TaskInsight) -> tuple[str, float | None]:
+    """The affinity that moves its weight most, and by how much where it is 0.01 higher."""
+    if not row.hangs_on:
+        return MISSING, None
+    one, other, change = row.hangs_on[0]
+    pair = f"its likeness to {other if one == row.name else one}" if row.name in (one, other) else f"{one} ~ {other}"
+    return f"{pair} ({100 * change:+.2f} %)", abs(change)
 
 
 def _named(tasks: Sequence[str]) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
 
 from taskpgm_ray.report.clustering import Clustering, blocks, labels
 from taskpgm_ray.report.data import ReportData
+from taskpgm_ray.report.text import percent
+
+if TYPE_CHECKING:
+    from taskpgm_ray.insight.tasks import ClusterInsight, TaskInsight
 
 MOST_NUMBERS = 14
 """Tasks up to which every cell of a heat map shows its number."""
@@ -18,8 +23,12 @@ _TREE = 0.12
 
 
 def affinity(data: ReportData, clustering: Clustering) -> go.Figure:
-    """S with the clustering tree above it."""
-    return _heat_map(data.affinity, data, clustering, "affinity", low=min(0.0, float(data.affinity.min())), high=1.0)
+    """S with the clustering tree above it, and what the mixture gives to each cluster of tasks."""
+    low = min(0.0, float(data.affinity.min()))
+    figure = _heat_map(data.affinity, data, clustering, "affinity", low=low, high=1.0)
+    if data.insight is not None and len(figure.data[0].x) == len(clustering.order):
+        _draw_clusters(figure, data.insight.tasks, data.insight.clusters, clustering.order)
+    return figure
 
 
 def divergence(data: ReportData, clustering: Clustering) -> go.Figure:
@@ -90,6 +99,31 @@ def _heat_map(
             type="path", path=_tree_path(clustering), xref="x", yref="paper", line={"color": "#8a94a6", "width": 1}
         )
     return _square(figure, len(names), len(names), tree=True)
+
+
+def _draw_clusters(
+    figure: go.Figure, tasks: Sequence[TaskInsight], clusters: Sequence[ClusterInsight], order: Sequence[int]
+) -> None:
+    """Frames around the clusters of more than one task, their shares beside them."""
+    start = 0
+    for k, run in groupby(order, key=lambda i: tasks[i].cluster):
+        stop = start + len(list(run))
+        if stop - start > 1:
+            ends = {"x0": start - 0.5, "x1": stop - 0.5, "y0": start - 0.5, "y1": stop - 0.5}
+            figure.add_shape(type="rect", **ends, line={"color": "#c2410c", "width": 2})
+            # Where the tree's order parts a cluster, each part has the whole one's share.
+            figure.add_annotation(
+                text=percent(clusters[k].weight, 0),
+                hovertext=f"share of cluster {k + 1}, {len(clusters[k].tasks)} tasks",
+                x=1,
+                xref="paper",
+                xanchor="left",
+                y=(start + stop - 1) / 2,
+                showarrow=False,
+                font={"color": "#c2410c", "size": 11},
+            )
+        start = stop
+    figure.update_traces(colorbar_x=1.07)
 
 
 def _tree_path(clustering: Clustering) -> str:

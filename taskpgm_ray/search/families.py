@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -59,7 +59,7 @@ class Family:
 
 
 def families(
-    affinities: Affinities, tasks: Sequence[Task], config: StudyConfig, limits: Limits, lift: Callable[[], Floats]
+    affinities: Affinities, tasks: Sequence[Task], config: StudyConfig, limits: Limits, lift: Floats | None
 ) -> list[Family]:
     """The families that a search covers, contenders first.
 
@@ -68,14 +68,14 @@ def families(
         tasks: The pool, whose texts the text affinity compares.
         config: Affinities, kernel bandwidths, utilities, baselines.
         limits: What the mixtures have to keep to.
-        lift: Measures what each task's adapter gains on the search split, in nats [n]; asked only when it is needed.
+        lift: What each task's adapter gains on the search split [n]; needed for the targeted utility.
     """
     search, found = config.search, []
     for kind in search.affinities or (config.affinity.kind,):
         for family in _views(kind, affinities, tasks, config):
             refuse_free(family.S, family.name)
             for utility in search.utilities:
-                target = None if utility == "rows" else targeted(family.S, lift())
+                target = targeted(family.S, lift) if utility == "targeted" and lift is not None else None
                 name = family.name if target is None else f"{family.name}-targeted"
                 found.append(replace(family, name=name, utility=target))
     if "text" in search.baselines and not any(family.affinity == "text" for family in found):

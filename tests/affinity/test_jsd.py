@@ -22,6 +22,15 @@ def test_jsd_equals_scipy(threads, weighted):
     assert (np.diag(D) == 0).all()
 
 
+def test_rows_are_those_of_the_whole_matrix():
+    _, lp = coarse(7, 700, 9)
+    w = np.random.default_rng(1).uniform(size=700)
+    whole = affinity.jsd_matrix(lp, w)
+    np.testing.assert_allclose(affinity.jsd_rows(lp[5:], lp[:5], w), whole[5:, :5], rtol=1e-12)
+    with pytest.raises(InputError, match="same positions and support"):
+        affinity.jsd_rows(lp[5:, :9], lp[:5], w)
+
+
 def test_jsd_does_not_depend_on_the_number_of_threads_and_bad_tiles_are_reported():
     _, lp = coarse(5, 700, 9)
     assert (affinity.jsd_matrix(lp, threads=1) == affinity.jsd_matrix(lp, threads=3)).all()

@@ -150,6 +150,15 @@ def test_a_hand_edited_mixture_is_refused_in_place_and_renormalised_as_a_file(pl
     assert Counter(line["task"] for line in lines_of(path)) == {"copy": 90, "parity": 30, "sum": 20}
 
 
+def test_examples_that_are_repeated_too_often_are_named(plain_study, tmp_path, capsys):
+    # `copy` has 46 examples and half of the mixture; the others have 48 each.
+    assert main(["export", "jsonl", plain_study.folder, str(tmp_path / "a"), "--examples", "368"]) == 0
+    assert "repeated" not in capsys.readouterr().err
+    assert main(["export", "jsonl", plain_study.folder, str(tmp_path / "b"), "--examples", "736"]) == 0
+    said = capsys.readouterr().err
+    assert "more often than mixture.constraints.max_epochs (4) allows: copy 8.0 times, parity 4.6 times;" in said
+
+
 def test_csv_and_parquet(plain_study, tmp_path):
     [path] = export("csv", plain_study.folder, tmp_path)
     with path.open(newline="") as stream:

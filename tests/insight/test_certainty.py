@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from taskpgm_ray.affinity.bandwidth import NoiseFloor
 from taskpgm_ray.affinity.jsd_sums import JSDSums
 from taskpgm_ray.insight.certainty import Certainty, certainty, solved_within
 from taskpgm_ray.mrf import Limits, solve
@@ -65,6 +66,58 @@ def test_inclusion_is_sure_of_the_heavy_and_doubts_the_marginal():
     # What is said of a task is about how often it is in.
     assert np.abs(often - said).max() < 0.25
     assert np.abs(often - said).mean() < 0.1
+
+
+def fine_tuned(points, seed, luck, seconds=4):
+    """A pool whose adapters stand off their tasks by the luck of a seed, and second adapters of the first tasks."""
+    rng = np.random.default_rng(seed)
+    n, places = len(points), [points, points[:seconds]]
+    adapters = np.concatenate([place + luck * rng.normal(size=place.shape) for place in places])
+    # All of them on the same probes.
+    both = sample(adapters, seed)
+    names = tuple(map(str, range(n)))
+    sums = JSDSums(names, "", GROUPS, both.sums[:, :n, :n], both.weight, PROBES)
+    rows = both.matrix()[n:, :n]
+    return sums, NoiseFloor(names[:seconds], tuple(rows[range(seconds), range(seconds)]), (0.0,) * seconds, rows)
+
+
+@pytest.mark.parametrize("luck", [0.1, 0.2])
+def test_second_fine_tunes_tell_what_other_seeds_would_change(luck):
+    points, _ = pool(n=6, seed=3)
+    found = []
+    for seed in range(120):
+        sums, noise = fine_tuned(points, seed, luck)
+        mixture = solve(np.exp(-GAMMA * sums.matrix()), TAU)
+        found.append((mixture.weights, certainty(sums, mixture, GAMMA, noise=noise, seed=seed)))
+    weights = np.array([p for p, _ in found])
+    assert weights.mean(axis=0).min() > 0.05
+    said = np.sqrt(np.mean([np.diag(known.probes + known.seeds) for _, known in found], axis=0))
+    # Four second fine-tunes stand for all six: right on the whole, for single tasks within a factor.
+    assert said.mean() / weights.std(axis=0).mean() == pytest.approx(1.0, abs=0.3)
+    assert (np.abs(np.log(said / weights.std(axis=0))) < np.log(1.8)).all()
+    held = [(known.low <= weights.mean(axis=0)) & (weights.mean(axis=0) <= known.high) for _, known in found]
+    assert 0.93 <= np.mean(held) <= 0.995
+    probes = [np.sqrt(np.diag(known.probes)) for _, known in found]
+    # Without them the intervals say little of what a seed changes here.
+    assert np.mean(probes) < 0.5 * weights.std(axis=0).mean()
+    assert all(known.fine_tunes == 4 for _, known in found)
+
+
+def test_inclusion_counts_the_luck_of_seeds():
+    points, _ = pool(n=10, seed=7)
+    points = points * np.linspace(0.4, 1.5, 10)[:, None]
+    often, said, without = [], [], []
+    for seed in range(60):
+        sums, noise = fine_tuned(points, seed, 0.15)
+        mixture = solve(np.exp(-GAMMA * sums.matrix()), 3.0)
+        often.append(mixture.weights > 1e-12)
+        said.append(certainty(sums, mixture, GAMMA, noise=noise, seed=seed).inclusion)
+        without.append(certainty(sums, mixture, GAMMA, seed=seed).inclusion)
+    truth = np.mean(often, axis=0)
+    assert ((truth > 0.02) & (truth < 0.98)).sum() >= 3
+    assert np.abs(np.mean(said, axis=0) - truth).max() < 0.15
+    # What is said of one study is nearer to the truth than with the adapters taken as they are.
+    assert np.abs(np.array(said) - truth).mean() < np.abs(np.array(without) - truth).mean()
 
 
 def test_tasks_that_are_all_alike_are_not_told_from_uniform():

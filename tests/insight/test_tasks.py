@@ -1,5 +1,6 @@
 """What each task contributes, in numbers that can be checked and in a sentence."""
 
+import itertools
 import json
 
 import numpy as np
@@ -21,7 +22,7 @@ def test_the_numbers_are_those_of_the_mathematics(S):
     mixture = solve(S, 0.6)
     found = influence(S, mixture)
     lift = np.arange(16.0).reshape(4, 4)
-    insight = explain(NAMES, S, mixture, None, lift)
+    insight = explain(NAMES, S, mixture, None, lift, np.array([0.1, -0.2, 0.3, 0.0]))
     assert [row.weight for row in insight.tasks] == mixture.weights.tolist()
     assert sum(row.redundancy + row.representativeness for row in insight.tasks) == pytest.approx(mixture.energy)
     for i, row in enumerate(insight.tasks):
@@ -29,11 +30,26 @@ def test_the_numbers_are_those_of_the_mathematics(S):
         change = drop_task(S, mixture, i).weights - mixture.weights
         assert dict(row.gainers)[NAMES[int(change.argmax())]] == pytest.approx(change.max())
         assert row.helps_others == pytest.approx((lift[i].sum() - lift[i, i]) / 3)
+    assert [row.search_lift for row in insight.tasks] == [0.1, -0.2, 0.3, 0.0]
     assert insight.tasks[0].covered_by[0][:2] == ("boolq-copy", pytest.approx(S[0, 1]))
     assert insight.tasks[0].cluster == insight.tasks[1].cluster
     assert sum(c.weight for c in insight.clusters) == pytest.approx(1)
     assert insight.certainty == ""
     json.dumps(insight.as_json(), allow_nan=False)
+
+
+def test_a_weight_hangs_on_the_affinities_that_move_it_most(S):
+    mixture = solve(S, 0.6)
+    for i, row in enumerate(explain(NAMES, S, mixture, None).tasks):
+        moved = {}
+        for a, b in itertools.combinations(range(4), 2):
+            E = np.zeros((4, 4))
+            E[a, b] = E[b, a] = 1e-6
+            moved[NAMES[a], NAMES[b]] = (solve(S + E, 0.6).weights - solve(S - E, 0.6).weights)[i] / 2e-6 * 0.01
+        heaviest = sorted(moved, key=lambda pair: -abs(moved[pair]))[:3]
+        assert {(a, b) for a, b, _ in row.hangs_on} == set(heaviest)
+        for a, b, change in row.hangs_on:
+            assert change == pytest.approx(moved[a, b], rel=1e-3, abs=1e-8)
 
 
 def test_a_task_without_weight_says_who_covers_it_and_when_it_would_enter(S):

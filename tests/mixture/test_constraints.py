@@ -104,9 +104,11 @@ def test_names_that_match_nothing():
 def test_few_tasks_have_to_have_room():
     assert made(max_tasks=2).limits.most == 2
     assert made(max_tasks=4).limits.most is None
-    with pytest.raises(ConfigError, match=r"max_tasks is 2, but 4 tasks have to have weight \(floor 0\.1\)"):
+    too_few = r"only 2 tasks may have weight \(max_tasks\), but 4 have to have weight \(floor 0\.1\)"
+    with pytest.raises(ConfigError, match=too_few):
         made(max_tasks=2, constraints={"floor": 0.1})
-    with pytest.raises(ConfigError, match=r"max_tasks is 2, but so many tasks can have 0\.600 .*tasks\.\*\.max 0\.3"):
+    too_little = r"only 2 tasks may .*, but so many can have at most 0\.600 .*tasks\.\*\.max 0\.3"
+    with pytest.raises(ConfigError, match=too_little):
         made(max_tasks=2, constraints={"tasks": {"*": {"max": 0.3}}, "max_epochs": "none"})
 
 

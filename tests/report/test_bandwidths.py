@@ -24,7 +24,7 @@ def affinities(noise=None):
 
 
 def test_a_row_for_each_rule_and_kind_with_its_own_mixtures():
-    found = affinities(NoiseFloor(("a", "b"), (0.0004, 0.0006), (0.004, 0.006)))
+    found = affinities(NoiseFloor(("a", "b"), (0.0004, 0.0006), (0.004, 0.006), np.zeros((2, 6))))
     rows = bandwidth_rows(found, GROUPS)
     assert [(row.kind, row.rule) for row in rows] == [
         (kind, rule)
@@ -57,7 +57,7 @@ def test_where_most_tasks_are_one_the_median_rule_has_no_row():
     D = np.zeros((5, 5))
     D[4, :4] = D[:4, 4] = 0.2
     gram = np.diag([0.0, 0.0, 0.0, 0.0, 0.2])
-    noise = NoiseFloor(("a", "b"), (1e-6, 1.1e-6), (1e-6, 1.1e-6))
+    noise = NoiseFloor(("a", "b"), (1e-6, 1.1e-6), (1e-6, 1.1e-6), np.zeros((2, 5)))
     rows = bandwidth_rows(Affinities(tuple("abcde"), D, D, D, D, gram, D, D, "f", noise), list("abcde"))
     assert [row.rule for row in rows] == ["noise", "noise"]
 

@@ -12,10 +12,13 @@ from rich.console import Console
 from taskpgm_ray.cli import main
 from taskpgm_ray.insight.tasks import explain
 from taskpgm_ray.mrf import solve
+from taskpgm_ray.report.clustering import Clustering
 from taskpgm_ray.report.html import render
 from taskpgm_ray.report.insight import positions
 from taskpgm_ray.report.markdown import study_table
+from taskpgm_ray.report.matrices import affinity
 from taskpgm_ray.report.terminal import summary
+from taskpgm_ray.report.text import percent
 
 
 @pytest.fixture
@@ -39,6 +42,29 @@ def test_every_task_is_in_the_report(explained, n):
         assert row.sentence.replace("'", "&#x27;") in section
     assert ("`taskpgm explain` has the other 60." in section) == (n == 120)
     assert ('"figure-map"' in page) == (n > 2)
+
+
+def test_clusters_are_framed_on_the_heat_map_with_their_shares(explained):
+    data = explained(8)
+    cluster = [row.cluster for row in data.insight.tasks]
+    order = sorted(range(8), key=lambda i: cluster[i])
+    figure = affinity(data, Clustering(order, []))
+    framed = [c for c in data.insight.clusters if len(c.tasks) > 1]
+    assert framed
+    assert len(figure.layout.shapes) == len(figure.layout.annotations) == len(framed)
+    for shape, note, one in zip(figure.layout.shapes, figure.layout.annotations, framed, strict=True):
+        names = [data.names[order[k]] for k in range(int(shape.x0 + 0.5), int(shape.x1 + 0.5))]
+        assert sorted(names) == sorted(one.tasks)
+        assert note.text == percent(one.weight, 0)
+
+
+def test_a_gain_that_was_measured_is_a_column(explained):
+    data = explained(8)
+    assert "gain on the search split" not in render(data)
+    tasks = tuple(replace(row, search_lift=0.123) for row in data.insight.tasks)
+    page = render(replace(data, insight=replace(data.insight, tasks=tasks)))
+    assert page.count("gain on the search split") == 1
+    assert page.count("0.123") >= 8
 
 
 def test_markdown_and_the_terminal(explained):
