@@ -25,7 +25,9 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Positive = Annotated[int, Field(gt=0)]
 Place = Annotated[str, AfterValidator(expanded)]
 """A path (or a name): a leading ``~`` and ``${VAR}`` are replaced as soon as it is read."""
-BASELINES = ("uniform", "proportional", "temperature", "capped", "equal_loss", "random", "text")
+BASELINES = ("uniform", "proportional", "temperature", "capped", "equal_loss", "random", "text", "paper")
+FAMILIES = ("text", "paper")
+"""Baselines that have a mixture for every balance."""
 GIVEN = "mixture:"
 """Before the path of a mixture that the user has already."""
 
@@ -539,7 +541,8 @@ class SearchConfig(Section):
     baselines: tuple[Annotated[str, AfterValidator(_baseline)], ...] = ("uniform", "proportional")
     """Mixtures to compare with. ``uniform``; by the true sizes of the sources ``proportional``, ``temperature`` and
     ``capped``; ``equal_loss``: by how far each task's own fine-tune lowered its loss; ``random``: another draw for
-    every seed; ``text``: the best balance of the text affinity; ``mixture:FILE``: your own, a ``mixture.json`` or a CSV
+    every seed; ``text``: the best balance of the text affinity; ``paper``: that of the paper's own shortcut (pairwise
+    PMI, shifted diagonal, closed form, projection); ``mixture:FILE``: your own, a ``mixture.json`` or a CSV
     of task and weight."""
     temperature: Annotated[float, Field(gt=0)] = 2.0
     """Of the baseline ``temperature``: weights proportional to size^(1/T)."""
@@ -632,6 +635,8 @@ class EvaluationConfig(Section):
     """Fine-tunes of the winner and of every method's best that the report split judges, with seeds that no trial had.
     With one there is no verdict: it cannot tell a better mixture from a lucky seed. ``auto``: three, and of the winner
     and uniform more until a difference is shown or their interval is narrower than ``smallest_effect``."""
+    other_seeds: Positive | None = None
+    """The same of every other method than the winner's and uniform; default: as many, with ``auto`` three."""
     smallest_effect: Annotated[float, Field(gt=0)] | None = None
     """``report_seeds: auto``: the difference that matters, in the search's metric (nats, or a share of right
     answers)."""

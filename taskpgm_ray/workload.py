@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from taskpgm_ray.config import StudyConfig
+from taskpgm_ray.config import FAMILIES, StudyConfig
 
 FIRST_LOOK = 3
 """Fewer seeds say next to nothing of their own spread."""
@@ -35,7 +35,10 @@ def fine_tunes(config: StudyConfig, tasks: int) -> list[FineTunes]:
     if config.search.balances:
         rows += _trials(config)
         looks = report_looks(config)
-        rows.append(FineTunes("finalists", methods(config) * looks[0] + 2 * (looks[-1] - looks[0])))
+        # The winner and uniform.
+        often = 1 + ("uniform" in config.search.baselines)
+        few = config.evaluation.other_seeds or looks[0]
+        rows.append(FineTunes("finalists", often * looks[-1] + (methods(config) - often) * few))
         rows += _budgets(config, tasks)
         # Of a balance that no trial had; of another it is the trial's.
         rows.append(FineTunes("final", int(config.search.choose == "curve" and _balances(config) > 1)))
@@ -79,7 +82,7 @@ def search_seeds(config: StudyConfig) -> range:
 def report_looks(config: StudyConfig) -> tuple[int, ...]:
     """Fine-tunes of the winner and of uniform at each look of the report split: one look unless they are ``auto``.
 
-    Everything else that is judged has as many as in the first look.
+    Everything else that is judged has ``evaluation.other_seeds``, or as many as in the first look.
     """
     evaluation = config.evaluation
     if evaluation.report_seeds != "auto":
@@ -131,9 +134,10 @@ def _balances(config: StudyConfig) -> int:
 
 
 def _comparators(config: StudyConfig) -> int:
-    """Families that may not win: the text affinity as a baseline."""
-    return int("text" in config.search.baselines and "text" not in config.search.affinities)
+    """Families that may not win: the text affinity and the paper's shortcut as baselines."""
+    search = config.search
+    return int("text" in search.baselines and "text" not in search.affinities) + int("paper" in search.baselines)
 
 
 def _plain_baselines(config: StudyConfig) -> int:
-    return sum(name != "text" for name in config.search.baselines)
+    return sum(name not in FAMILIES for name in config.search.baselines)

@@ -38,6 +38,7 @@ def study(search=None, **changes):
         # A text baseline is a family that cannot win.
         ({"baselines": ["uniform", "text"]}, 1, 8 + 1, 2 + 1),
         ({"affinities": ["text"], "baselines": ["uniform", "text"]}, 1, 4 + 1, 1 + 1),
+        ({"baselines": ["uniform", "text", "paper"]}, 1, 12 + 1, 3 + 1),
     ],
 )
 def test_families_candidates_and_methods(search, families, tried, judged):
@@ -63,6 +64,8 @@ def test_no_seed_of_a_search_is_among_those_of_the_report():
     assert list(search_seeds(config)) == [0, 1, 2, 3]
     assert list(report_seeds(config)) == [4, 5, 6]
     assert [row.kind for row in fine_tunes(config, 3)] == ["adapters", "noise", "trials", "finalists", "final"]
+    few = study({}, evaluation={"report_seeds": 10, "other_seeds": 4})
+    assert FineTunes("finalists", 10 + 10 + 4) in fine_tunes(few, 9)
 
 
 def test_asha_gives_fewer_and_fewer_the_larger_budgets():

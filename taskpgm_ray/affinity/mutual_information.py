@@ -141,6 +141,25 @@ def profile_affinity(gram: npt.ArrayLike) -> FloatArray:
     return np.asarray(S)
 
 
+def pmi_pairwise(table: npt.ArrayLike) -> FloatArray:
+    """The paper's pairwise PMI [n, n]: how much better each of two models is than the other on its own task.
+
+    S_ij = (mean over task j of L_i - L_j + mean over task i of L_j - L_i) / 2 = (M + M')_ij / 2 - (M_ii + M_jj) / 2 for
+    M of ``pmi_matrix``, with or without base (what a column has in common cancels). Zero diagonal, mostly negative, and
+    indefinite as a rule. Nats per token.
+
+    Args:
+        table: M [n, n], rows models, columns tasks.
+    """
+    M = np.asarray(table, dtype=np.float64)
+    if M.ndim != 2 or M.shape[0] != M.shape[1] or not np.isfinite(M).all():
+        raise InputError(f"the table must be a finite square matrix, got shape {M.shape}")
+    own = np.diag(M)
+    S = (M + M.T) / 2 - (own[:, None] + own[None, :]) / 2
+    np.fill_diagonal(S, 0.0)
+    return np.asarray(S)
+
+
 def pmi_symmetric(table: npt.ArrayLike, noise: float | None = None) -> tuple[FloatArray, Repair | None]:
     """(A + A') / 2, made PSD on 1-perp by the Frobenius-nearest projection -> (S [n, n], what was changed or None).
 

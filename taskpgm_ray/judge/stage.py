@@ -55,7 +55,8 @@ def judge(
         run: Lanes and engines.
     """
     others = [one for method, one in methods.items() if method != chosen.method]
-    finalists = [Finalist(one.name, one) for one in (chosen, *others)]
+    few = planner.config.evaluation.other_seeds
+    finalists = [Finalist(chosen.name, chosen), *(Finalist(one.name, one, seeds=few) for one in others)]
     extra = budget_finalists(chosen, family, planner)
     config = planner.config
     seed, weights, confidence = config.seed, config.evaluation.weights, confidence_of_a_look(config)

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from taskpgm_ray.config import GIVEN, SearchConfig
+from taskpgm_ray.config import FAMILIES, GIVEN, SearchConfig
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.mixture import (
     capped_proportional,
@@ -102,7 +102,7 @@ def baselines(pool: Pool, config: SearchConfig, seed: int) -> tuple[list[Candida
     }
     made: list[Candidate] = []
     left_out: dict[str, str] = {}
-    for name in (name for name in config.baselines if name != "text"):
+    for name in (name for name in config.baselines if name not in FAMILIES):
         given = name.startswith(GIVEN)
         label = f"given-{Path(name.removeprefix(GIVEN)).stem}" if given else name
         try:

@@ -9,17 +9,23 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from taskpgm_ray.affinity import text_affinity
+from taskpgm_ray.affinity import pmi_pairwise, text_affinity
 from taskpgm_ray.affinity.affinities import Affinities, Kind
 from taskpgm_ray.affinity.bandwidth import NoiseKernel
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.mrf import Limits, MixturePath, solve
+from taskpgm_ray.mrf.limits import SampledPath
+from taskpgm_ray.mrf.paper import shortcut
 from taskpgm_ray.tasks.prepare import Task
 
 Floats = NDArray[np.float64]
 FREE = 1e-9
 """Energy p'Sp of a mixture, beside the largest entry of S, that counts as none."""
+PAPER = "pmi_pairwise"
+"""The affinity of the paper's shortcut, whose mixtures are none of ours."""
+SHORTCUTS = 33
+"""Samples of the paper's mixtures over the balance."""
 TEXTS = 300
 """Examples per task whose words are compared."""
 
@@ -31,7 +37,7 @@ class Family:
     name: str
     """``jsd``, ``pmi``, ``text``, with the kernel's factor or ``-targeted`` where there are several."""
     affinity: str
-    """``jsd``, ``pmi`` or ``text``."""
+    """``jsd``, ``pmi``, ``text``, or ``pmi_pairwise`` of the paper's shortcut."""
     S: Floats
     """[n, n]."""
     gamma: float | None
@@ -50,6 +56,8 @@ class Family:
     @cached_property
     def path(self) -> MixturePath:
         """Its mixtures over the balance."""
+        if self.affinity == PAPER:
+            return _shortcuts(self.S, self.end)
         return self.within.path(self.S, self.utility, self.end)
 
     @property
@@ -80,7 +88,22 @@ def families(
                 found.append(replace(family, name=name, utility=target))
     if "text" in search.baselines and not any(family.affinity == "text" for family in found):
         found.append(Family("text", "text", text_similarity(tasks), None, None, contender=False))
+    if "paper" in search.baselines:
+        found.append(Family("paper", PAPER, pmi_pairwise(affinities.pmi), None, None, contender=False))
     return [replace(family, limits=limits, end=search.tau[1]) for family in found]
+
+
+def _shortcuts(S: Floats, end: float) -> MixturePath:
+    """The paper's mixtures over the balance; its closed form is a line, of which samples are enough for a figure."""
+    solved = {float(tau): shortcut(S, float(tau)) for tau in np.linspace(0.0, end, SHORTCUTS)}
+    return SampledPath(
+        tau=np.array(list(solved)),
+        weights=np.array(list(solved.values())),
+        gap=np.full(SHORTCUTS, np.nan),
+        complete=False,
+        solver=lambda tau: shortcut(S, tau),
+        solved=solved,
+    )
 
 
 def own_family(affinities: Affinities, config: StudyConfig, limits: Limits) -> Family:

@@ -30,6 +30,20 @@ def test_pmi_properties():
     assert se[1, 4] == pytest.approx(values[1, owner == 4].std(ddof=1) / np.sqrt(15))
 
 
+def test_pairwise_pmi_is_what_each_model_is_better_at_on_its_own_task():
+    rng = np.random.default_rng(3)
+    L, owner, base = -rng.exponential(size=(4, 20)), np.arange(20) % 4, -rng.exponential(size=20)
+    expected = np.zeros((4, 4))
+    for i in range(4):
+        for j in range(4):
+            here, there = (L[i] - L[j])[owner == j], (L[j] - L[i])[owner == i]
+            expected[i, j] = (here.mean() + there.mean()) / 2
+    for table in (affinity.pmi_matrix(L, owner), affinity.pmi_matrix(L, owner, base)):
+        np.testing.assert_allclose(affinity.pmi_pairwise(table), expected, atol=1e-12)
+    with pytest.raises(InputError, match="square"):
+        affinity.pmi_pairwise(np.zeros((2, 3)))
+
+
 def test_the_kernel_is_that_of_mean_squared_differences():
     gold, owner, _ = pmi_data(5, 4)
     owner = np.concatenate([owner, [0, 0, 0]])  # tasks of unequal size: each counts once

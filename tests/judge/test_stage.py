@@ -54,3 +54,41 @@ def test_the_winner_and_uniform_get_more_seeds_and_nobody_else(monkeypatch):
     assert seeds == {("uniform", 5), ("proportional", 3)}
     assert {(c.system, c.result.seeds) for c in found.against_uniform} == {("jsd|tau-1", 5), ("proportional", 3)}
     assert len([row for row in found.seeds if row.system == "proportional"]) == 3
+
+
+def test_other_methods_may_have_fewer_seeds_and_are_compared_on_those_that_both_have(monkeypatch):
+    config = load_config(
+        {
+            "study": "s",
+            "pool": {"tasks": ["jsonl:a"]},
+            "finetune": {"steps": 1},
+            "search": {"baselines": ["uniform", "proportional"]},
+            "evaluation": {"report_seeds": 6, "other_seeds": 4},
+        }
+    )
+    planner, asked = SimpleNamespace(config=config), []
+
+    def scores_on_report(finalists, planner, report, run):
+        asked.append({one.name: one.seeds for one in finalists})
+        rng = np.random.default_rng(0)
+        return {BASE: [ItemScore("mmlu", f"t{i % 2}", str(i), 0.5, -1.0, 0) for i in range(6)]} | {
+            one.name: [
+                ItemScore("mmlu", f"t{i % 2}", str(i), 0.5, float(rng.normal() + i), seed)
+                for seed in report_seeds(config, one.seeds)
+                for i in range(6)
+            ]
+            for one in finalists
+        }
+
+    monkeypatch.setattr(module, "scores_on_report", scores_on_report)
+    chosen = candidate("jsd|tau-1", "balance", "jsd")
+    methods = {"jsd": chosen, "uniform": candidate("uniform"), "proportional": candidate("proportional")}
+    family = Family("jsd", "jsd", np.eye(3), 1.0, None, contender=True)
+    found = judge(chosen, family, methods, planner, None, None)
+    assert {name: asked[0][name] for name in ("jsd|tau-1", "uniform", "proportional")} == {
+        "jsd|tau-1": 6,
+        "uniform": 6,
+        "proportional": 4,
+    }
+    assert {(c.baseline, c.result.seeds) for c in found.comparisons} == {("uniform", 6), ("proportional", 4)}
+    assert {(c.system, c.result.seeds) for c in found.against_uniform} == {("jsd|tau-1", 6), ("proportional", 4)}

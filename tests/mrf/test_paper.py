@@ -1,0 +1,66 @@
+"""The paper's shortcut: where it is the exact mixture, and where it is not."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskpgm_ray.errors import InputError
+from taskpgm_ray.mrf import certificate, solve
+from taskpgm_ray.mrf.paper import closed_form, projected, shifted, shortcut
+
+
+def kernel_of(seed, n, spread=1.0):
+    X = np.random.default_rng(seed).normal(size=(n, 5)) * spread
+    return np.exp(-((X[:, None] - X[None]) ** 2).sum(-1))
+
+
+@given(st.integers(0, 10_000), st.integers(2, 12), st.floats(0, 1))
+def test_it_is_exact_wherever_the_closed_form_has_no_negative_weight(seed, n, tau):
+    S = kernel_of(seed, n)
+    free = closed_form(S, tau)
+    assert free.sum() == pytest.approx(1)
+    if free.min() > 1e-6:
+        np.testing.assert_allclose(shortcut(S, tau), solve(S, tau).weights, atol=1e-8)
+
+
+def test_elsewhere_it_is_feasible_and_not_the_optimum():
+    found = []
+    for seed in range(20):
+        S = kernel_of(seed, 10, 0.4)
+        p = shortcut(S, 0.0)
+        assert p.min() >= 0
+        assert p.sum() == pytest.approx(1)
+        found.append(certificate(S, 0.0, p)[1])
+        assert found[-1] >= solve(S, 0.0).gap - 1e-12
+    assert max(found) > 1e-3
+
+
+@given(st.lists(st.floats(-50, 50), min_size=1, max_size=15))
+def test_the_projection_is_the_nearest_point(values):
+    p = projected(values)
+    assert p.min() >= 0
+    assert p.sum() == pytest.approx(1, abs=1e-9)
+    v = np.array(values)
+    # Moving mass between any two tasks does not bring it nearer: v - p is largest where p has mass.
+    gain = v - p
+    assert gain[p > 1e-9].min() >= gain.max() - 1e-9
+
+
+def test_the_shift_makes_an_indefinite_matrix_definite_and_leaves_the_others_alone():
+    rng = np.random.default_rng(1)
+    A = rng.normal(size=(30, 30))
+    S = A + A.T
+    np.fill_diagonal(S, 0.0)
+    made = shifted(S)
+    assert np.linalg.eigvalsh(made).min() > -1e-9
+    np.testing.assert_array_equal(made - np.diag(np.diag(made)), S)
+    assert np.diag(made) == pytest.approx(np.full(30, -np.linalg.eigvalsh(S)[0]))
+    np.testing.assert_allclose(shifted(np.eye(4)), np.eye(4), atol=1e-14)
+    for tau in (0.3, 6.3, 211.0):
+        assert shortcut(S, tau).sum() == pytest.approx(1)
+
+
+def test_a_singular_matrix_has_no_closed_form():
+    with pytest.raises(InputError, match="singular"):
+        closed_form(np.zeros((3, 3)), 0.5)
