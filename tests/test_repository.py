@@ -28,7 +28,7 @@ def test_the_cluster_launcher_file_fits_rays_schema():
         jsonschema.validate({**cluster, "max_wrokers": 1}, schema)
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "jobs").glob("*.yaml")), ids=lambda f: f.stem)
+@pytest.mark.parametrize("file", sorted((ROOT / "jobs").rglob("*.yaml")), ids=lambda f: f.stem)
 def test_every_job_config_is_valid_and_survives_a_round_trip(file):
     config = load_config(file)
     assert load_config(yaml.safe_load(config.to_yaml())) == config
