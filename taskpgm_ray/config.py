@@ -88,7 +88,7 @@ class ModelConfig(Section):
     prompt_format: Literal["plain", "chat"] = "plain"
     """``plain``: the prompt as it stands, then a space and the response. ``chat``: the model's chat template."""
     max_length: Annotated[int, Field(ge=16)] = 512
-    """Longest example in tokens, prompt and response; longer prompts are cut on the left, responses never."""
+    """Longest example in tokens, prompt and response; longer prompts lose their middle, responses nothing."""
 
 
 class TaskSpec(Section):
@@ -200,7 +200,9 @@ class LoraSection(Section):
     r: Annotated[int, Field(gt=0, le=512)] = 8
     """Rank; the engine serves ranks up to 512."""
     alpha: Positive = 16
+    """The adapter's output is scaled by alpha / r."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """On the adapter's input while it is trained."""
     target_modules: str | tuple[str, ...] = "all-linear"
     """Every linear layer but the output head; or names or ends of paths (``[q_proj, mlp.up_proj]``); or one regular
     expression that matches whole paths (``.*layers\\.[0-7]\\..*_proj``). As in PEFT."""
@@ -295,10 +297,13 @@ class FinetuneConfig(Section):
     sort_window: Positive = 1
     """Batches whose examples are sorted by length together: fewer, fuller forward passes, but batches less mixed."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """The highest, after the warm-up; it falls to a tenth of that along a cosine."""
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Linear warm-up over this part of the budget, then cosine decay to a tenth of the peak."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Of AdamW, on the adapter's weights."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are scaled down to this norm."""
     on_task_failure: Literal["stop", "skip"] = "stop"
     """``stop`` the study when a task's job fails for good, or ``skip`` that task and say so."""
     lanes: LaneConfig = LaneConfig()
@@ -320,6 +325,7 @@ class EngineConfig(Section):
     gpus: Annotated[float, Field(ge=0)] = 0
     """GPUs (or a fraction of one) reserved per engine."""
     accelerator_type: str | None = None
+    """A kind of GPU by Ray's name for it, such as ``A100``, where a cluster has several."""
     threads: Positive | None = None
     """CPU threads of an engine; default: the CPUs it reserves, rounded up."""
     tensor_parallel: Positive = 1
@@ -331,12 +337,15 @@ class EngineConfig(Section):
     kv_cache_gib: Positive = 2
     """CPU build of vLLM: memory for the key-value cache."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.85
+    """Part of a GPU's memory that vLLM may fill."""
     max_model_length: Positive = 4096
     """Longest prompt in tokens (the model's own limit applies as well); evaluation prompts are cut on the left."""
     block_size: Positive = 32
     """Tokens per cache block: prompts shorter than a block are never served from the prefix cache."""
     max_batched_tokens: Positive = 2048
+    """Most tokens of one forward pass of an engine."""
     max_sequences: Positive = 64
+    """Most sequences in one forward pass of an engine."""
     batch_positions: Positive = 1024
     """Units of several adapters share one call of the engine until they have so many positions together."""
     start_timeout: Annotated[float, Field(gt=0)] = 900
@@ -439,7 +448,9 @@ class TaskLimits(Section):
     """Limits of a task's share of the mixture."""
 
     min: Share | None = None
+    """The least share."""
     max: Share | None = None
+    """The largest share."""
     fixed: Share | None = None
     """Exactly this share."""
 
@@ -456,7 +467,9 @@ class GroupLimits(Section):
     """Limits of the share that several tasks have together."""
 
     min: Share | None = None
+    """The least share together."""
     max: Share | None = None
+    """The largest share together."""
 
     @model_validator(mode="after")
     def _agreeing(self) -> GroupLimits:
@@ -485,8 +498,11 @@ class MixtureConfig(Section):
     tau: Annotated[float, Field(ge=0)] | None = None
     """The balance n * beta / lambda: 0 pure diversity, 1 uniform, large: representativeness. Or one of the next."""
     beta_over_lambda: Annotated[float, Field(ge=0)] | None = None
+    """The balance as the paper's ratio beta / lambda."""
     beta: Annotated[float, Field(ge=0)] | None = None
+    """The paper's weight of representativeness; goes with ``lambda``."""
     lambda_: Annotated[float, Field(gt=0)] | None = Field(default=None, alias="lambda")
+    """The paper's weight of redundancy; goes with ``beta``."""
     examples: Positive = 10_000
     """Examples of the final mixture: the weights become integer counts that sum to this."""
     share: Literal["examples", "tokens"] = "examples"
@@ -561,6 +577,7 @@ class SearchConfig(Section):
     steps: Positive | None = None
     """Optimizer steps of a trial's fine-tune: this or ``tokens``, default: as ``finetune``."""
     tokens: Positive | None = None
+    """The same in trained tokens."""
     choose: Literal["curve", "best"] = "curve"
     """``curve``: the balance at the maximum of a smooth curve through all trials, which may be none of theirs.
     ``best``: that of the best trial, whose score is in part luck."""
@@ -608,7 +625,9 @@ class EvaluationConfig(Section):
     data: Place = "exemplars"
     """``exemplars`` (the few-shot examples in lm-eval's wheel), ``hub`` (lm-eval's own data sets), or a folder."""
     mmlu: bool = True
+    """Score MMLU."""
     bbh: bool = True
+    """Score BIG-Bench-Hard."""
     bbh_answers: Literal["likelihood", "generation"] = "likelihood"
     """How BBH is scored. ``likelihood``: among the answers that the question allows, where they are a closed set; else
     greedy decoding of exactly the target. ``generation``: the first line of what is written, by text."""
@@ -619,12 +638,15 @@ class EvaluationConfig(Section):
     search_items_per_subject: Positive = 2
     """MMLU questions per subject in the search split (at most; seeded draw)."""
     report_items_per_subject: Positive = 2
+    """The same in the report split."""
     search_items_per_task: Positive = 2
     """Questions per BBH or lm-eval task in the search split (at most; seeded draw)."""
     report_items_per_task: Positive = 2
+    """The same in the report split."""
     search_items_per_data_set: Positive = 20
     """Held-out examples per data set of the pool in the search split (at most; seeded draw)."""
     report_items_per_data_set: Positive = 20
+    """The same in the report split."""
     max_subjects: Positive | None = None
     """Only so many MMLU subjects (seeded draw)."""
     max_bbh_tasks: Positive | None = None
@@ -643,6 +665,7 @@ class EvaluationConfig(Section):
     most_report_seeds: Annotated[int, Field(ge=4)] = 12
     """``report_seeds: auto``: most fine-tunes of the winner and of uniform."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Of every interval and verdict."""
     weights: dict[str, Annotated[float, Field(ge=0)]] = {}
     """What counts more, or less, in a score: of a benchmark (``bbh: 2``) among the benchmarks, of a task
     (``bbh/word_sorting: 0``) among those of its benchmark; 1 where it is not named. ``pool/...`` are the data sets."""
@@ -672,6 +695,7 @@ class StudyConfig(Section):
     storage: Place = "runs"
     """Folder or pyarrow filesystem URI (``s3://bucket/path``, ``gs://...``) where all artifacts live."""
     seed: int = 0
+    """Of every draw: splits, order of examples, trials. The seeds of fine-tunes count from here."""
     model: ModelConfig = ModelConfig()
     pool: PoolConfig
     finetune: FinetuneConfig

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 class TaskPGMError(Exception):
     """Base of all errors that a user of this package can act upon."""
 
+    exit_code = 1
+    """Of the command that it ends. 2 is a wrong usage, 128 and more an interruption."""
+
 
 class Problems(TaskPGMError):
     """Several things are wrong; each line of the message is one of them, with the name of its class."""
@@ -20,13 +23,23 @@ class Problems(TaskPGMError):
         """What is wrong, one entry for each."""
         return str(self).splitlines()
 
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]  # of several problems it is that of the first
+        """That of the first of them."""
+        kind = globals().get(str(self).partition(":")[0])
+        return int(kind.exit_code) if isinstance(kind, type) and issubclass(kind, TaskPGMError) else 1
+
 
 class ConfigError(TaskPGMError, ValueError):
     """A config field is unknown, of the wrong kind, or contradicts another field."""
 
+    exit_code = 3
+
 
 class InputError(TaskPGMError, ValueError):
     """An argument of a mathematical function has a wrong shape, sign or value."""
+
+    exit_code = 4
 
 
 class IndefiniteAffinityError(InputError):
@@ -35,6 +48,8 @@ class IndefiniteAffinityError(InputError):
 
 class DataError(TaskPGMError):
     """A task source or an example cannot be used: names the task, the file and the line."""
+
+    exit_code = 4
 
 
 class ModelError(TaskPGMError):
@@ -60,6 +75,8 @@ class DamagedFileError(StorageError):
 class StudyBusyError(StorageError):
     """Another driver works on the same study, or has taken it over."""
 
+    exit_code = 6
+
 
 class DamagedScoresError(StorageError):
     """Stored scores cannot be used. Raised and caught in the driver, which has them scored again."""
@@ -76,6 +93,8 @@ class HubUnreachableError(ModelError):
 
 class ResourceError(TaskPGMError):
     """The cluster does not have, and did not get in time, what the config asks for."""
+
+    exit_code = 5
 
 
 class TrainingError(TaskPGMError):

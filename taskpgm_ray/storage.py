@@ -236,6 +236,14 @@ class Storage:
         listing = self._attempt(lambda: self._filesystem[0].get_file_info(selector), relative, "listed")
         return sorted(info.base_name for info in listing)
 
+    def sizes(self) -> dict[str, int]:
+        """Every file below this folder and its size in bytes, by its path in the folder; one listing."""
+        filesystem, _ = self._filesystem
+        base = self.path().rstrip("/") + "/"
+        selector = pafs.FileSelector(self.path(), recursive=True, allow_not_found=True)
+        listing = self._attempt(lambda: filesystem.get_file_info(selector), "", "listed")
+        return {info.path.removeprefix(base): info.size for info in listing if info.is_file}
+
     def delete(self, relative: str) -> None:
         """Remove one folder with all that is in it, if it is there."""
         if self.exists(relative):

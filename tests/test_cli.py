@@ -95,7 +95,7 @@ def test_the_blocker_of_these_tests_blocks():
 def test_a_wrong_matrix_is_one_clear_line(tmp_path, capsys, content, message):
     file = tmp_path / "S.csv"
     file.write_text(content)
-    assert main(["solve", str(file)]) == 1
+    assert main(["solve", str(file)]) == 4
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("taskpgm: InputError: ")
@@ -105,7 +105,7 @@ def test_a_wrong_matrix_is_one_clear_line(tmp_path, capsys, content, message):
 
 def test_pickles_are_not_read(tmp_path, capsys):
     np.save(tmp_path / "S.npy", np.array([[object()]]), allow_pickle=True)
-    assert main(["solve", str(tmp_path / "S.npy")]) == 1
+    assert main(["solve", str(tmp_path / "S.npy")]) == 4
     assert "is not a readable matrix" in capsys.readouterr().err
 
 
@@ -119,7 +119,7 @@ def test_no_command_and_unknown_commands_show_the_usage(capsys):
 
 @pytest.mark.parametrize("command", ["run", "validate", "finetune", "score", "affinity"])
 def test_a_missing_config_ends_every_command_alike(command, capsys):
-    assert main([command, "--config", "nowhere.yaml", "seed=1"]) == 1
+    assert main([command, "--config", "nowhere.yaml", "seed=1"]) == 3
     assert capsys.readouterr().err == (
         f"taskpgm: ConfigError: there is no config file 'nowhere.yaml' (looked in {os.getcwd()}); "
         "give its path after --config\n"
@@ -129,17 +129,15 @@ def test_a_missing_config_ends_every_command_alike(command, capsys):
 def test_overrides_reach_the_config(tmp_path, capsys):
     file = tmp_path / "study.yaml"
     file.write_text("study: s\npool: {tasks: ['jsonl:a']}\nfinetune: {steps: 1}\n")
-    assert main(["validate", "--config", str(file), "search.balence=3"]) == 1
+    assert main(["validate", "--config", str(file), "search.balence=3"]) == 3
     assert "unknown key 'search.balence'; did you mean 'balances'?" in capsys.readouterr().err
 
 
 def test_an_interrupted_run_says_how_to_go_on(monkeypatch, capsys):
-    import taskpgm_ray.cli as cli
-
     def interrupted(options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_run", interrupted)
+    monkeypatch.setattr("taskpgm_ray.commands.study.run", interrupted)
     assert main(["run", "--config", "x"]) == 130
     assert "finished work is kept" in capsys.readouterr().err
 
@@ -190,7 +188,7 @@ def test_an_unknown_option_of_a_command_without_a_config(capsys):
 def test_every_mistake_in_a_config_has_its_line(tmp_path, capsys):
     file = tmp_path / "study.yaml"
     file.write_text("study: a/b\nlr: 1\npool: {tasks: x, max_tasks: 0}\nfinetune: {epochs: 1, batch_size: 0}\n")
-    assert main(["validate", "--config", str(file)]) == 1
+    assert main(["validate", "--config", str(file)]) == 3
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 6
     assert all(line.startswith(f"taskpgm: ConfigError: {file}: ") for line in lines)

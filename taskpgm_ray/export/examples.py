@@ -179,10 +179,8 @@ def read_bundle(study: str, mixture: str = "recommended", examples: int | None =
     study = study.removesuffix("/mixture.json").rstrip("/")
     storage = Storage(study)
     config = study_config(storage)
-    try:
-        document = load_mixture(f"{study}/mixture.json")
-    except MissingFileError as error:
-        raise InputError(f"{study} is not the folder of a finished study: {error}") from error
+    of_finished(storage, "mixture.json")
+    document = load_mixture(f"{study}/mixture.json")
     if mixture in ("recommended", "chosen"):
         document = take(document, mixture)  # type: ignore[arg-type]  # one of the two, as was just seen
     else:
@@ -203,5 +201,17 @@ def study_config(storage: Storage) -> StudyConfig:
 
     try:
         return load_config(yaml.safe_load(storage.read_bytes("config.yaml")))
+    except MissingFileError as error:
+        raise InputError(f"{storage.uri} is not the folder of a finished study: {error}") from error
+
+
+def of_finished(storage: Storage, file: str) -> Any:
+    """A JSON file that a study leaves behind when it is finished.
+
+    Raises:
+        InputError: It is not there.
+    """
+    try:
+        return storage.read_json(file)
     except MissingFileError as error:
         raise InputError(f"{storage.uri} is not the folder of a finished study: {error}") from error

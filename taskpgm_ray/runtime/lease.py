@@ -61,6 +61,21 @@ def sole_driver(storage: Storage, say: Callable[[str], None] = lambda text: None
         lease.release()
 
 
+def current_driver(storage: Storage) -> tuple[str, bool | None] | None:
+    """Who holds the study's lease, and whether that process lives (``None``: it is on another machine, out of sight).
+
+    Returns:
+        ``None`` when nobody does.
+    """
+    holder = _Lease(storage).holder()
+    if holder is None:
+        return None
+    alive = _alive(holder)
+    if alive is None and time.time() - holder["renewed"] > STALE_SECONDS:
+        alive = False
+    return _name(holder).removeprefix("another driver (").removesuffix(")"), alive
+
+
 class _Lease:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
@@ -73,14 +88,14 @@ class _Lease:
         self.thread = threading.Thread(target=self._renew, daemon=True, name="study-lease")
 
     def acquire(self, say: Callable[[str], None]) -> None:
-        holder = self._holder()
+        holder = self.holder()
         if holder is not None:
             alive = _alive(holder)
             if alive or (alive is None and self._renewed(holder, say)):
                 self._refuse(holder)
         self._write()
         time.sleep(SETTLE_SECONDS)
-        holder = self._holder()
+        holder = self.holder()
         if holder is not None and holder["id"] != self.mine["id"]:
             self._refuse(holder)
         if self.driver is not None:
@@ -93,14 +108,14 @@ class _Lease:
         self.thread.join()
         if self.driver is not None:
             signal.signal(INTERRUPT, signal.SIG_DFL if self.handler is None else self.handler)
-        holder = self._holder()
+        holder = self.holder()
         if holder is not None and holder["id"] == self.mine["id"]:
             self.storage.delete_file(FILE)
 
     def _renew(self) -> None:
         while not self.ended.wait(RENEW_SECONDS):
             try:
-                holder = self._holder()
+                holder = self.holder()
                 if holder is not None and holder["id"] != self.mine["id"]:
                     self.taken_by = holder
                     if self.driver is not None:
@@ -112,7 +127,7 @@ class _Lease:
                 # The work itself meets the same storage and reports it; a lease that stays unrenewed is only stale.
                 continue
 
-    def _holder(self) -> dict[str, Any] | None:
+    def holder(self) -> dict[str, Any] | None:
         try:
             return self.storage.read_json(FILE) if self.storage.exists(FILE) else None
         except DamagedFileError as error:
@@ -128,7 +143,7 @@ class _Lease:
         until = time.monotonic() + patience
         while time.monotonic() < until:
             time.sleep(min(LOOK_SECONDS, RENEW_SECONDS))
-            now = self._holder()
+            now = self.holder()
             if now is None:
                 return False
             if (now["id"], now["renewed"]) != (holder["id"], holder["renewed"]):

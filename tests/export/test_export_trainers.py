@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from taskpgm_ray.cli import FORMATS, main
+from taskpgm_ray.cli import main
+from taskpgm_ray.commands.export import FORMATS
 from taskpgm_ray.errors import InputError, StorageError
 from taskpgm_ray.export import EXPORTERS, export
 

@@ -288,7 +288,7 @@ def test_a_second_driver_on_the_same_study_is_told(config, undisturbed, cost):
         wait_until(process, lambda: under_way(file), "a job was under way")
         line = [sys.executable, "-m", "taskpgm_ray.cli", "finetune", "--config", str(file)]
         second = subprocess.run(line, capture_output=True, text=True, timeout=120, env=environment())
-        assert second.returncode == 1
+        assert second.returncode == 6
         assert f"StudyBusyError: another driver (process {process.pid} on " in second.stderr
         finish(process, file)
     lost = check(file, undisturbed, faults=0)

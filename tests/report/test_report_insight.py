@@ -101,7 +101,7 @@ def test_explain_prints_a_sentence_and_every_number(explained, tmp_path, capsys)
     assert len(capsys.readouterr().out.splitlines()) == 8
     assert main(["explain", str(tmp_path), "task_00*", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["name"].startswith("task_00")
-    assert main(["explain", str(tmp_path), "stranger"]) == 1
+    assert main(["explain", str(tmp_path), "stranger"]) == 4
     assert "none of the study's tasks is called stranger; there are:" in capsys.readouterr().err
-    assert main(["explain", str(tmp_path / "nowhere")]) == 1
+    assert main(["explain", str(tmp_path / "nowhere")]) == 4
     assert "is not the folder of a finished study" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,13 +21,66 @@ from taskpgm_ray.mixture.given import read_given
 from taskpgm_ray.mrf import Group, Limits, Mixture, MixturePath, influence, select, solve, solve_grouped
 from taskpgm_ray.numerics.types import FloatArray, IntArray
 
+if TYPE_CHECKING:
+    from taskpgm_ray.commands import Commands
+
 BRIEF = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
 """Balances of which a path in brief shows the mixtures."""
 COLUMNS = 12
 """Tasks that a path in brief shows, the heaviest at any balance first."""
 
 
-def run_solve(options: argparse.Namespace) -> None:
+def add(commands: Commands) -> None:
+    """See the module."""
+    text = "the mixture of your own affinity matrix; without a balance, the mixtures of several in brief"
+    sub = commands.add_parser("solve", help=text, description=text)
+    add = sub.add_argument
+    add("matrix", help="square matrix (.npy, .npz, .json, .parquet or text, names or none), or a study's folder")
+    balance = sub.add_argument_group("the balance")
+    balance.add_argument(
+        "--tau", type=float, help="n * beta / lambda: 0 diversity, 1 the target, larger: representative"
+    )
+    balance.add_argument("--beta", type=float, help="with --lambda, in the place of --tau")
+    balance.add_argument("--lambda", dest="lambda_", type=float, metavar="LAMBDA")
+    reading = sub.add_argument_group("what the matrix is")
+    reading.add_argument(
+        "--distance",
+        nargs="?",
+        const="median",
+        metavar="GAMMA",
+        help="distances: S = exp(-GAMMA d); by default GAMMA = ln 2 / median distance",
+    )
+    reading.add_argument("--triangle", choices=["upper", "lower"], help="only this triangle is filled in")
+    reading.add_argument("--diagonal", type=float, metavar="VALUE", help="in the place of a diagonal that is missing")
+    limits = sub.add_argument_group("what the mixture has to keep to")
+    limits.add_argument("--floor", type=float, default=0.0, help="part of its uniform share that every task keeps")
+    for option, text in (
+        ("--min", "the least share of a task, or of each task of a pattern such as 'math/*'"),
+        ("--max", "the largest share"),
+        ("--fix", "exactly this share"),
+        ("--group-min", "the least share of all tasks of a pattern together"),
+        ("--group-max", "the largest share of all of them together"),
+    ):
+        limits.add_argument(option, action="append", default=[], metavar="TASK=SHARE", help=text)
+    limits.add_argument(
+        "--target", metavar="FILE", help="the mixture at tau = 1: a mixture.json, or a CSV of task,weight"
+    )
+    limits.add_argument("--utility", metavar="FILE", help="CSV of task,utility in the place of the row sums")
+    limits.add_argument("--max-tasks", type=int, metavar="K", help="the best K tasks")
+    output = sub.add_argument_group("what is shown")
+    output.add_argument("--examples", type=int, help="also integer counts that sum to this")
+    output.add_argument("--path", action="store_true", help="every balance at which the mixture bends")
+    output.add_argument(
+        "--influence", action="store_true", help="what each task contributes, and what it costs to drop"
+    )
+    form = output.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true")
+    form.add_argument("--csv", action="store_true")
+    output.add_argument("--plot", metavar="FILE.html", help="the mixture over the balance, as a figure")
+    sub.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> None:
     """Run the command."""
     names, given = read_matrix(options.matrix)
     S = to_affinity(complete(given, options.triangle, options.diagonal), options.distance)

@@ -1,0 +1,52 @@
+"""``run``, and its parts: ``finetune``, ``score``, ``affinity``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from taskpgm_ray.commands.arguments import add_config, config_of
+
+if TYPE_CHECKING:
+    from taskpgm_ray.commands import Commands
+
+PARTS = {
+    "finetune": "only the single-task adapters",
+    "score": "up to the predictive distributions on the probe set",
+    "affinity": "up to the affinity matrix",
+}
+
+
+def add(commands: Commands) -> None:
+    """See the module."""
+    text = "the whole study: prepare, fine-tune, score, search, report"
+    sub = commands.add_parser("run", help=text, description=text)
+    add_config(sub)
+    sub.set_defaults(command=run)
+    for name, text in PARTS.items():
+        sub = commands.add_parser(name, help=text, description=text)
+        add_config(sub)
+        sub.set_defaults(command=run_part, last_stage=name)
+
+
+def run(options: argparse.Namespace) -> None:
+    """The whole study."""
+    from taskpgm_ray import Study
+
+    Study(config_of(options)).run()
+
+
+def run_part(options: argparse.Namespace) -> None:
+    """The stages up to the one that the command names."""
+    from taskpgm_ray import Study
+    from taskpgm_ray.report.bandwidths import bandwidth_rows, rich_table
+
+    study = Study(config_of(options))
+    with study.driving():
+        trained = study.finetune(study.prepare())
+        if options.last_stage == "score":
+            study.score(*trained)
+        elif options.last_stage == "affinity":
+            found = study.affinities(*trained)
+            if rows := bandwidth_rows(found, [task.facts.group for task in trained[1]]):
+                study.console.print(rich_table(rows))

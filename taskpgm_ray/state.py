@@ -1,0 +1,140 @@
+"""How far a study is, from its folder alone: what is finished, what failed, what is left, and who works on it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from statistics import median
+from typing import Any
+
+from taskpgm_ray.config import StudyConfig, load_config
+from taskpgm_ray.errors import InputError, MissingFileError
+from taskpgm_ray.runtime.lease import current_driver
+from taskpgm_ray.storage import MANIFEST, Storage
+from taskpgm_ray.workload import fine_tunes
+
+FAILURE = "failure.json"
+SAMPLED = 20
+"""Manifests by which the seconds of a fine-tune are judged."""
+UNITS = {
+    "tasks": "tasks prepared",
+    "adapters": "single-task adapters",
+    "scores": "sets of scores",
+    "mixtures": "fine-tunes on mixtures",
+    "trials": "trials scored",
+    "reported": "fine-tunes judged",
+}
+"""Folders of units, and what a unit is called."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One kind of unit."""
+
+    what: str
+    done: int
+    begun: int
+    """Units that something was written of and that are not finished."""
+    failed: int
+    planned: int | None
+    """At most so many, by the config; ``None``: not known."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Of one study."""
+
+    folder: str
+    finished: bool
+    """Whether it has its mixture."""
+    driver: str | None
+    """Who works on it, or worked on it until it died."""
+    alive: bool | None
+    """Whether that driver lives; ``None``: nobody knows, or there is none."""
+    units: tuple[Progress, ...]
+    failures: Mapping[str, str]
+    """Unit -> why it failed for good."""
+    bytes: int
+    seconds_left: float | None
+    """Of fine-tuning, with all lanes; ``None``: not known."""
+
+
+def state_of(storage: Storage) -> State:
+    """Look at a study's folder; nothing is started.
+
+    Raises:
+        InputError: There is no study.
+    """
+    sizes = storage.sizes()
+    if not sizes:
+        raise InputError(f"{storage.uri} holds no study")
+    config = _config(storage)
+    found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for path in sizes:
+        folder, _, name = path.rpartition("/")
+        kind = folder.partition("/")[0]
+        if kind in UNITS:
+            found[kind][folder].add(name)
+    done = {kind: [unit for unit, files in units.items() if MANIFEST in files] for kind, units in found.items()}
+    failed = [unit for units in found.values() for unit, files in units.items() if FAILURE in files]
+    planned = _planned(config, len(done.get("tasks", []))) if config else {}
+    holder = current_driver(storage)
+    return State(
+        folder=storage.uri,
+        finished="mixture.json" in sizes,
+        driver=holder and holder[0],
+        alive=holder and holder[1],
+        units=tuple(
+            Progress(
+                what,
+                len(done.get(kind, [])),
+                sum(MANIFEST not in files and FAILURE not in files for files in found[kind].values()),
+                sum(unit.startswith(f"{kind}/") for unit in failed),
+                planned.get(kind),
+            )
+            for kind, what in UNITS.items()
+            if kind in found or kind in planned
+        ),
+        failures={unit: str(storage.read_json(f"{unit}/{FAILURE}").get("error", "")) for unit in sorted(failed)},
+        bytes=sum(sizes.values()),
+        seconds_left=_left(storage, config, done, planned) if config and "mixture.json" not in sizes else None,
+    )
+
+
+def _config(storage: Storage) -> StudyConfig | None:
+    import yaml
+
+    try:
+        return load_config(yaml.safe_load(storage.read_bytes("config.yaml")))
+    except MissingFileError:
+        return None
+
+
+def _planned(config: StudyConfig, tasks: int) -> dict[str, int]:
+    """At most how many units there will be of each kind."""
+    jobs: dict[str, int] = defaultdict(int)
+    for row in fine_tunes(config, tasks):
+        jobs[row.kind] += row.jobs
+    planned = {"tasks": tasks, "adapters": jobs["adapters"] + jobs["noise"]}
+    mixtures = sum(jobs[kind] for kind in ("trials", "finalists", "budgets", "final"))
+    if mixtures:
+        # The base model is judged too.
+        planned |= {"mixtures": mixtures, "trials": jobs["trials"], "reported": jobs["finalists"] + jobs["budgets"] + 1}
+    return planned
+
+
+def _left(
+    storage: Storage, config: StudyConfig, done: Mapping[str, list[str]], planned: Mapping[str, int]
+) -> float | None:
+    """Seconds of the fine-tunes that are left, by those that are finished."""
+    seconds = 0.0
+    for kind in ("adapters", "mixtures"):
+        left = planned.get(kind, 0) - len(done.get(kind, []))
+        known = done.get(kind) or done.get("adapters")
+        if not known:
+            return None
+        manifests: list[dict[str, Any]] = [storage.read_json(f"{unit}/{MANIFEST}") for unit in islice(known, SAMPLED)]
+        seconds += max(left, 0) * median(manifest["wall_seconds"] for manifest in manifests)
+    return seconds / config.finetune.lanes.max
