@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from taskpgm_ray.commands import config, explain, export, merge, plan, solve, status, study, tasks, validate
+from taskpgm_ray.commands import config, explain, export, init, merge, plan, solve, status, study, tasks, validate
 from taskpgm_ray.errors import ConfigError, Problems, TaskPGMError
 from taskpgm_ray.paths import redacted
 from taskpgm_ray.runtime.signals import exit_code, stoppable
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="taskpgm", description="In what proportions to mix fine-tuning tasks.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    for module in (study, validate, tasks, plan, status, config, solve, explain, merge, export):
+    for module in (init, study, validate, tasks, plan, status, config, solve, explain, merge, export):
         module.add(commands)
     return parser
 

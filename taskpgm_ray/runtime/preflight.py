@@ -99,7 +99,7 @@ def _lacking_gpus(config: StudyConfig) -> Iterator[ResourceError]:
     wanted = {_lane_field(config, "gpus"): lanes.gpus * lanes.workers, "scoring.engines.gpus": engines.gpus}
     if not any(wanted.values()):
         return
-    have = _local_gpus()
+    have = local_gpus()
     for field, gpus in wanted.items():
         if gpus > have:
             yield ResourceError(
@@ -107,7 +107,8 @@ def _lacking_gpus(config: StudyConfig) -> Iterator[ResourceError]:
             )
 
 
-def _local_gpus() -> int:
+def local_gpus() -> int:
+    """GPUs of this machine that this process may use."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
