@@ -6,10 +6,33 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from taskpgm_ray.commands import config, explain, export, init, merge, plan, solve, status, study, tasks, validate
+from taskpgm_ray.commands import (
+    clean,
+    compare,
+    completion,
+    config,
+    doctor,
+    explain,
+    export,
+    init,
+    merge,
+    plan,
+    report,
+    solve,
+    status,
+    study,
+    tasks,
+    validate,
+)
 from taskpgm_ray.errors import ConfigError, Problems, TaskPGMError
 from taskpgm_ray.paths import redacted
 from taskpgm_ray.runtime.signals import exit_code, stoppable
+
+MODULES = (
+    *(init, validate, tasks, plan, study, status, report, explain, compare, export, merge, solve, clean, doctor),
+    *(config, completion),
+)
+"""The commands, in the order in which a user meets them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,8 +91,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="taskpgm", description="In what proportions to mix fine-tuning tasks.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    for module in (init, study, validate, tasks, plan, status, config, solve, explain, merge, export):
+    for module in MODULES:
         module.add(commands)
+    # What completes commands has to know them all.
+    parser.set_defaults(parser=parser)
     return parser
 
 

@@ -105,7 +105,7 @@ def first_config(study: str, sources: Sequence[str], model: str, found: Found) -
     longest = int(np.quantile(found.lengths, 0.99))
     length = min(max(64, -(-longest // 64) * 64), found.limit, LONGEST)
     large = found.width >= LARGE
-    batch, steps = (16, _within(2 * np.median(found.sizes) / 16, 100, 300)) if found.gpus else (8, 48)
+    batch, steps = (16, _within(2 * float(np.median(found.sizes)) / 16, 100, 300)) if found.gpus else (8, 48)
     examples = int(min(sum(found.sizes), 100_000))
     lanes, engines, why = _resources(found)
     reason = "two epochs of the middle task, 100 to 300" if found.gpus else "enough to tell tasks apart on CPUs"

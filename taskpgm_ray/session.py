@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from taskpgm_ray.config import StudyConfig
+from taskpgm_ray.errors import InputError
 from taskpgm_ray.models import BaseModelRef, prepare
 from taskpgm_ray.runtime.capacity import check_capacity
 from taskpgm_ray.runtime.cluster import end_ray, ensure_ray
@@ -26,13 +27,24 @@ if TYPE_CHECKING:
 class Session:
     """The `taskpgm_ray.runtime.run.Run` that stages work with: owns what it started, and ends it."""
 
-    def __init__(self, config: StudyConfig, model: BaseModelRef, storage: Storage, console: Console) -> None:
-        self.config, self.model, self.storage = config, model, storage
+    def __init__(
+        self, config: StudyConfig, model: BaseModelRef, storage: Storage, console: Console, offline: bool = False
+    ) -> None:
+        self.config, self.model, self.storage, self.offline = config, model, storage, offline
         self.progress = Progress(storage, console)
         self._connected = self._owns_ray = False
 
     def connect(self) -> None:
-        """Connect to Ray, and make sure that the base model's files are there; once."""
+        """Connect to Ray, and make sure that the base model's files are there; once.
+
+        Raises:
+            InputError: The session is offline, where everything has to be finished.
+        """
+        if self.offline:
+            raise InputError(
+                f"something of {self.storage.uri} is not finished, or was made by another version: "
+                "taskpgm run --config ... goes on with it"
+            )
         if not self._connected:
             preflight(self.config)
             self._owns_ray = ensure_ray(self.config.cluster)

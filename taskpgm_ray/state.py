@@ -16,6 +16,8 @@ from taskpgm_ray.storage import MANIFEST, Storage
 from taskpgm_ray.workload import fine_tunes
 
 FAILURE = "failure.json"
+RAY = "ray"
+"""Folder of Ray Train's own files: checkpoints of jobs that run."""
 SAMPLED = 20
 """Manifests by which the seconds of a fine-tune are judged."""
 UNITS = {
@@ -101,6 +103,28 @@ def state_of(storage: Storage) -> State:
         bytes=sum(sizes.values()),
         seconds_left=_left(storage, config, done, planned) if config and "mixture.json" not in sizes else None,
     )
+
+
+def leftovers(storage: Storage, failed: bool = False) -> dict[str, int]:
+    """Folders that no later run of a study needs, and their bytes: units that were never finished, and Ray's own files.
+
+    Args:
+        storage: The study's folder.
+        failed: Also units that hold nothing but the record of a failure.
+    """
+    folders: dict[str, dict[str, int]] = defaultdict(dict)
+    for path, size in storage.sizes().items():
+        top, _, rest = path.partition("/")
+        if top == RAY and rest:
+            folders[RAY][path] = size
+        elif top in UNITS and "/" in rest:
+            folder, _, name = path.rpartition("/")
+            folders[folder][name] = size
+    return {
+        folder: sum(files.values())
+        for folder, files in sorted(folders.items())
+        if folder == RAY or (MANIFEST not in files and (FAILURE not in files or failed))
+    }
 
 
 def _config(storage: Storage) -> StudyConfig | None:

@@ -96,6 +96,8 @@ class Study:
 
     config: StudyConfig
     console: Console = field(default_factory=Console)
+    offline: bool = False
+    """Take what is finished, and refuse to compute anything."""
     skipped: dict[str, str] = field(default_factory=dict, init=False)
     """Tasks that were left out because their job failed for good, and why."""
 
@@ -134,7 +136,7 @@ class Study:
     def session(self) -> Session:
         """The live parts of this run, which every stage is given."""
         model = models.resolve(self.config.model, Storage(self.config.storage))
-        return Session(self.config, model, self.storage, self.console)
+        return Session(self.config, model, self.storage, self.console, self.offline)
 
     def prepare(self) -> list[Task]:
         """Read, tokenise and split every task; where a search will follow, write its split and the report split."""

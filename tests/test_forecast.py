@@ -129,6 +129,10 @@ def test_what_is_neither_given_nor_measured_is_asked_for(tmp_path):
 
 
 def test_the_command(capsys):
+    for wrong in (["--price", "-1"], ["--tokens-per-second", "0"], ["--tasks", "-3"], ["--example-tokens", "nan"]):
+        with pytest.raises(SystemExit):
+            main(["plan", "--config", "jobs/llama2-7b.yaml", *wrong])
+        assert "is not a positive number" in capsys.readouterr().err
     arguments = ["--config", "jobs/llama2-7b.yaml", "--tasks", "1000", "--adapter-mib", "153", "--price", "2.5"]
     assert main(["plan", *arguments, "--tokens-per-second", "3000", "--example-tokens", "180"]) == 0
     printed = capsys.readouterr().out

@@ -78,7 +78,7 @@ FLOORS = (
     ("insight",),
     ("judge",),
     ("report", "export"),
-    ("session", "study", "agreement", "validate", "forecast", "state", "first_config"),
+    ("session", "study", "agreement", "validate", "forecast", "state", "first_config", "checkup"),
     ("",),  # the package's own __init__: what users import
     ("commands",),
     ("cli",),

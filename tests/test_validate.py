@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -301,6 +302,16 @@ def test_a_local_folder_of_the_hub_library_is_read(good, tmp_path):
 
 
 # All at once
+
+
+def test_a_dry_run_checks_and_counts(good, tmp_path, capsys):
+    file = tmp_path / "study.yaml"
+    file.write_text(changed(good, ["search.balances=3"]).to_yaml())
+    assert main(["run", "--config", str(file), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "tokens: the same for training, evaluation and export" in said
+    assert re.search(r"fine-tunes: \d+ adapters, \d+ noise, 5 trials, 9 finalists, 1 final; taskpgm plan", said)
+    assert not (tmp_path / "runs" / "s" / "adapters").exists()
 
 
 def test_every_problem_has_its_line(good, tmp_path, capsys):

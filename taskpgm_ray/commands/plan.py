@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ def add(commands: Commands) -> None:
 def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
     def number(text: str) -> float:
         value = kind(text)
-        if not 0 < value < float("inf"):
+        if not 0 < value < math.inf:
             raise argparse.ArgumentTypeError(f"{text} is not a positive number")
         return value
 

@@ -9,6 +9,7 @@ from taskpgm_ray.commands.arguments import add_config, config_of
 
 if TYPE_CHECKING:
     from taskpgm_ray.commands import Commands
+    from taskpgm_ray.config import StudyConfig
 
 PARTS = {
     "finetune": "only the single-task adapters",
@@ -22,6 +23,7 @@ def add(commands: Commands) -> None:
     text = "the whole study: prepare, fine-tune, score, search, report"
     sub = commands.add_parser("run", help=text, description=text)
     add_config(sub)
+    sub.add_argument("--dry-run", action="store_true", help="check everything and count the fine-tunes, and stop")
     sub.set_defaults(command=run)
     for name, text in PARTS.items():
         sub = commands.add_parser(name, help=text, description=text)
@@ -30,10 +32,24 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """The whole study."""
+    """The whole study, or what there is to say of it before."""
     from taskpgm_ray import Study
 
-    Study(config_of(options)).run()
+    if options.dry_run:
+        _dry_run(config_of(options))
+    else:
+        Study(config_of(options)).run()
+
+
+def _dry_run(config: StudyConfig) -> None:
+    from taskpgm_ray.tasks.sources import task_sources
+    from taskpgm_ray.validate import validate
+    from taskpgm_ray.workload import fine_tunes
+
+    for line in validate(config):
+        print(line)
+    rows = fine_tunes(config, len(task_sources(config.pool)))
+    print(f"fine-tunes: {', '.join(f'{row.jobs:,} {row.kind}' for row in rows)}; taskpgm plan says what they take")
 
 
 def run_part(options: argparse.Namespace) -> None:

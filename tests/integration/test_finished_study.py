@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -154,3 +155,27 @@ def test_afterwards_the_study_is_finished_for_this_version_too(again):
     assert (folder / "report.html").stat().st_mtime_ns == page
     assert not re.search(r"\d to do$", printed, re.M)
     assert Storage(str(folder)).read_json("mixture.json")["study"] == "small"
+
+
+def test_its_report_is_written_once_more_without_ray_wherever_it_lies(again, tmp_path):
+    folder = tmp_path / "moved" / "here"
+    shutil.copytree(folder_of(again), folder)
+    before, mixture = units(folder), (folder / "mixture.json").read_text()
+    (folder / "report.html").unlink()
+    line = [sys.executable, "-m", "taskpgm_ray.cli", "report", str(folder)]
+    # A Ray that is started would be named in the log, and a stage that computes prints how much there is to do.
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120, cwd=folder_of(again).parents[1])
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (folder / "report.html").exists()
+    assert units(folder) == before
+    assert json.loads((folder / "mixture.json").read_text())["tasks"] == json.loads(mixture)["tasks"]
+    assert "to do" not in done.stdout
+    shutil.rmtree(folder / "noise", ignore_errors=True)
+    shutil.rmtree(next((folder / "affinity").iterdir()))
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120, cwd=folder_of(again).parents[1])
+    assert done.returncode == 4
+    assert "is not finished, or was made by another version" in done.stderr
+
+
+def folder_of(again):
+    return again[0]

@@ -1,0 +1,40 @@
+"""``clean``: remove what no later run of a study needs."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from taskpgm_ray.commands import Commands
+
+
+def add(commands: Commands) -> None:
+    """See the module."""
+    text = "list, and with --yes remove, what no later run needs: units that were begun and never finished, Ray's files"
+    sub = commands.add_parser("clean", help=text, description=text)
+    sub.add_argument("study", help="the study's folder")
+    sub.add_argument("--failed", action="store_true", help="also records of failures, so that a run tries those again")
+    sub.add_argument("--yes", action="store_true", help="remove them")
+    sub.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """A line for each folder, and what they come to."""
+    from taskpgm_ray.errors import StudyBusyError
+    from taskpgm_ray.state import leftovers, state_of
+    from taskpgm_ray.storage import Storage
+
+    storage = Storage(options.study)
+    state = state_of(storage)
+    if options.yes and state.driver is not None and state.alive is not False:
+        raise StudyBusyError(
+            f"{state.driver} works on {storage.uri}, and what it has begun is not left over; wait for it"
+        )
+    found = leftovers(storage, options.failed)
+    for folder, size in found.items():
+        print(f"{size / 2**20:8.1f} MiB  {folder}")
+        if options.yes:
+            storage.delete(folder)
+    whole = f"{len(found)} folders, {sum(found.values()) / 2**20:,.1f} MiB"
+    print(f"{whole} removed" if options.yes else f"{whole}; --yes removes them")

@@ -1,0 +1,77 @@
+"""``compare``: the mixtures of several studies side by side."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from taskpgm_ray.commands import Commands
+
+
+def add(commands: Commands) -> None:
+    """See the module."""
+    text = "the mixtures of several finished studies side by side, and how far they are apart"
+    sub = commands.add_parser("compare", help=text, description=text)
+    sub.add_argument("studies", nargs="+", metavar="study", help="folders of finished studies")
+    sub.add_argument("--json", action="store_true", help="print it as JSON")
+    sub.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """A table, or JSON."""
+    import json
+
+    from rich.console import Console
+
+    from taskpgm_ray.errors import InputError
+    from taskpgm_ray.export import load_mixture
+    from taskpgm_ray.export.examples import of_finished
+    from taskpgm_ray.storage import Storage
+
+    if len(options.studies) < 2:
+        raise InputError("one study has nothing to be compared with; give two folders or more")
+    documents = []
+    for study in options.studies:
+        of_finished(Storage(study), "mixture.json")
+        documents.append(load_mixture(f"{study.rstrip('/')}/mixture.json"))
+    names = list(dict.fromkeys(task["name"] for document in documents for task in document["tasks"]))
+    weights = [{task["name"]: task["weight"] for task in document["tasks"]} for document in documents]
+    apart = [sum(abs(one.get(n, 0.0) - weights[0].get(n, 0.0)) for n in names) / 2 for one in weights]
+    if options.json:
+        rows = [
+            {key: document.get(key) for key in ("study", "affinity", "tau", "gap", "recommended")}
+            | {"folder": folder, "from_first": distance, "weights": one}
+            for folder, document, distance, one in zip(options.studies, documents, apart, weights, strict=True)
+        ]
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        Console().print(table(options.studies, documents, names, weights, apart))
+
+
+def table(
+    folders: Sequence[str],
+    documents: Sequence[dict[str, Any]],
+    names: Sequence[str],
+    weights: Sequence[dict[str, float]],
+    apart: Sequence[float],
+) -> Table:
+    """Tasks in rows, studies in columns."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    made = Table(box=SIMPLE_HEAD, show_footer=False)
+    made.add_column("", overflow="fold")
+    for folder in folders:
+        made.add_column(folder, justify="right", overflow="fold")
+    for name in sorted(names, key=lambda name: -max(one.get(name, 0.0) for one in weights)):
+        made.add_row(name, *(f"{100 * one[name]:.1f} %" if name in one else "–" for one in weights))
+    made.add_section()
+    made.add_row("affinity", *(str(document.get("affinity", "")) for document in documents))
+    made.add_row("tau", *(f"{document['tau']:.3g}" for document in documents))
+    made.add_row("recommended", *(str(document.get("recommended", "")) for document in documents))
+    made.add_row("share in other tasks than the first study's", *(f"{100 * distance:.1f} %" for distance in apart))
+    return made

@@ -1,0 +1,28 @@
+"""``doctor``: whether this machine can run studies."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from taskpgm_ray.commands import Commands
+
+
+def add(commands: Commands) -> None:
+    """See the module."""
+    text = "what this machine has for studies: packages, CPUs, memory, GPUs, disk; and what is missing"
+    sub = commands.add_parser("doctor", help=text, description=text)
+    sub.add_argument("--storage", default="runs", help="where studies are to lie (default: %(default)s)")
+    sub.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """A line for everything; what is missing ends the command with an error."""
+    from taskpgm_ray.checkup import checkup
+    from taskpgm_ray.errors import raise_all
+
+    lines, problems = checkup(options.storage)
+    for line in lines:
+        print(line)
+    raise_all(problems)

@@ -1,0 +1,33 @@
+"""``report``: a finished study's report and its other files once more, without computing anything."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from taskpgm_ray.commands import Commands
+
+
+def add(commands: Commands) -> None:
+    """See the module."""
+    text = "write a finished study's report, mixture and tables once more; nothing is trained or scored"
+    sub = commands.add_parser("report", help=text, description=text)
+    sub.add_argument("study", help="the study's folder")
+    sub.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """The study's stages on finished units alone."""
+    from taskpgm_ray import Study
+    from taskpgm_ray.export.examples import of_finished, study_config
+    from taskpgm_ray.storage import Storage
+    from taskpgm_ray.study import STATE
+
+    storage = Storage(options.study.rstrip("/"))
+    of_finished(storage, "mixture.json")
+    # Where it lies now is what counts: it may have been moved.
+    root, _, name = storage.uri.rpartition("/")
+    config = study_config(storage).model_copy(update={"storage": root, "study": name})
+    storage.delete_file(STATE)
+    Study(config, offline=True).run()

