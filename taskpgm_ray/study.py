@@ -152,7 +152,9 @@ class Study:
         self._constraints(tasks)
         if evaluation.own_tasks:
             own = {name: weight for name, weight in evaluation.weights.items() if name.partition("/")[0] == POOL}
-            check_weights(own, [(POOL, task.facts.group) for task in tasks])
+            # What else is evaluated was looked at above; it counts beside the pool.
+            others = [] if only_own else [("others", "")]
+            check_weights(own, [*((POOL, task.facts.group) for task in tasks), *others])
         return tasks
 
     def finetune(self, tasks: Sequence[Task]) -> tuple[list[Job], list[Task]]:

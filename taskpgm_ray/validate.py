@@ -257,7 +257,7 @@ def _check_evaluation(config: StudyConfig, agreement: Agreement | None) -> list[
         lines.append("evaluation: data sets of the hub, not downloaded and so not checked")
     if evaluation.own_tasks:
         lines.append("evaluation: the pool's own held-out examples")
-    own = {"lm_eval": here, "own_tasks": False} | ({"mmlu": False, "bbh": False} if hub else {})
+    own = {"lm_eval": here} | ({"mmlu": False, "bbh": False} if hub else {})
     read = evaluation.model_copy(update=own)
     if lines and not (read.mmlu or read.bbh or here):
         return lines

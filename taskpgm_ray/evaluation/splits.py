@@ -156,9 +156,9 @@ def prepare(config: EvaluationConfig, seed: int, storage: Storage, tasks: Sequen
     _check_disjoint(splits["search"], splits["report"])
     counts = splits["report"].manifest()["counts"]
     # The pool's data sets are not known before the pool is; `Study.prepare` looks at theirs.
-    later = config.own_tasks and not own_tasks
-    weights = {name: w for name, w in config.weights.items() if not (later and name.partition("/")[0] == POOL)}
-    check_weights(weights, [(benchmark, task) for benchmark, inside in counts.items() for task in inside])
+    later = [(POOL, "")] if config.own_tasks and not own_tasks else []
+    weights = {name: w for name, w in config.weights.items() if not (later and name.startswith(f"{POOL}/"))}
+    check_weights(weights, [*((benchmark, task) for benchmark, inside in counts.items() for task in inside), *later])
     if config.mmlu:
         _check_examples(splits["report"], config.num_fewshot)
     return EvaluationSets(splits["search"], splits["report"])

@@ -284,3 +284,15 @@ def test_the_whole_benchmarks(tmp_path: Path) -> None:
     start = time.perf_counter()
     assert isinstance(prepare(config, 0, storage), EvaluationSets)
     assert time.perf_counter() - start < 1
+
+
+def test_the_pool_may_be_all_that_counts(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path / "study"))
+    settings: dict[str, Any] = {"own_tasks": True, "max_subjects": 2, "max_bbh_tasks": 2}
+    pool_alone = EvaluationConfig(**settings, weights={"mmlu": 0, "bbh": 0, "pool/lies": 0})
+    assert prepare(pool_alone, 0, storage).report.manifest()["counts"].keys() == {"mmlu", "bbh"}
+    nothing = EvaluationConfig(**settings, weights={"mmlu": 0, "bbh": 0, "pool": 0})
+    with pytest.raises(EvaluationError, match="leaves nothing"):
+        prepare(nothing, 0, storage)
+    with pytest.raises(EvaluationError, match="leaves nothing"):
+        prepare(EvaluationConfig(weights={"mmlu": 0, "bbh": 0}, max_subjects=2, max_bbh_tasks=2), 0, storage)
