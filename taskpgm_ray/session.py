@@ -12,7 +12,7 @@ from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.models import BaseModelRef, prepare
 from taskpgm_ray.runtime.capacity import check_capacity
-from taskpgm_ray.runtime.cluster import end_ray, ensure_ray
+from taskpgm_ray.runtime.cluster import end_ray, ensure_ray, stop_listening
 from taskpgm_ray.runtime.preflight import preflight
 from taskpgm_ray.runtime.progress import Progress
 from taskpgm_ray.scoring.vllm_registry import check_served
@@ -88,6 +88,8 @@ class Session:
 
     def close(self) -> None:
         """End lanes, engines, and the local Ray if this session started it."""
+        if self._owns_ray:
+            stop_listening()
         # The evaluator needs no end of its own: it dies with the last handle on it.
         self.__dict__.pop("evaluator", None)
         for name in ("fleet", "pool"):

@@ -52,7 +52,7 @@ def ensure_ray(config: ClusterConfig) -> bool:
             # Ray's start-up prints and phones home by default; a local study does neither.
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-            with _loopback_only(), scratch.marked(_local[-1]), undisturbed():
+            with _loopback_only(), _without_remarks(), scratch.marked(_local[-1]), undisturbed():
                 ray.init(
                     address="local",
                     num_cpus=config.num_cpus,
@@ -74,6 +74,7 @@ def end_ray() -> None:
     """End the local Ray that `ensure_ray` started, and remove what it leaves on the disk."""
     import ray
 
+    stop_listening()
     ray.shutdown()
     while _local:
         scratch.remove(_local.pop())
@@ -130,6 +131,31 @@ def _loopback_only() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+@contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Ray tells at every start that its processes ask each other for a token, which is as it should be."""
+    log = logging.getLogger("ray._private.authentication.authentication_token_setup")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def stop_listening() -> None:
+    """Print no more of Ray's messages: that its workers die is what an end consists of.
+
+    Ray does the same as the first part of its own shutdown, after the messages of what was ended before it.
+    """
+    from ray._private.worker import global_worker
+
+    worker: Any = global_worker
+    if worker.connected:
+        worker.threads_stopped.set()
+        worker.gcs_error_subscriber.close()
 
 
 def thread_environment(threads: int) -> dict[str, str]:

@@ -52,3 +52,40 @@ def test_it_listens_on_loopback_alone():
     listening = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("LISTENS")]
     assert len(listening) >= 3
     assert set(listening) <= LOOPBACK
+
+
+SILENT = """
+import os, sys, time
+import ray
+from taskpgm_ray.config import ClusterConfig
+from taskpgm_ray.runtime.cluster import end_ray, ensure_ray, stop_listening
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def dies(seconds):
+    time.sleep(seconds)
+    os._exit(1)
+
+
+for told in (True, False):
+    assert ensure_ray(ClusterConfig(num_cpus=1))
+    if not told:
+        stop_listening()
+    try:
+        ray.get(dies.remote(0))
+    except ray.exceptions.WorkerCrashedError:
+        pass
+    time.sleep(3)
+    print("END OF", told, flush=True)
+    end_ray()
+"""
+
+
+def test_its_own_end_is_no_news():
+    done = subprocess.run([sys.executable, "-c", SILENT], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second, rest = done.stdout.replace("END OF True", "END OF").replace("END OF False", "END OF").split("END OF")
+    # While a study works, a worker that dies is told; while it ends, its workers die as they should.
+    assert "A worker died" in first + done.stderr
+    assert "A worker died" not in second + rest
+    assert "Token authentication" not in done.stdout + done.stderr
