@@ -61,7 +61,7 @@ def smallest_eigenvalue(S: FloatArray) -> float:
     if n == 1:
         return 0.0
     # A large multiple of 11' moves the eigenvector 1 of J S J away from the lower end of the spectrum.
-    top = n * float(np.abs(S).max()) + 1.0
+    top = n * float(np.abs(S).max()) or 1.0
     return float(scipy.linalg.eigh(centred(S) + top / n, eigvals_only=True, subset_by_index=[0, 0])[0])
 
 
@@ -101,13 +101,18 @@ def convex_form(S: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray | Non
 def nearest_conditionally_psd(S: FloatArray) -> tuple[FloatArray, Repair]:
     """The Frobenius-nearest matrix that is PSD on 1-perp and has the same linear part a1' + 1a'.
 
-    J S J = V diag(l) V' becomes V diag(max(l, 0)) V'; S - J S J is put back unchanged.
+    J S J = V diag(l) V' becomes V diag(max(l, r)) V'; S - J S J is put back unchanged. The rounding r = 10 n eps max|l|
+    in the place of 0 is what a factorisation of the result can lose: with half of a spectrum clipped, exact zeros come
+    back as negative as positive.
     """
     M = centred(S)
     values, vectors = scipy.linalg.eigh(M)
+    size = float(np.abs(values).max())
+    rounding = 10 * len(S) * np.finfo(float).eps * size
     # The eigenvalue 0 of the vector 1 is rounding, not a clipped direction.
-    negative = values < -1e-14 * max(1.0, float(np.abs(values).max()))
-    change = (vectors[:, negative] * -values[negative]) @ vectors[:, negative].T
+    negative = values < -1e-14 * size
+    low = values < rounding if negative.any() else negative
+    change = (vectors[:, low] * (rounding - values[low])) @ vectors[:, low].T
     repaired = S + (change + change.T) / 2
     norm = float(np.linalg.norm(S)) or 1.0
     return repaired, Repair(
