@@ -30,6 +30,7 @@ def render(data: ReportData) -> str:
     page = Page()
     head = sections.headline(data)
     parts = [
+        sections.what_to_do(data),
         sections.mixture(data, page),
         insight.section(data, page),
         sections.path(data, page),

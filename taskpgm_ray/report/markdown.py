@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from taskpgm_ray.report import bandwidths, carriers, floor, held, insight, noise
 from taskpgm_ray.report.data import ReportData, TrialRow
+from taskpgm_ray.report.next_steps import advice, next_steps
 from taskpgm_ray.report.redundancy import planted
 from taskpgm_ray.report.text import MISSING, balance, duration, interval, metric_name, percent, score
 
@@ -28,6 +29,9 @@ def study_table(data: ReportData, command: str) -> str:
         _measured(data),
         *filter(None, [floor.sentence(data)]),
         f"**{data.verdict}**",
+        "## What to do",
+        advice(data),
+        "\n".join(f"- {step.what}: `{step.command}`" for step in next_steps(data)),
         "## The chosen mixture against every baseline",
         "Report split. Intervals are bootstrapped over items and seeds; p is Holm-adjusted over baselines; the "
         "smallest detectable difference is what a study of this size would show four times in five. The standard "

@@ -10,6 +10,7 @@ import numpy as np
 
 from taskpgm_ray.report import carriers, figures, held, noise, score_figures
 from taskpgm_ray.report.data import ReportData, TrialRow
+from taskpgm_ray.report.next_steps import advice, next_steps
 from taskpgm_ray.report.page import Page, Section, note, paragraph, warning
 from taskpgm_ray.report.tables import Cell, table
 from taskpgm_ray.report.text import MISSING, amount, balance, duration, interval, metric_name, number, percent, score
@@ -42,6 +43,17 @@ def headline(data: ReportData) -> str:
     return (
         f'<h1>TaskPGM · {escape(data.study)}</h1><p class="verdict">{escape(verdict)}</p>'
         f'<p class="lead">{escape(named)}</p><dl class="tiles">{shown}</dl>'
+    )
+
+
+def what_to_do(data: ReportData) -> Section:
+    """The advice, and a list of steps with their commands."""
+    steps = "".join(f"<li>{escape(s.what)}: <code>{escape(s.command)}</code></li>" for s in next_steps(data))
+    return Section(
+        "next",
+        "What to do",
+        f'{paragraph(advice(data))}<ol class="steps">{steps}</ol>'
+        + note("A line that begins with a config key is added to the command that ran the study; all else is reused."),
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from taskpgm_ray.report import floor, held, noise
 from taskpgm_ray.report.data import ReportData
+from taskpgm_ray.report.next_steps import advice, next_steps
 from taskpgm_ray.report.text import amount, balance, duration, metric_name, number, percent, score
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def summary(data: ReportData, files: dict[str, str] | None = None) -> Renderable
             parts.append(Text(f"\n{chosen}"))
     if data.verdict:
         parts.append(Text.assemble("\n", (data.verdict, "bold")))
+    parts.append(Text(f"\n{advice(data)}"))
+    parts += [Text(f"  {step.what}: {step.command}", style="cyan") for step in next_steps(data)]
     parts += [Text(f"{name} was left out of the pool: {why}", style="yellow") for name, why in data.skipped.items()]
     parts += [Text(f"The baseline {name} was not tried: {why}.", style="yellow") for name, why in data.left_out.items()]
     seconds = {stage.stage: stage.seconds for stage in data.stages if stage.seconds is not None}

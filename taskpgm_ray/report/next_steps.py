@@ -1,0 +1,188 @@
+"""What to do with a study's result, and what would make it surer: drawn from its facts, a command for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from taskpgm_ray.affinity.distributions import LEAST_COVERAGE
+from taskpgm_ray.mixture.constraints import USUAL_EPOCHS
+from taskpgm_ray.report.data import ReportData
+from taskpgm_ray.report.text import balance, duration, interval, number, percent, score
+
+if TYPE_CHECKING:
+    from taskpgm_ray.judge.comparisons import Comparison
+
+NEEDED = 2.8
+"""Standard errors that a difference must be away from zero to be shown four times in five (1.96 + 0.84)."""
+MOST_SEEDS = 60
+"""More fine-tunes than that nobody makes for one comparison."""
+EDGE = 0.02
+"""Part of the range of balances that counts as its edge."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to do."""
+
+    what: str
+    command: str
+    """Of the shell; what begins with a config key is added to the command that ran the study."""
+
+
+def advice(data: ReportData) -> str:
+    """What to train on, what it gains and how sure that is, in a sentence or two."""
+    better = data.mixture.get("recommended", "taskpgm")
+    heaviest = np.argsort(-data.weights, kind="stable")[:3]
+    named = ", ".join(f"{data.names[i]} {percent(data.weights[i])}" for i in heaviest)
+    versus = _against_uniform(data)
+    if better == "taskpgm":
+        said = f"Train on the mixture of this study ({named}, ...)."
+    elif better == "uniform":
+        said = "Train on all tasks in equal shares: the mixture was not shown to be better."
+    else:
+        said = f"Train on the baseline {better}: nothing was shown to be better."
+    if versus is not None:
+        r = versus.result
+        sure = (
+            f", {percent(r.confidence, 0)} interval {interval(r.metric, r.low, r.high)}, {r.seeds} fine-tunes each"
+            if math.isfinite(r.low)
+            else ", one fine-tune each, which is no verdict"
+        )
+        unit = "" if r.metric == "accuracy" else " nats"
+        said += f" Against uniform it scored {score(r.metric, r.difference, signed=True)}{unit}{sure}."
+    spent = [stage.seconds for stage in data.stages if stage.seconds is not None]
+    return f"{said} The study took {duration(sum(spent))}." if spent else said
+
+
+def next_steps(data: ReportData) -> list[Step]:
+    """What follows from the facts, the most useful first; the last is how to train on the result."""
+    read = yaml.safe_load(data.config_yaml)
+    config: dict[str, Any] = read if isinstance(read, dict) else {}
+    found = [
+        *_skipped(data, config),
+        *_seeds(data),
+        *_range(data, config),
+        *_contrast(data, config),
+        *_coverage(data, config),
+        *_repeats(data),
+        *_left_out(data),
+    ]
+    return [*found, Step("Hand the examples to a trainer", f"taskpgm export trl {_folder(data, config)} out/")]
+
+
+def _folder(data: ReportData, config: dict[str, Any]) -> str:
+    return f"{str(config.get('storage', 'runs')).rstrip('/')}/{data.study}"
+
+
+def _against_uniform(data: ReportData) -> Comparison | None:
+    deciding = [c for c in data.comparisons if c.result.metric == data.metric and c.scope == "all"]
+    return next((c for c in deciding if c.baseline == "uniform"), None)
+
+
+def _skipped(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:
+    if data.skipped:
+        yield Step(
+            f"{len(data.skipped)} tasks failed and are in no mixture ({', '.join(list(data.skipped)[:5])}). When the "
+            "cause is mended, have them tried again and run the study once more",
+            f"taskpgm clean {_folder(data, config)} --failed --yes",
+        )
+
+
+def _seeds(data: ReportData) -> Iterator[Step]:
+    versus = _against_uniform(data)
+    if versus is None:
+        return
+    r = versus.result
+    if r.seeds == 1:
+        yield Step("One fine-tune each is no verdict; three make one, five a better one", "evaluation.report_seeds=5")
+        return
+    if versus.verdict != "no difference shown":
+        return
+    # Of the variance only the seeds' part falls with more seeds.
+    room = (r.difference / NEEDED) ** 2 - r.item_error**2
+    seeds = math.ceil(r.seeds * r.seed_error**2 / room) if room > 0 else MOST_SEEDS + 1
+    if seeds <= r.seeds:
+        seeds = r.seeds + 2
+    size = score(r.metric, abs(r.difference))
+    if seeds <= MOST_SEEDS:
+        yield Step(
+            f"If the difference to uniform is as large as it seems ({size}), about {seeds} fine-tunes each show it",
+            f"evaluation.report_seeds={seeds}",
+        )
+    elif r.item_error > r.seed_error:
+        yield Step("The report's items are the larger part of the noise: ask more of them", _more_items())
+    else:
+        yield Step(
+            f"A difference as small as the one seen ({size}) is not worth the fine-tunes that would show it: use "
+            "uniform, or give the tasks larger budgets, where redundancy costs more",
+            "finetune.steps=... search.steps=...",
+        )
+
+
+def _more_items() -> str:
+    return "evaluation.report_items_per_subject=... evaluation.report_items_per_task=..."
+
+
+def _range(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:
+    tried = [trial.tau for trial in data.trials if trial.kind == "balance" and trial.tau is not None]
+    if data.tau is None or len(set(tried)) < 2:
+        return
+    low, high = config.get("search", {}).get("tau", [min(tried), max(tried)])
+    if data.tau >= high - EDGE * (high - low):
+        yield Step(
+            f"The chosen balance, tau = {balance(data.tau)}, is the largest that was tried: look further",
+            f"search.tau=[{low:g},{2 * high:g}]",
+        )
+    elif data.tau <= low + EDGE * (high - low) and low > 0:
+        yield Step(
+            f"The chosen balance, tau = {balance(data.tau)}, is the smallest that was tried: look further",
+            f"search.tau=[0,{high:g}]",
+        )
+
+
+def _contrast(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:
+    probes = int(config.get("pool", {}).get("probes_per_task", 16))
+    if data.noise is not None and not data.noise.contrast:
+        steps = config.get("finetune", {}).get("steps")
+        yield Step(
+            "The tasks' adapters do not stand out of the luck of their seeds: train them longer",
+            f"finetune.steps={2 * steps}" if steps else "finetune.tokens=...",
+        )
+    elif data.insight is not None and data.insight.certainty.startswith("The data do not distinguish"):
+        yield Step(
+            "The weights cannot be told from uniform: measure the affinities on more probes",
+            f"pool.probes_per_task={2 * probes}",
+        )
+
+
+def _coverage(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:
+    if data.coverage is not None and float(data.coverage.min()) < LEAST_COVERAGE:
+        top = int(config.get("scoring", {}).get("top_k", 94))
+        yield Step(
+            f"Some predictions put only {percent(float(data.coverage.min()))} on the tokens that are compared: compare "
+            "more of them",
+            f"scoring.top_k={2 * top}",
+        )
+
+
+def _repeats(data: ReportData) -> Iterator[Step]:
+    most = max(((t.get("epochs") or 0.0), t["name"]) for t in data.mixture["tasks"])
+    if most[0] > USUAL_EPOCHS * (1 + 1e-9):
+        fits = math.floor(data.mixture["examples"] * USUAL_EPOCHS / most[0])
+        yield Step(
+            f"{most[1]} would be repeated {number(most[0])} times: so many examples keep it to {USUAL_EPOCHS:g}",
+            f"mixture.examples={fits}",
+        )
+
+
+def _left_out(data: ReportData) -> Iterator[Step]:
+    if data.comparisons and not any(c.baseline == "uniform" for c in data.comparisons):
+        yield Step(
+            "Nothing was compared with uniform, the baseline that is hardest to beat", "search.baselines=[uniform]"
+        )

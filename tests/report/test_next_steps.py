@@ -1,0 +1,115 @@
+"""The steps of a report follow from its facts, each with the command that takes it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from taskpgm_ray.insight.tasks import explain
+from taskpgm_ray.judge.comparisons import Comparison
+from taskpgm_ray.judge.statistics import PairedDifference
+from taskpgm_ray.mrf import solve
+from taskpgm_ray.report.html import render
+from taskpgm_ray.report.markdown import study_table
+from taskpgm_ray.report.next_steps import advice, next_steps
+
+CONFIG = "study: demo\nstorage: runs\nsearch: {tau: [0.0, 4.0]}\nfinetune: {steps: 40}\npool: {probes_per_task: 16}\n"
+
+
+def versus(difference=0.02, seeds=3, seed_error=0.01, item_error=0.002, verdict="no difference shown", low=-0.01):
+    result = PairedDifference(
+        "gold_logprob", difference, low, difference + 0.03, 0.2, item_error, seed_error, 0.05, 0.95, 120, seeds
+    )
+    return [Comparison("tau-0.5", "uniform", "all", result, 0.2, verdict)]
+
+
+@pytest.fixture
+def study(report_data):
+    def make(**changes):
+        plain = {"config_yaml": CONFIG, "comparisons": versus(verdict="better"), "coverage": None, "noise": None}
+        return report_data(6, **(plain | changes))
+
+    return make
+
+
+def commands(data):
+    return [step.command for step in next_steps(data)]
+
+
+def test_a_settled_study_has_only_its_export(study):
+    assert commands(study()) == ["taskpgm export trl runs/demo out/"]
+
+
+def test_one_seed_is_no_verdict(study):
+    data = study(comparisons=versus(seeds=1, low=-np.inf))
+    assert commands(data)[0] == "evaluation.report_seeds=5"
+    assert "one fine-tune each, which is no verdict" in advice(data)
+
+
+def test_the_seeds_that_would_show_what_was_seen(study):
+    # (0.02 / 2.8)^2 - 0.002^2 is what the seeds may leave; three left 0.01^2.
+    needed = 3 * 0.01**2 / ((0.02 / 2.8) ** 2 - 0.002**2)
+    assert commands(study(comparisons=versus()))[0] == f"evaluation.report_seeds={int(np.ceil(needed))}"
+    small = study(comparisons=versus(difference=0.001))
+    assert "not worth the fine-tunes" in next_steps(small)[0].what
+    items = study(comparisons=versus(difference=0.001, item_error=0.02))
+    assert "items are the larger part of the noise" in next_steps(items)[0].what
+
+
+@pytest.mark.parametrize(
+    ("tau", "range_", "command"),
+    [
+        (4.0, "[0.0, 4.0]", "search.tau=[0,8]"),
+        (3.95, "[0.0, 4.0]", "search.tau=[0,8]"),
+        (0.5, "[0.5, 4.0]", "search.tau=[0,4]"),
+        (0.0, "[0.0, 4.0]", None),
+        (2.0, "[0.0, 4.0]", None),
+    ],
+)
+def test_a_winner_at_the_edge_of_the_range(study, tau, range_, command):
+    data = study(config_yaml=CONFIG.replace("[0.0, 4.0]", range_))
+    data = replace(data, mixture=data.mixture | {"tau": tau})
+    assert commands(data)[:-1] == ([command] if command else [])
+
+
+def test_what_the_affinities_lack(study):
+    low = study(coverage=np.full((7, 6), 0.9))
+    assert commands(low)[0] == "scoring.top_k=188"
+    data = study()
+    insight = explain(data.names, data.affinity, solve(data.affinity, 0.8), None, data.lift)
+    insight = replace(insight, certainty="The data do not distinguish this mixture from uniform: ...")
+    assert commands(replace(data, insight=insight))[0] == "pool.probes_per_task=32"
+
+
+def test_repeats_name_how_many_examples_fit(study):
+    data = study()
+    tasks = [dict(task) for task in data.mixture["tasks"]]
+    tasks[2]["epochs"] = 16.0
+    data = replace(data, mixture=data.mixture | {"tasks": tasks})
+    assert commands(data)[0] == f"mixture.examples={data.mixture['examples'] // 4}"
+
+
+def test_tasks_that_failed_and_a_comparison_that_is_missing(study):
+    data = study(skipped={"lost": "the loss is not finite"})
+    assert commands(data)[0] == "taskpgm clean runs/demo --failed --yes"
+    other = [replace(one, baseline="proportional") for one in versus(verdict="better")]
+    assert "search.baselines=[uniform]" in commands(study(comparisons=other))
+
+
+def test_the_advice_names_what_is_recommended(study):
+    data = study()
+    assert advice(data).startswith("Train on the mixture of this study (")
+    assert "+0.0200 nats, 95" in advice(data)
+    assert "17 min 45 s" in advice(data)
+    data = replace(data, mixture=data.mixture | {"recommended": "uniform"})
+    assert advice(data).startswith("Train on all tasks in equal shares")
+    data = replace(data, mixture=data.mixture | {"recommended": "proportional"})
+    assert advice(data).startswith("Train on the baseline proportional")
+
+
+def test_the_report_opens_with_them(study):
+    data = study(comparisons=versus(seeds=1, low=-np.inf))
+    page = render(data)
+    assert page.index('<section id="next">') < page.index('<section id="mixture">')
+    assert "<code>evaluation.report_seeds=5</code>" in page
+    assert "`evaluation.report_seeds=5`" in study_table(data, "command")
