@@ -185,7 +185,7 @@ class _View:
             low=None if known is None else float(known.low[i]),
             high=None if known is None else float(known.high[i]),
             inclusion=None if known is None or known.inclusion is None else float(known.inclusion[i]),
-            representativeness=float(found.representativeness[i]),
+            representativeness=float(found.representativeness[i]) + 0.0,  # no negative zeros
             redundancy=float(found.redundancy[i]),
             novelty=float(found.novelty[i]),
             drop_cost=_finite(found.drop_cost[i]),

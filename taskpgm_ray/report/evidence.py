@@ -36,6 +36,7 @@ def affinity(data: ReportData, clustering: Clustering, page: Page) -> Section:
             matrices.affinity(data, clustering),
             f"Affinity of each pair of tasks ({kind}{width}); 1 is the same behaviour. Tasks are ordered by average-"
             f"linkage clustering on the square root of JSD, drawn as the tree: blocks on the diagonal are families."
+            + (" Frames are clusters, with their share of the mixture beside them." if data.insight else "")
             + joined,
         ),
         "JSD": page.figure(

@@ -39,8 +39,8 @@ def section(data: ReportData, page: Page) -> Section:
     panels = {
         "Tasks": table(_SHARES, [_shares(row) for row in ordered], "Share of each task, and how sure it is"),
         "Influence": table(
-            [*_INFLUENCE, *[GAIN] * measured],
-            [[*_influence(row), *[_cell(row.search_lift)] * measured] for row in ordered],
+            [*_INFLUENCE, *[GAIN] * measured, HANGS],
+            [[*_influence(row), *[_cell(row.search_lift)] * measured, _hangs_on(row)] for row in ordered],
             "What each task contributes, and to what",
         ),
         "In words": "".join(paragraph(row.sentence) for row in ordered[:MOST_WORDS])
@@ -77,10 +77,10 @@ def markdown(data: ReportData) -> list[str]:
 
 _SHARES = ["task", "share", "interval", "in the mixture", "enters at tau", "leaves at tau", "most like it"]
 _INFLUENCE = [
-    *("task", "cost of dropping", "redundancy", "representativeness", "utility to enter", "novelty", "hangs on"),
-    "lift of others",
+    *("task", "cost of dropping", "redundancy", "representativeness", "utility to enter", "novelty", "lift of others"),
 ]
 GAIN = "gain on the search split"
+HANGS = "hangs on its likeness to"
 
 
 def _shares(row: TaskInsight) -> list[Cell | str]:
@@ -103,18 +103,17 @@ def _influence(row: TaskInsight) -> list[Cell | str]:
         _cell(row.representativeness),
         _cell(row.break_even if np.isfinite(row.break_even) else None),
         _cell(row.novelty),
-        Cell(*_hangs_on(row)),
         _cell(row.helps_others),
     ]
 
 
-def _hangs_on(row: TaskInsight) -> tuple[str, float | None]:
+def _hangs_on(row: TaskInsight) -> str:
     """The affinity that moves its weight most, and by how much where it is 0.01 higher."""
     if not row.hangs_on:
-        return MISSING, None
+        return MISSING
     one, other, change = row.hangs_on[0]
-    pair = f"its likeness to {other if one == row.name else one}" if row.name in (one, other) else f"{one} ~ {other}"
-    return f"{pair} ({100 * change:+.2f} %)", abs(change)
+    pair = (other if one == row.name else one) if row.name in (one, other) else f"{one} ~ {other}"
+    return f"{pair} ({100 * change:+.2f}\u00a0%)"
 
 
 def _named(tasks: Sequence[str]) -> str:
