@@ -10,17 +10,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from taskpgm_ray.config import FinetuneConfig, LoraSection, StudyConfig
 from taskpgm_ray.errors import ConfigError
 from taskpgm_ray.models import adapted_layers, linear_layers, resolve
 from taskpgm_ray.report.text import amount
+from taskpgm_ray.runtime.fitted_table import FittedTable
 from taskpgm_ray.storage import MANIFEST, Storage
 from taskpgm_ray.workload import OF_ONE_TASK, FineTunes, fine_tunes
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 LANE_START_SECONDS = 30.0
 """From a job in the queue to the base model in a lane's memory, on a node that is there."""
@@ -120,24 +118,14 @@ def adapter_bytes(model: Any, lora: LoraSection, trust_remote_code: bool = False
     return sum(4 * lora.r * (inputs + outputs) for inputs, outputs in layers.values())
 
 
-def plan_table(rows: Sequence[Work], speed: Speed, price: float | None) -> Table:
+def plan_table(rows: Sequence[Work], speed: Speed, price: float | None) -> FittedTable:
     """The plan for a terminal."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    title = f"{speed.tokens_per_second:,.0f} tokens/s a lane ({speed.source})"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("fine-tunes", no_wrap=True)
-    for column in (
-        "jobs",
-        "tokens",
-        "lanes",
-        "hours",
-        "GPU-hours",
-        "storage",
-        *(["cost"] if price is not None else []),
-    ):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = FittedTable(f"{speed.tokens_per_second:,.0f} tokens/s a lane ({speed.source})")
+    table.column("fine-tunes", 9, text=True)
+    for title, stays in (("jobs", 8), ("tokens", 4), ("lanes", 3), ("hours", 7), ("GPU-hours", 5), ("storage", 2)):
+        table.column(title, stays)
+    if price is not None:
+        table.column("cost", 6)
     for row in [*rows, _total(rows)] if len(rows) > 1 else rows:
         cells = [
             row.what,
@@ -148,7 +136,7 @@ def plan_table(rows: Sequence[Work], speed: Speed, price: float | None) -> Table
             f"{row.gpu_hours:,.1f}",
             f"{row.storage_bytes / GIB:,.0f} GiB",
         ]
-        table.add_row(*cells, *([] if row.cost is None else [f"{row.cost:,.0f}"]))
+        table.row(*cells, *([] if row.cost is None else [f"{row.cost:,.0f}"]))
     return table
 
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from taskpgm_ray.commands import Commands
+    from taskpgm_ray.runtime.fitted_table import FittedTable
 
 
 def add(commands: Commands) -> None:
@@ -58,20 +57,20 @@ def table(
     names: Sequence[str],
     weights: Sequence[dict[str, float]],
     apart: Sequence[float],
-) -> Table:
+) -> FittedTable:
     """Tasks in rows, studies in columns."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+    from taskpgm_ray.runtime.fitted_table import FittedTable
 
-    made = Table(box=SIMPLE_HEAD, show_footer=False)
-    made.add_column("", overflow="fold")
-    for folder in folders:
-        made.add_column(folder, justify="right", overflow="fold")
+    made = FittedTable()
+    made.column("", len(folders) + 1, text=True)
+    ends = [folder.rstrip("/").rpartition("/")[2] for folder in folders]
+    for k, folder in enumerate(folders):
+        made.column(ends[k] if ends.count(ends[k]) == 1 else folder, len(folders) - k)
     for name in sorted(names, key=lambda name: -max(one.get(name, 0.0) for one in weights)):
-        made.add_row(name, *(f"{100 * one[name]:.1f} %" if name in one else "–" for one in weights))
-    made.add_section()
-    made.add_row("affinity", *(str(document.get("affinity", "")) for document in documents))
-    made.add_row("tau", *(f"{document['tau']:.3g}" for document in documents))
-    made.add_row("recommended", *(str(document.get("recommended", "")) for document in documents))
-    made.add_row("share in other tasks than the first study's", *(f"{100 * distance:.1f} %" for distance in apart))
+        made.row(name, *(f"{100 * one[name]:.1f} %" if name in one else "–" for one in weights))
+    made.row("", *("" for _ in folders))
+    made.row("affinity", *(str(document.get("affinity", "")) for document in documents))
+    made.row("tau", *(f"{document['tau']:.3g}" for document in documents))
+    made.row("recommended", *(str(document.get("recommended", "")) for document in documents))
+    made.row("elsewhere than in the first", *(f"{100 * distance:.1f} %" for distance in apart))
     return made

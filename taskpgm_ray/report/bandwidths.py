@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,9 +12,7 @@ from taskpgm_ray.affinity.kernels import effective_number
 from taskpgm_ray.mrf import solve
 from taskpgm_ray.numerics.types import FloatArray
 from taskpgm_ray.report.text import number, percent
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from taskpgm_ray.runtime.fitted_table import FittedTable
 
 TAUS = (0.0, 0.5, 1.0, 2.0)
 FACTORS = (1.0, 2.0, 4.0, 8.0)
@@ -92,16 +89,14 @@ def cells(rows: Sequence[BandwidthRow]) -> list[list[str]]:
     ]
 
 
-def rich_table(rows: Sequence[BandwidthRow]) -> Table:
+def rich_table(rows: Sequence[BandwidthRow]) -> FittedTable:
     """The same for a terminal."""
-    from rich import box
-    from rich.table import Table
-
-    shown = Table(title="What other bandwidths see", title_justify="left", box=box.SIMPLE_HEAD)
-    for title in header(rows):
-        shown.add_column(title, overflow="fold")
+    shown = FittedTable("What other bandwidths see")
+    titles = header(rows)
+    for k, title in enumerate(titles):
+        shown.column(title, len(titles) - k, text=True)
     for line in cells(rows):
-        shown.add_row(*line)
+        shown.row(*line)
     return shown
 
 

@@ -10,14 +10,16 @@ from taskpgm_ray.report import floor, held, noise
 from taskpgm_ray.report.data import ReportData
 from taskpgm_ray.report.next_steps import advice, next_steps
 from taskpgm_ray.report.text import amount, balance, duration, metric_name, number, percent, score
+from taskpgm_ray.runtime.fitted_table import FittedTable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
 MOST_TASKS = 25
 MOST_TRIALS = 12
 _BAR = 8
+SHORT = {"gold_logprob": "nats", "accuracy": "accuracy"}
+"""Metrics as the head of a column; gold log-probabilities are in nats."""
 
 
 def summary(data: ReportData, files: dict[str, str] | None = None) -> RenderableType:
@@ -38,6 +40,9 @@ def summary(data: ReportData, files: dict[str, str] | None = None) -> Renderable
         parts.append(Text(data.insight.certainty))
     if data.trials:
         parts.append(_trials(data))
+        parts += [Text(f"{name} failed: {why}", style="red") for name, why in _failures(data).items()]
+        if len(data.trials) > MOST_TRIALS:
+            parts.append(Text(f"{len(data.trials) - MOST_TRIALS} more in the report", style="dim"))
         if chosen := noise.choice(data):
             parts.append(Text(f"\n{chosen}"))
     if data.verdict:
@@ -56,26 +61,28 @@ def summary(data: ReportData, files: dict[str, str] | None = None) -> Renderable
     return Group(*parts)
 
 
-def _mixture(data: ReportData) -> Table:
-    from rich import box
-    from rich.table import Table
+def _failures(data: ReportData) -> dict[str, str]:
+    """Why trials failed, once each."""
+    return {trial.name: trial.error for trial in data.trials if trial.error}
+
+
+def _mixture(data: ReportData) -> FittedTable:
     from rich.text import Text
 
     weights = data.weights
     at = "" if data.tau is None else f", tau = {balance(data.tau)}"
-    shown = Table(title=Text(f"Mixture of {data.study}{at}"), title_justify="left", box=box.SIMPLE_HEAD)
-    # Names stay whole where a usual terminal has room for them.
-    shown.add_column("task", overflow="fold", min_width=min(30, max(map(len, data.names))))
-    shown.add_column("mixture", justify="right")
-    shown.add_column("")
-    for name in data.baselines:
-        shown.add_column(Text(name), justify="right")
-    shown.add_column("examples", justify="right")
+    shown = FittedTable(f"Mixture of {data.study}{at}")
+    shown.column("task", 9, text=True)
+    shown.column("mixture", 8)
+    shown.column("", 3, text=True)
+    for k, name in enumerate(data.baselines):
+        shown.column(name, 5 - min(k, 4))
+    shown.column("examples", 7)
     order = np.argsort(-weights, kind="stable")
     for i in order[:MOST_TASKS]:
         bar = "█" * round(_BAR * weights[i] / weights.max()) or "▏"
-        shown.add_row(
-            Text(data.names[i]),
+        shown.row(
+            data.names[i],
             percent(weights[i]),
             Text(bar, style="blue"),
             *(percent(w[i]) for w in data.baselines.values()),
@@ -84,7 +91,7 @@ def _mixture(data: ReportData) -> Table:
     if len(order) > MOST_TASKS:
         rest = order[MOST_TASKS:]
         counts = [data.mixture["tasks"][i].get("count") or 0 for i in rest]
-        shown.add_row(
+        shown.row(
             Text(f"{len(rest)} other tasks", style="dim"),
             percent(weights[rest].sum()),
             "",
@@ -94,26 +101,26 @@ def _mixture(data: ReportData) -> Table:
     return shown
 
 
-def _trials(data: ReportData) -> Table:
-    from rich import box
-    from rich.table import Table
+def _trials(data: ReportData) -> FittedTable:
     from rich.text import Text
 
     other = "accuracy" if data.metric != "accuracy" else "gold_logprob"
-    shown = Table(title="Trials on the search split", title_justify="left", box=box.SIMPLE_HEAD)
-    shown.add_column("trial", overflow="fold")
-    for title in ("tau", "seed", metric_name(data.metric), metric_name(other), "tokens"):
-        shown.add_column(title, justify="right")
-    shown.add_column("")
+    shown = FittedTable("Trials on the search split")
+    shown.column("trial", 9, text=True)
+    for title, stays in (("tau", 3), ("seed", 5), (SHORT.get(data.metric, metric_name(data.metric)), 8)):
+        shown.column(title, stays)
+    shown.column(SHORT.get(other, metric_name(other)), 4)
+    shown.column("tokens", 2)
+    shown.column("outcome", 6)
     ordered = data.ranked_trials()
     for trial in ordered[:MOST_TRIALS]:
-        outcome = Text(f"failed: {trial.error}", style="red") if trial.error else Text("")
+        outcome = Text("failed" if trial.error else "", style="red")
         if trial.stopped or trial.skipped:
             outcome = Text("stopped early" if trial.stopped else "not trained", style="dim")
         if trial.winner:
             outcome = Text("chosen", style="bold green")
-        shown.add_row(
-            Text(trial.name),
+        shown.row(
+            trial.name,
             balance(trial.tau),
             number(trial.seed),
             score(data.metric, trial.value(data.metric)),
@@ -121,6 +128,4 @@ def _trials(data: ReportData) -> Table:
             amount(trial.tokens),
             outcome,
         )
-    if len(ordered) > MOST_TRIALS:
-        shown.add_row(Text(f"{len(ordered) - MOST_TRIALS} more in the report", style="dim"), *[""] * 6)
     return shown

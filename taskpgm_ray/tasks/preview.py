@@ -12,6 +12,7 @@ from taskpgm_ray import models
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import TaskPGMError, raise_all
 from taskpgm_ray.models import BaseModelRef
+from taskpgm_ray.runtime.fitted_table import FittedTable
 from taskpgm_ray.tasks.example import BadRow, few
 from taskpgm_ray.tasks.separation import question_key
 from taskpgm_ray.tasks.separator import shown
@@ -132,18 +133,17 @@ def preview(config: StudyConfig, model: BaseModelRef, examples: int) -> PoolPrev
 def print_preview(pool: PoolPreview) -> None:
     """Tables and examples on the terminal."""
     from rich.console import Console
-    from rich.table import Table
 
     console = Console()
-    table = Table(box=None, header_style="bold")
-    for name in ("task", "source", "layout"):
-        table.add_column(name, overflow="fold")
-    numbers = ("size", "bad", "repeats", "train", "probe", "heldout")
-    for name in numbers:
-        table.add_column(name, justify="right")
+    table = FittedTable()
+    for name, stays in (("task", 9), ("source", 1), ("layout", 5)):
+        table.column(name, stays, text=True)
+    numbers = {"size": 8, "bad": 6, "repeats": 2, "train": 7, "probe": 4, "heldout": 3}
+    for name, stays in numbers.items():
+        table.column(name, stays)
     for task in pool.tasks:
         counts = (f"{getattr(task, name):,}" for name in numbers)
-        table.add_row(*map(escape, (task.name, task.source, task.layout)), *counts)
+        table.row(task.name, task.source, task.layout, *counts)
     console.print(table)
     for note in pool.notes:
         console.print(f"note: {note}", markup=False, highlight=False)

@@ -1,8 +1,10 @@
 import io
 
+import pytest
 from rich.console import Console
 
 from taskpgm_ray.report import summary
+from taskpgm_ray.report.text import percent
 
 
 def printed(data, files=None, width=120):
@@ -47,3 +49,16 @@ def test_without_a_search_only_the_mixture_is_shown(report_data):
 
 def test_markup_in_names_is_shown_as_it_is(report_data):
     assert "[bold]x[/bold]" in printed(report_data(3, names=["[bold]x[/bold]", "b", "c"]))
+
+
+@pytest.mark.parametrize("width", [40, 80, 160])
+def test_no_figure_is_cut_at_any_width(report_data, width):
+    data = report_data(6)
+    text = printed(data, width=width)
+    assert "…" not in text
+    for task in data.mixture["tasks"]:
+        assert percent(task["weight"]) in text
+        assert f"{task['count']:,}" in text
+    for trial in data.ranked_trials()[:12]:
+        assert trial.gold_logprob is None or f"{trial.gold_logprob:.4f}" in text
+    assert ("no room for: uniform, proportional" in text) == (width == 40)
