@@ -12,7 +12,7 @@ from taskpgm_ray.runtime.signals import ENDING, exit_code, stoppable, undisturbe
 PROGRAM = """
 import sys, time
 from taskpgm_ray.cli import main
-import taskpgm_ray.cli as cli
+from taskpgm_ray.commands import validate
 
 def slow(options):
     try:
@@ -22,7 +22,7 @@ def slow(options):
         print("tidied up", flush=True)
         time.sleep(float(sys.argv[1]))
 
-cli._validate = slow
+validate.run = slow
 sys.exit(main(["validate", "--config", "x"]))
 """
 
