@@ -3,7 +3,7 @@
 import cvxpy as cp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from taskpgm_ray.errors import InputError
@@ -55,6 +55,9 @@ def test_an_independent_solver_finds_the_same(seed):
 
 
 @settings(max_examples=100, deadline=None)
+@example(1219, 3)
+@example(23257, 4)
+@example(23593, 3)
 @given(st.integers(0, 10**6), st.integers(3, 30))
 def test_every_limit_is_kept_and_the_certificate_bounds_every_other_mixture(seed, n):
     S, tau, lower, upper, groups = problem(seed, n)

@@ -89,7 +89,9 @@ def _interior(program: Program) -> tuple[FloatArray, FloatArray, FloatArray]:
         dx, dy, ds, dz = solver.step(dual, primal, slack, s * z, s, z)
         reach = min(_reach(s, ds), _reach(z, dz))
         centre = (float((s + reach * ds) @ (z + reach * dz)) / len(s) / mu) ** 3
-        dx, dy, ds, dz = solver.step(dual, primal, slack, s * z + ds * dz - centre * mu, s, z)
+        # The second-order term is that of a whole step: where the predictor reaches less, all of it makes steps that
+        # circle round the minimum for ever.
+        dx, dy, ds, dz = solver.step(dual, primal, slack, s * z + reach**2 * ds * dz - centre * mu, s, z)
         if not np.isfinite(dx).all():
             break
         a, d = min(1.0, BACK * _reach(s, ds)), min(1.0, BACK * _reach(z, dz))
@@ -141,6 +143,9 @@ def _polished(program: Program, x: FloatArray, y: FloatArray, z: FloatArray) -> 
         seen.add(active.tobytes())
         x, y, multipliers = _stationary(program, active)
         slack = _times(program, x) - program.limits
+        if np.abs(program.A @ x - program.b).max(initial=0.0) > 1e-12:
+            # So many constraints cannot all be active: the guess is none of the minimum's.
+            break
         broken, paid = slack < -1e-13, multipliers < -1e-13 * size
         if not broken.any() and not paid.any():
             own = multipliers[2 * n : 2 * n + g] - multipliers[2 * n + g :]
