@@ -17,6 +17,7 @@ from taskpgm_ray.models import resolve
 from taskpgm_ray.runtime.preflight import local_gpus
 from taskpgm_ray.storage import Storage
 from taskpgm_ray.tasks.preview import TaskPreview, preview
+from taskpgm_ray.tasks.sources import SCHEMES
 
 READ = 400
 """Rows of each task that are read to judge its lengths."""
@@ -24,7 +25,6 @@ LONGEST = 4096
 """Tokens: longer examples are cut unless the user asks for more."""
 LARGE = 2048
 """Width of a model from which a small model's learning rate is too much for it."""
-SCHEMES = ("files", "jsonl", "hf", "reasoning_gym")
 
 
 @dataclass(frozen=True)

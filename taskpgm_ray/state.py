@@ -11,11 +11,11 @@ from typing import Any
 
 from taskpgm_ray.config import StudyConfig, load_config
 from taskpgm_ray.errors import InputError, MissingFileError
+from taskpgm_ray.finetune.stage import FAILURE
 from taskpgm_ray.runtime.lease import current_driver
 from taskpgm_ray.storage import MANIFEST, Storage
 from taskpgm_ray.workload import fine_tunes
 
-FAILURE = "failure.json"
 RAY = "ray"
 """Folder of Ray Train's own files: checkpoints of jobs that run."""
 SAMPLED = 20
@@ -69,16 +69,11 @@ def state_of(storage: Storage) -> State:
     Raises:
         InputError: There is no study.
     """
-    sizes = storage.sizes()
-    if not sizes:
-        raise InputError(f"{storage.uri} holds no study")
+    sizes = _files(storage)
     config = _config(storage)
-    found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for path in sizes:
-        folder, _, name = path.rpartition("/")
-        kind = folder.partition("/")[0]
-        if kind in UNITS:
-            found[kind][folder].add(name)
+    found: dict[str, dict[str, dict[str, int]]] = defaultdict(dict)
+    for unit, files in _units(sizes).items():
+        found[unit.partition("/")[0]][unit] = files
     done = {kind: [unit for unit, files in units.items() if MANIFEST in files] for kind, units in found.items()}
     failed = [unit for units in found.values() for unit, files in units.items() if FAILURE in files]
     planned = _planned(config, len(done.get("tasks", []))) if config else {}
@@ -99,7 +94,7 @@ def state_of(storage: Storage) -> State:
             for kind, what in UNITS.items()
             if kind in found or kind in planned
         ),
-        failures={unit: str(storage.read_json(f"{unit}/{FAILURE}").get("error", "")) for unit in sorted(failed)},
+        failures={unit: storage.read_json(f"{unit}/{FAILURE}")["message"] for unit in sorted(failed)},
         bytes=sum(sizes.values()),
         seconds_left=_left(storage, config, done, planned) if config and "mixture.json" not in sizes else None,
     )
@@ -111,20 +106,35 @@ def leftovers(storage: Storage, failed: bool = False) -> dict[str, int]:
     Args:
         storage: The study's folder.
         failed: Also units that hold nothing but the record of a failure.
+
+    Raises:
+        InputError: There is no study.
     """
-    folders: dict[str, dict[str, int]] = defaultdict(dict)
-    for path, size in storage.sizes().items():
-        top, _, rest = path.partition("/")
-        if top == RAY and rest:
-            folders[RAY][path] = size
-        elif top in UNITS and "/" in rest:
-            folder, _, name = path.rpartition("/")
-            folders[folder][name] = size
-    return {
-        folder: sum(files.values())
-        for folder, files in sorted(folders.items())
-        if folder == RAY or (MANIFEST not in files and (FAILURE not in files or failed))
+    sizes = _files(storage)
+    found = {
+        unit: sum(files.values())
+        for unit, files in sorted(_units(sizes).items())
+        if MANIFEST not in files and (FAILURE not in files or failed)
     }
+    rays = [size for path, size in sizes.items() if path.startswith(f"{RAY}/")]
+    return found | ({RAY: sum(rays)} if rays else {})
+
+
+def _files(storage: Storage) -> dict[str, int]:
+    sizes = storage.sizes()
+    if not sizes:
+        raise InputError(f"{storage.uri} holds no study")
+    return sizes
+
+
+def _units(sizes: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Folder of a unit, finished or not -> its files and their bytes."""
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    for path, size in sizes.items():
+        folder, _, name = path.rpartition("/")
+        if "/" in folder and folder.partition("/")[0] in UNITS:
+            found[folder][name] = size
+    return found
 
 
 def _config(storage: Storage) -> StudyConfig | None:

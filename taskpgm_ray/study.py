@@ -97,7 +97,7 @@ class Study:
     config: StudyConfig
     console: Console = field(default_factory=Console)
     offline: bool = False
-    """Take what is finished, and refuse to compute anything."""
+    """Take what is finished, refuse to compute anything, and write the results once more."""
     skipped: dict[str, str] = field(default_factory=dict, init=False)
     """Tasks that were left out because their job failed for good, and why."""
 
@@ -350,7 +350,7 @@ class Study:
         state = fingerprint(
             __version__, document, data.config_yaml, data.verdict, [vars(cost) for cost in data.stages], data.versions
         )
-        written = self.storage.exists(STATE) and self.storage.read_json(STATE) == state
+        written = not self.offline and self.storage.exists(STATE) and self.storage.read_json(STATE) == state
         if not (written and all(self.storage.exists(file) for file in (REPORT, MIXTURE, AFFINITY, INSIGHT))):
             self.storage.write_json(MIXTURE, document)
             self.storage.write_bytes(AFFINITY, affinity.encode())

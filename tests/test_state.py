@@ -30,7 +30,7 @@ def storage(tmp_path):
         Unit(made, f"tasks/{name}-1").finish({})
     for name in ("a-1", "b-1"):
         Unit(made, f"adapters/{name}").finish({"wall_seconds": 30.0})
-    made.write_json("adapters/c-1/failure.json", {"error": "the loss is not finite"})
+    made.write_json("adapters/c-1/failure.json", {"error": "TrainingError", "message": "the loss is not finite"})
     made.write_bytes("adapters/a-2/metrics.jsonl", b"x" * 1000)
     Unit(made, "mixtures/uniform-seed0-1").finish({"wall_seconds": 60.0})
     return made

@@ -8,18 +8,15 @@ and BBH's exemplars, which no task resembles. The mean scores are in the row's n
 """
 
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from jobs.benchmarks._common import row
-from taskpgm_ray import Study, load_config
+from jobs.benchmarks._pool import prepared
 from taskpgm_ray.evaluation.sources import load_items
 from taskpgm_ray.finetune.job import Recipe
-from taskpgm_ray.finetune.job_data import JobData
 from taskpgm_ray.finetune.lora import LoraTrainer
-from taskpgm_ray.models import prepare
 
 SEEDS, STEPS = int(os.environ.get("TASKPGM_BENCH_SEEDS", "8")), 48
 QUICKSTART = Path(__file__).resolve().parents[1] / "quickstart.yaml"
@@ -29,16 +26,10 @@ ASKED = 60
 
 def run():
     """A row per average and kind of question."""
-    with tempfile.TemporaryDirectory() as folder:
-        study = Study(load_config(QUICKSTART, [f"storage={folder}", "search.balances=0", "mixture.tau=1"]))
-        with study.driving():
-            tasks = study.prepare()
-        model, config = study.session.model, study.config
-        prepare(model)
+    with prepared(QUICKSTART) as (tasks, model, config, data):
         tokenizer = model.tokenizer()
         questions = {"own probes": [task.examples("probe") for task in tasks], "MMLU and BBH": asked(tokenizer)}
         trainer = LoraTrainer(model.load(), config.finetune.lora)
-        data = JobData([task.examples("train") for task in tasks], [])
         scores = [
             one_seed(trainer, data, config, seed, tokenizer.pad_token_id or 0, questions) for seed in range(SEEDS)
         ]

@@ -8,7 +8,6 @@ weight per data set). The row's name has the mean score, since a recipe that lea
 """
 
 import os
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from jobs.benchmarks._common import row
-from taskpgm_ray import Study, load_config
+from jobs.benchmarks._pool import prepared
 from taskpgm_ray.finetune.job import Recipe
-from taskpgm_ray.finetune.job_data import JobData
 from taskpgm_ray.finetune.lora import LoraTrainer
-from taskpgm_ray.models import prepare
 
 SEEDS = int(os.environ.get("TASKPGM_BENCH_SEEDS", "8"))
 STUDY = Path(__file__).resolve().parents[1] / "studies" / "redundant.yaml"
@@ -42,18 +39,12 @@ VARIANTS = {
 
 def run():
     """A row per variant."""
-    with tempfile.TemporaryDirectory() as folder:
-        study = Study(load_config(STUDY, [f"storage={folder}", "search.balances=0", "mixture.tau=1"]))
-        with study.driving():
-            tasks = study.prepare()
-        model, config = study.session.model, study.config
-        prepare(model)
+    with prepared(STUDY) as (tasks, model, config, data):
         pad_id = model.tokenizer().pad_token_id or 0
         held = {}
         for task in tasks:
             held.setdefault(task.facts.group, []).extend(task.examples("heldout"))
         held = [examples[:ASKED] for examples in held.values()]
-        data = JobData([task.examples("train") for task in tasks], [])
         found = {}
         for name, factors in VARIANTS.items():
             recipe = changed(

@@ -40,13 +40,13 @@ def jsd_matrix(
 
 
 def jsd_rows(
-    rows: npt.ArrayLike, logprobs: npt.ArrayLike, weights: npt.ArrayLike | None = None, *, threads: int | None = None
+    logprobs: npt.ArrayLike, rows: slice, weights: npt.ArrayLike | None = None, *, threads: int | None = None
 ) -> FloatArray:
-    """The same of some models with all others, without the pairs of the others.
+    """Some rows of ``jsd_matrix``, without the pairs of the other models.
 
     Args:
-        rows: log-probabilities of m models [m, P, K].
-        logprobs: those of n models on the same positions and support [n, P, K].
+        logprobs: as in ``jsd_matrix``.
+        rows: which m of the n models.
         weights: as in ``jsd_matrix``.
         threads: as in ``jsd_matrix``.
 
@@ -56,16 +56,14 @@ def jsd_rows(
     Raises:
         InputError: wrong shapes, NaN, entries that are not log-probabilities.
     """
-    first, second = check_logprobs(rows), check_logprobs(logprobs)
-    if first.shape[1:] != second.shape[1:]:
-        raise InputError(f"rows and logprobs must have the same positions and support: {first.shape}, {second.shape}")
-    w, m = position_weights(weights, second.shape[1]), len(first)
+    array = check_logprobs(logprobs)
+    w = position_weights(weights, array.shape[1])
 
     def cross(halves: FloatArray) -> FloatArray:
         cells = halves.reshape(len(halves), -1)
-        return jsd_kernel.cross_divergences(cells[:m], cells[m:])
+        return jsd_kernel.cross_divergences(cells[rows], cells)
 
-    return np.asarray(np.maximum(_sum(cross, np.concatenate([first, second]), w, threads), 0.0))
+    return np.asarray(np.maximum(_sum(cross, array, w, threads), 0.0))
 
 
 def bracket(

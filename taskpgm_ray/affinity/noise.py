@@ -69,9 +69,13 @@ def measure_noise(
                     "distance": distance.tolist(),
                 }
             )
-            own = divergences[range(len(pairs)), [tasks.index(task) for task, _ in pairs]]
-            stage.finished(f"two adapters of one task differ by {own.mean():.4f} nats (JSD)")
-    found = floor.unit.manifest()
+            own = _read(floor.unit, tasks).divergence
+            stage.finished(f"two adapters of one task differ by {np.mean(own):.4f} nats (JSD)")
+    return _read(floor.unit, tasks)
+
+
+def _read(unit: Unit, tasks: Sequence[str]) -> NoiseFloor:
+    found = unit.manifest()
     rows = np.array(found["divergences"])
     own = rows[range(len(rows)), [tasks.index(task) for task in found["tasks"]]]
     return NoiseFloor(tuple(found["tasks"]), tuple(own.tolist()), tuple(found["distance"]), rows)
@@ -97,7 +101,7 @@ def part_sums(
     owner = np.zeros(len(length), dtype=np.int64)
     owner[probe] = found.task
     first, second = found.adapters[:n], found.adapters[n:]
-    sums[:, :n] = jsd_rows(second, first, weights, threads=1) * weights.sum()
+    sums[:, :n] = jsd_rows(found.adapters, slice(n, None), weights, threads=1)[:, :n] * weights.sum()
     for k, (task, _) in enumerate(pairs):
         mine = first[tasks.index(task), :, 0]
         gap = np.bincount(probe, mine.astype(np.float64) - second[k, :, 0].astype(np.float64)) / length

@@ -22,16 +22,15 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """A line for each folder, and what they come to."""
     from taskpgm_ray.errors import StudyBusyError
-    from taskpgm_ray.state import leftovers, state_of
+    from taskpgm_ray.runtime.lease import current_driver
+    from taskpgm_ray.state import leftovers
     from taskpgm_ray.storage import Storage
 
     storage = Storage(options.study)
-    state = state_of(storage)
-    if options.yes and state.driver is not None and state.alive is not False:
-        raise StudyBusyError(
-            f"{state.driver} works on {storage.uri}, and what it has begun is not left over; wait for it"
-        )
     found = leftovers(storage, options.failed)
+    driver, alive = current_driver(storage) or ("", False)
+    if options.yes and alive is not False:
+        raise StudyBusyError(f"{driver} works on {storage.uri}, and what it has begun is not left over; wait for it")
     for folder, size in found.items():
         print(f"{size / 2**20:8.1f} MiB  {folder}")
         if options.yes:

@@ -27,16 +27,11 @@ def run(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from taskpgm_ray.errors import InputError
-    from taskpgm_ray.export import load_mixture
-    from taskpgm_ray.export.examples import of_finished
-    from taskpgm_ray.storage import Storage
+    from taskpgm_ray.export.examples import mixture_of
 
     if len(options.studies) < 2:
         raise InputError("one study has nothing to be compared with; give two folders or more")
-    documents = []
-    for study in options.studies:
-        of_finished(Storage(study), "mixture.json")
-        documents.append(load_mixture(f"{study.rstrip('/')}/mixture.json"))
+    documents = [mixture_of(study) for study in options.studies]
     names = list(dict.fromkeys(task["name"] for document in documents for task in document["tasks"]))
     weights = [{task["name"]: task["weight"] for task in document["tasks"]} for document in documents]
     apart = [sum(abs(one.get(n, 0.0) - weights[0].get(n, 0.0)) for n in names) / 2 for one in weights]

@@ -22,12 +22,10 @@ def run(options: argparse.Namespace) -> None:
     from taskpgm_ray import Study
     from taskpgm_ray.export.examples import of_finished, study_config
     from taskpgm_ray.storage import Storage
-    from taskpgm_ray.study import STATE
 
     storage = Storage(options.study.rstrip("/"))
     of_finished(storage, "mixture.json")
     # Where it lies now is what counts: it may have been moved.
     root, _, name = storage.uri.rpartition("/")
     config = study_config(storage).model_copy(update={"storage": root, "study": name})
-    storage.delete_file(STATE)
     Study(config, offline=True).run()

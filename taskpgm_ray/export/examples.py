@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -179,8 +180,7 @@ def read_bundle(study: str, mixture: str = "recommended", examples: int | None =
     study = study.removesuffix("/mixture.json").rstrip("/")
     storage = Storage(study)
     config = study_config(storage)
-    of_finished(storage, "mixture.json")
-    document = load_mixture(f"{study}/mixture.json")
+    document = mixture_of(study)
     if mixture in ("recommended", "chosen"):
         document = take(document, mixture)  # type: ignore[arg-type]  # one of the two, as was just seen
     else:
@@ -199,10 +199,18 @@ def study_config(storage: Storage) -> StudyConfig:
     """
     import yaml
 
-    try:
+    with _finished(storage.uri):
         return load_config(yaml.safe_load(storage.read_bytes("config.yaml")))
-    except MissingFileError as error:
-        raise InputError(f"{storage.uri} is not the folder of a finished study: {error}") from error
+
+
+def mixture_of(study: str) -> dict[str, Any]:
+    """The checked mixture of a finished study.
+
+    Raises:
+        InputError: There is none, or it cannot be used.
+    """
+    with _finished(study):
+        return load_mixture(f"{study.rstrip('/')}/mixture.json")
 
 
 def of_finished(storage: Storage, file: str) -> Any:
@@ -211,7 +219,14 @@ def of_finished(storage: Storage, file: str) -> Any:
     Raises:
         InputError: It is not there.
     """
-    try:
+    with _finished(storage.uri):
         return storage.read_json(file)
+
+
+@contextmanager
+def _finished(study: str) -> Iterator[None]:
+    """What the body reads is there in every finished study."""
+    try:
+        yield
     except MissingFileError as error:
-        raise InputError(f"{storage.uri} is not the folder of a finished study: {error}") from error
+        raise InputError(f"{study} is not the folder of a finished study: {error}") from error

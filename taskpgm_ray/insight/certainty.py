@@ -56,12 +56,10 @@ class Certainty:
     def share(self, members: np.ndarray, weights: FloatArray) -> tuple[float, float]:
         """Interval of the sum of some weights."""
         inside = np.ix_(members, members)
-        half = float(self._half(self.probes[inside].sum(), self.seeds[inside].sum(), LEVEL))
+        variances = self.probes[inside].sum(), self.seeds[inside].sum()
+        half = float(half_width(*variances, self.groups, self.fine_tunes, LEVEL))
         mass = float(weights[members].sum())
         return max(0.0, mass - half), min(1.0, mass + half)
-
-    def _half(self, probes: npt.ArrayLike, seeds: npt.ArrayLike, level: float) -> FloatArray:
-        return half_width(probes, seeds, self.groups, self.fine_tunes, level)
 
 
 def certainty(

@@ -85,6 +85,8 @@ class Insight:
     clusters: tuple[ClusterInsight, ...]
     undecided: int
     """Pairs of tasks whose weights cannot be told apart."""
+    uniform: bool
+    """Whether the data do not distinguish the mixture from uniform."""
     certainty: str
     """What the data say of the mixture as a whole."""
 
@@ -128,6 +130,7 @@ def explain(
         tasks=rows,
         clusters=tuple(together),
         undecided=undecided,
+        uniform=known is not None and known.uniform,
         certainty=_whole(known, n, undecided),
     )
 
@@ -137,9 +140,12 @@ def _whole(known: Certainty | None, n: int, undecided: int) -> str:
         return ""
     groups = f"{known.groups} groups of probes"
     if known.fine_tunes:
-        anew, basis = "and the tasks fine-tuned with other seeds", f"{groups}, {known.fine_tunes} second fine-tunes"
+        anew, basis = (
+            "anew and the tasks fine-tuned with other seeds",
+            f"{groups}, {known.fine_tunes} second fine-tunes",
+        )
     else:
-        anew, basis = "", f"{groups}; the adapters are taken as they are"
+        anew, basis = "anew", f"{groups}; the adapters are taken as they are"
     if known.uniform:
         return (
             "The data do not distinguish this mixture from uniform: every weight's interval "
@@ -147,7 +153,7 @@ def _whole(known: Certainty | None, n: int, undecided: int) -> str:
         )
     pairs = n * (n - 1) // 2
     return (
-        f"Were the probes drawn {f'anew {anew}'.strip()}, the weights would differ as their intervals say ({basis}). "
+        f"Were the probes drawn {anew}, the weights would differ as their intervals say ({basis}). "
         f"Of {pairs:,} pairs of weights {undecided:,} cannot be told apart."
     )
 

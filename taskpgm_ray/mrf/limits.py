@@ -77,15 +77,10 @@ class Limits:
         if not self.groups and self.most is None:
             return path(S, utility=utility, target=self.target, lower=lower, upper=upper)
         taus = np.unique(np.concatenate([np.linspace(0, 1, STEPS), np.linspace(1, max(end, 2.0), STEPS)]))
-        solved = {float(tau): self.solve(S, float(tau), utility) for tau in taus}
-        gaps = [self.certificate(S, tau, weights, utility)[1] for tau, weights in solved.items()]
-        return SampledPath(
-            tau=taus,
-            weights=np.array(list(solved.values())),
-            gap=np.array(gaps),
-            complete=False,
-            solver=lambda tau: self.solve(S, tau, utility),
-            solved=solved,
+        return SampledPath.of(
+            taus,
+            lambda tau: self.solve(S, tau, utility),
+            lambda tau, weights: self.certificate(S, tau, weights, utility)[1],
         )
 
     def certificate(
@@ -107,6 +102,21 @@ class SampledPath(MixturePath):
 
     solver: Callable[[float], FloatArray] = field(kw_only=True, repr=False, compare=False)
     solved: dict[float, FloatArray] = field(kw_only=True, repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls, taus: FloatArray, solver: Callable[[float], FloatArray], gap: Callable[[float, FloatArray], float]
+    ) -> SampledPath:
+        """The mixtures of ``solver`` at these balances, each with its certificate by ``gap``."""
+        solved = {float(tau): solver(float(tau)) for tau in taus}
+        return cls(
+            tau=np.array(list(solved)),
+            weights=np.array(list(solved.values())),
+            gap=np.array([gap(tau, weights) for tau, weights in solved.items()]),
+            complete=False,
+            solver=solver,
+            solved=solved,
+        )
 
     def at(self, tau: float | npt.ArrayLike) -> FloatArray:
         """See `MixturePath.at`."""

@@ -154,7 +154,7 @@ def _contrast(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:
             "The tasks' adapters do not stand out of the luck of their seeds: train them longer",
             f"finetune.steps={2 * steps}" if steps else "finetune.tokens=...",
         )
-    elif data.insight is not None and data.insight.certainty.startswith("The data do not distinguish"):
+    elif data.insight is not None and data.insight.uniform:
         yield Step(
             "The weights cannot be told from uniform: measure the affinities on more probes",
             f"pool.probes_per_task={2 * probes}",

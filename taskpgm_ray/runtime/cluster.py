@@ -74,7 +74,6 @@ def end_ray() -> None:
     """End the local Ray that `ensure_ray` started, and remove what it leaves on the disk."""
     import ray
 
-    stop_listening()
     ray.shutdown()
     while _local:
         scratch.remove(_local.pop())

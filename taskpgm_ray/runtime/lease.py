@@ -67,13 +67,13 @@ def current_driver(storage: Storage) -> tuple[str, bool | None] | None:
     Returns:
         ``None`` when nobody does.
     """
-    holder = _Lease(storage).holder()
+    holder = _holder(storage)
     if holder is None:
         return None
     alive = _alive(holder)
     if alive is None and time.time() - holder["renewed"] > STALE_SECONDS:
         alive = False
-    return _name(holder).removeprefix("another driver (").removesuffix(")"), alive
+    return _process(holder), alive
 
 
 class _Lease:
@@ -88,14 +88,14 @@ class _Lease:
         self.thread = threading.Thread(target=self._renew, daemon=True, name="study-lease")
 
     def acquire(self, say: Callable[[str], None]) -> None:
-        holder = self.holder()
+        holder = _holder(self.storage)
         if holder is not None:
             alive = _alive(holder)
             if alive or (alive is None and self._renewed(holder, say)):
                 self._refuse(holder)
         self._write()
         time.sleep(SETTLE_SECONDS)
-        holder = self.holder()
+        holder = _holder(self.storage)
         if holder is not None and holder["id"] != self.mine["id"]:
             self._refuse(holder)
         if self.driver is not None:
@@ -108,14 +108,14 @@ class _Lease:
         self.thread.join()
         if self.driver is not None:
             signal.signal(INTERRUPT, signal.SIG_DFL if self.handler is None else self.handler)
-        holder = self.holder()
+        holder = _holder(self.storage)
         if holder is not None and holder["id"] == self.mine["id"]:
             self.storage.delete_file(FILE)
 
     def _renew(self) -> None:
         while not self.ended.wait(RENEW_SECONDS):
             try:
-                holder = self.holder()
+                holder = _holder(self.storage)
                 if holder is not None and holder["id"] != self.mine["id"]:
                     self.taken_by = holder
                     if self.driver is not None:
@@ -127,14 +127,6 @@ class _Lease:
                 # The work itself meets the same storage and reports it; a lease that stays unrenewed is only stale.
                 continue
 
-    def holder(self) -> dict[str, Any] | None:
-        try:
-            return self.storage.read_json(FILE) if self.storage.exists(FILE) else None
-        except DamagedFileError as error:
-            # What nobody can read belongs to nobody.
-            _log.warning("%s; the lease is taken as free", error)
-            return None
-
     def _renewed(self, holder: dict[str, Any], say: Callable[[str], None]) -> bool:
         """Watch a lease of a process that cannot be asked: whether it changes, by no clock but this one."""
         # One that looks stale is so unless its clock is off; then it is renewed while one looks.
@@ -143,7 +135,7 @@ class _Lease:
         until = time.monotonic() + patience
         while time.monotonic() < until:
             time.sleep(min(LOOK_SECONDS, RENEW_SECONDS))
-            now = self.holder()
+            now = _holder(self.storage)
             if now is None:
                 return False
             if (now["id"], now["renewed"]) != (holder["id"], holder["renewed"]):
@@ -158,6 +150,16 @@ class _Lease:
             f"{_name(holder)} works on the study {self.storage.uri!r}; wait for it, or end it: what it has finished is "
             "kept, and this command goes on from it"
         )
+
+
+def _holder(storage: Storage) -> dict[str, Any] | None:
+    """Who holds the lease, by its file."""
+    try:
+        return storage.read_json(FILE) if storage.exists(FILE) else None
+    except DamagedFileError as error:
+        # What nobody can read belongs to nobody.
+        _log.warning("%s; the lease is taken as free", error)
+        return None
 
 
 def _this_process() -> dict[str, Any]:
@@ -199,5 +201,9 @@ def _alive(holder: dict[str, Any]) -> bool | None:
 
 
 def _name(holder: dict[str, Any]) -> str:
+    return f"another driver ({_process(holder)})"
+
+
+def _process(holder: dict[str, Any]) -> str:
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder["since"]))
-    return f"another driver (process {holder['pid']} on {holder['host']}, since {since})"
+    return f"process {holder['pid']} on {holder['host']}, since {since}"

@@ -16,7 +16,7 @@ from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.mrf import Limits, MixturePath, solve
 from taskpgm_ray.mrf.limits import SampledPath
-from taskpgm_ray.mrf.paper import shortcut
+from taskpgm_ray.mrf.paper import closed_form, projected, shifted
 from taskpgm_ray.tasks.prepare import Task
 
 Floats = NDArray[np.float64]
@@ -83,7 +83,10 @@ def families(
         for family in _views(kind, affinities, tasks, config):
             refuse_free(family.S, family.name)
             for utility in search.utilities:
-                target = targeted(family.S, lift) if utility == "targeted" and lift is not None else None
+                target = None
+                if utility == "targeted":
+                    assert lift is not None, "whoever searches a targeted utility measures it"
+                    target = targeted(family.S, lift)
                 name = family.name if target is None else f"{family.name}-targeted"
                 found.append(replace(family, name=name, utility=target))
     if "text" in search.baselines and not any(family.affinity == "text" for family in found):
@@ -94,16 +97,10 @@ def families(
 
 
 def _shortcuts(S: Floats, end: float) -> MixturePath:
-    """The paper's mixtures over the balance; its closed form is a line, of which samples are enough for a figure."""
-    solved = {float(tau): shortcut(S, float(tau)) for tau in np.linspace(0.0, end, SHORTCUTS)}
-    return SampledPath(
-        tau=np.array(list(solved)),
-        weights=np.array(list(solved.values())),
-        gap=np.full(SHORTCUTS, np.nan),
-        complete=False,
-        solver=lambda tau: shortcut(S, tau),
-        solved=solved,
-    )
+    """The paper's mixtures over the balance, without certificates: they are optima of nothing."""
+    definite = shifted(S)
+    taus = np.linspace(0.0, end, SHORTCUTS)
+    return SampledPath.of(taus, lambda tau: projected(closed_form(definite, tau)), lambda tau, weights: float("nan"))
 
 
 def own_family(affinities: Affinities, config: StudyConfig, limits: Limits) -> Family:
