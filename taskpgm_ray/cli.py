@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from taskpgm_ray.commands import (
+    add_tasks,
     clean,
     compare,
     completion,
@@ -24,15 +25,29 @@ from taskpgm_ray.commands import (
     tasks,
     validate,
 )
-from taskpgm_ray.errors import ConfigError, Problems, TaskPGMError
+from taskpgm_ray.errors import ConfigError, Problems, ResourceError, TaskPGMError
 from taskpgm_ray.paths import redacted
 from taskpgm_ray.runtime.signals import exit_code, stoppable
 
 MODULES = (
-    *(init, validate, tasks, plan, study, status, report, explain, compare, export, merge, solve, clean, doctor),
-    *(config, completion),
+    *(init, validate, tasks, plan, study, status, report, explain, compare, export, merge, solve, add_tasks, clean),
+    *(doctor, config, completion),
 )
 """The commands, in the order in which a user meets them."""
+OF_A_STUDY = (
+    "datasets",
+    "lm_eval",
+    "optuna",
+    "peft",
+    "plotly",
+    "ray",
+    "safetensors",
+    "sklearn",
+    "torch",
+    "transformers",
+)
+"""What only the package's extras install."""
+INSTALL = "pip install 'taskpgm-ray[cpu]', on a machine with GPUs 'taskpgm-ray[gpu]'"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in _lines(error):
             print(f"taskpgm: {redacted(line)}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in OF_A_STUDY:
+            raise
+        print(f"taskpgm: {missing} is not installed, which studies need: {INSTALL}", file=sys.stderr)
+        return ResourceError.exit_code
     except KeyboardInterrupt:
         print("taskpgm: interrupted; finished work is kept, the same command goes on from it", file=sys.stderr)
         return exit_code()

@@ -662,6 +662,8 @@ class EvaluationConfig(Section):
     smallest_effect: Annotated[float, Field(gt=0)] | None = None
     """``report_seeds: auto``: the difference that matters, in the search's metric (nats, or a share of right
     answers)."""
+    samples: Annotated[int, Field(ge=0)] = 3
+    """Items of each benchmark for which the report shows what the base model, uniform and the winner write."""
     most_report_seeds: Annotated[int, Field(ge=4)] = 12
     """``report_seeds: auto``: most fine-tunes of the winner and of uniform."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95

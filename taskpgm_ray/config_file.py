@@ -1,8 +1,9 @@
-"""The text of a config: YAML in which no key stands twice, and ``a.b=c`` overrides."""
+"""The text of a config: YAML in which no key stands twice, ``a.b=c`` overrides, entries that are added to a list."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,15 @@ def read_config(source: str | Path) -> Any:
     Raises:
         ConfigError: The file is missing, no UTF-8, not YAML, or a key stands in it twice.
     """
+    return parse(read_text(source), str(source))
+
+
+def read_text(source: str | Path) -> str:
+    """The text of a YAML file.
+
+    Raises:
+        ConfigError: The file is missing, or no UTF-8.
+    """
     where = str(source)
     try:
         raw = Path(expanded(where)).read_bytes()
@@ -35,13 +45,12 @@ def read_config(source: str | Path) -> Any:
     if raw.startswith(_UTF16) or b"\0" in raw[:4]:
         raise ConfigError(f"{where} is not readable YAML: it is in UTF-16 (or UTF-32); save it as UTF-8")
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ConfigError(
             f"{where} is not readable YAML: line {line} is not UTF-8 ({error.reason}); save it as UTF-8"
         ) from None
-    return parse(text, where)
 
 
 def parse(text: str, where: str) -> Any:
@@ -85,6 +94,47 @@ def apply(data: dict[str, Any], override: str) -> None:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"override {override!r} does not fit the config: {error}") from error
+
+
+def with_entries(text: str, where: str, keys: Sequence[str], entries: Sequence[str]) -> str:
+    """The text with further entries at the end of one of its lists; comments and layout stay as they are.
+
+    Args:
+        text: YAML.
+        where: Its name in messages.
+        keys: The way to the list: ``("pool", "tasks")``.
+        entries: Plain strings.
+
+    Raises:
+        ConfigError: It is not YAML, there is no such list, or its layout takes no further line.
+    """
+    old = parse(text, where)
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    for key in keys:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+        node = next((value for name, value in pairs if name.value == key), None)
+    if not isinstance(node, yaml.SequenceNode) or not node.value:
+        raise ConfigError(f"{where} has no list {'.'.join(keys)} to which something could be added")
+    # JSON's strings are YAML's.
+    quoted = [json.dumps(entry, ensure_ascii=False) for entry in entries]
+    end = len(text[: node.value[-1].end_mark.index].rstrip())
+    if node.flow_style:
+        made = f"{text[:end]}, {', '.join(quoted)}{text[end:]}"
+    else:
+        line = text.find("\n", end)
+        line = len(text) if line < 0 else line
+        dash = f"\n{' ' * node.start_mark.column}- "
+        made = text[:line] + "".join(dash + one for one in quoted) + text[line:]
+    if parse(made, where) != _extended(old, keys, entries):
+        raise ConfigError(f"{where} is laid out in a way that cannot be added to; write into {'.'.join(keys)} by hand")
+    return made
+
+
+def _extended(value: Any, keys: Sequence[str], entries: Sequence[str]) -> Any:
+    """The same with further entries in the list that ``keys`` lead to, and nowhere else."""
+    if not keys:
+        return [*value, *entries]
+    return {**value, keys[0]: _extended(value[keys[0]], keys[1:], entries)}
 
 
 def _twice(node: yaml.Node | None, path: str, seen: set[int]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from taskpgm_ray.models import resolve
 from taskpgm_ray.runtime.preflight import local_gpus
 from taskpgm_ray.storage import Storage
 from taskpgm_ray.tasks.preview import TaskPreview, preview
-from taskpgm_ray.tasks.sources import SCHEMES
+from taskpgm_ray.tasks.sources import source_of
 
 READ = 400
 """Rows of each task that are read to judge its lengths."""
@@ -83,12 +83,6 @@ def look(sources: Sequence[str], model: str) -> Found:
         cpus=os.cpu_count() or 1,
         gpus=local_gpus(),
     )
-
-
-def source_of(text: str) -> str:
-    """A source as the config has it: a plain path is one of files."""
-    scheme = text.partition(":")[0]
-    return text if scheme in SCHEMES else f"files:{text}"
 
 
 def first_config(study: str, sources: Sequence[str], model: str, found: Found) -> str:

@@ -26,6 +26,7 @@ from taskpgm_ray.finetune.stage import finetune_pool, second_jobs, single_task_j
 from taskpgm_ray.insight.certainty import certainty, solved_within
 from taskpgm_ray.insight.tasks import Insight, explain
 from taskpgm_ray.judge.hand_over import hand_over
+from taskpgm_ray.judge.samples import Sample, sample_answers
 from taskpgm_ray.judge.stage import Judgement, judge
 from taskpgm_ray.judge.verdict import CHOSEN, UNJUDGED, recommended, sentence
 from taskpgm_ray.matrix_file import STUDY as AFFINITY
@@ -88,6 +89,7 @@ class _Conclusion:
     curve: FittedCurve | None = None
     judgement: Judgement | None = None
     insight: Insight | None = None
+    samples: Sequence[Sample] = ()
 
 
 @dataclass
@@ -228,6 +230,7 @@ class Study:
                 skipped=self.skipped,
                 verdict=reached.verdict,
                 insight=insight,
+                samples=reached.samples,
             )
         )
         self._publish(document, data, affinity_table([task.name for task in tasks], reached.family.S), insight)
@@ -272,6 +275,7 @@ class Study:
             curve=choice.curve,
             judgement=judgement,
             insight=insight,
+            samples=sample_answers(chosen, methods, planner, sets.report, run, only_finished=self.offline),
         )
 
     def _insight(

@@ -12,6 +12,12 @@ from taskpgm_ray.cli import main
 
 HEAVY = ("torch", "ray", "vllm", "transformers", "pandas", "peft", "lm_eval", "datasets", "plotly", "sklearn")
 
+LIGHT = (
+    *("pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection", "yaml", "rich"),
+    *("markdown_it", "mdurl", "pygments", "pyarrow", "psutil", "threadpoolctl"),
+)
+"""What the package installs without an extra, beside the mathematics."""
+
 HELP = """
 from taskpgm_ray.cli import main
 for arguments in {}:
@@ -81,6 +87,20 @@ def test_the_blocker_of_these_tests_blocks():
     done = python(ONLY_THE_MATHEMATICS + "import pydantic")
     assert done.returncode == 1
     assert "blocked: pydantic" in done.stderr
+
+
+def test_a_study_without_its_packages_says_what_to_install(tmp_path):
+    config = tmp_path / "study.yaml"
+    config.write_text(
+        "study: s\nmixture: {tau: 1}\nsearch: {balances: 0}\npool: {tasks: [jsonl:a]}\nfinetune: {steps: 1}"
+    )
+    code = ONLY_THE_MATHEMATICS.replace("ALLOWED = {", f"ALLOWED = {{*{LIGHT}, ")
+    done = python(
+        f"{code}from taskpgm_ray.cli import main\nsys.exit(main(sys.argv[1:]))", "run", "--config", str(config)
+    )
+    assert done.returncode == 5, done.stderr
+    assert "is not installed, which studies need: pip install 'taskpgm-ray[cpu]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

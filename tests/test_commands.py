@@ -11,6 +11,9 @@ import pytest
 from taskpgm_ray import checkup as module
 from taskpgm_ray.checkup import checkup
 from taskpgm_ray.cli import main
+from taskpgm_ray.config import load_config
+from taskpgm_ray.config_file import with_entries
+from taskpgm_ray.errors import ConfigError
 from taskpgm_ray.export import MixtureDocument, MixtureTask
 from taskpgm_ray.runtime.lease import sole_driver
 from taskpgm_ray.storage import Storage, Unit
@@ -147,3 +150,86 @@ def test_the_doctor_ends_with_what_is_missing(machine, tmp_path, capsys):
     file.write_text("")
     machine()
     assert main(["doctor", "--storage", str(file / "runs")]) == 1
+
+
+BLOCK = """\
+study: s  # mine
+pool:
+  # the first ones
+  tasks:
+    - jsonl:a.jsonl   # small
+    - {source: "jsonl:b.jsonl", prompt: "{question}"}
+
+  max_examples: 100
+finetune: {steps: 1}
+"""
+FLOW = """\
+study: s
+pool: {tasks: ["jsonl:a.jsonl", "jsonl:b.jsonl" ], max_examples: 100}
+finetune: {steps: 1}
+"""
+BARE = """\
+study: s
+finetune: {steps: 1}
+pool:
+  tasks:
+  - jsonl:a.jsonl
+  - source: jsonl:b.jsonl
+    name: other
+  # that was all"""
+
+
+@pytest.mark.parametrize("text", [BLOCK, FLOW, BARE])
+def test_tasks_are_added_and_the_rest_of_the_file_stays(tmp_path, monkeypatch, capsys, text):
+    monkeypatch.chdir(tmp_path)
+    for name in "abcd":
+        (tmp_path / f"{name}.jsonl").write_text('{"question": "q", "prompt": "p", "response": "r"}\n' * 3)
+    (tmp_path / "study.yaml").write_text(text)
+    before = load_config("study.yaml")
+    assert main(["add-tasks", "study.yaml", "c.jsonl", "jsonl:d.jsonl"]) == 0
+    said = capsys.readouterr().out
+    assert "study.yaml: 2 tasks more, 4 in all: c, d" in said
+    assert "next: taskpgm run --config study.yaml" in said
+    after, written = load_config("study.yaml"), (tmp_path / "study.yaml").read_text()
+    assert [task.source for task in after.pool.tasks[2:]] == ["files:c.jsonl", "jsonl:d.jsonl"]
+    old = before.pool.model_copy(update={"tasks": after.pool.tasks})
+    assert before.model_copy(update={"pool": old}) == after
+    for line in text.splitlines():
+        assert line.removesuffix("}").removesuffix(", max_examples: 100").rstrip(" ]") in written
+    # What is there already cannot be added, and the file stays as it is.
+    assert main(["add-tasks", "study.yaml", "c.jsonl"]) == 4
+    assert (tmp_path / "study.yaml").read_text() == written
+    assert main(["add-tasks", "study.yaml", "nowhere.jsonl", "--out", "new.yaml"]) == 4
+    assert not (tmp_path / "new.yaml").exists()
+
+
+def test_tasks_are_not_added_to_what_is_no_list(tmp_path, capsys):
+    config = tmp_path / "study.yaml"
+    config.write_text("study: s\nfinetune: {steps: 1}\npool: &all {tasks: [jsonl:a, jsonl:b]}\n")
+    with pytest.raises(ConfigError, match=r"no list pool\.include"):
+        with_entries(config.read_text(), "study.yaml", ("pool", "include"), ["x"])
+    # An alias is one list in two places: adding here would change the other as well.
+    text = "one: &a [1, 2]\ntwo: *a\n"
+    with pytest.raises(ConfigError, match="by hand"):
+        with_entries(text, "study.yaml", ("one",), ["x"])
+
+
+def test_json_of_the_commands_that_write_or_check(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in "abc":
+        (tmp_path / f"{name}.jsonl").write_text('{"prompt": "p", "response": "r"}\n' * 3)
+    (tmp_path / "study.yaml").write_text(
+        "study: s\npool: {tasks: [jsonl:a.jsonl, jsonl:b.jsonl]}\nfinetune: {steps: 1}"
+    )
+    assert main(["add-tasks", "study.yaml", "c.jsonl", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"config": "study.yaml", "tasks": 3, "added": ["c"]}
+    # No task has enough different examples, and there is no such model.
+    options = ["--cluster", "--json", "model.path=nowhere", "mixture.tau=1", "search.balances=0"]
+    assert main(["validate", "--config", "study.yaml", *options]) != 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["fine"] == []
+    assert any("nowhere" in line for line in found["wrong"])
+    storage = Storage(str(tmp_path / "s"))
+    storage.write_bytes("adapters/b-1/metrics.jsonl", b"y" * 10)
+    assert main(["clean", storage.uri, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"bytes": {"adapters/b-1": 10}, "removed": False}

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from taskpgm_ray import first_config as module
 from taskpgm_ray.cli import main
 from taskpgm_ray.config import load_config
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.first_config import check, first_config, look, study_name
+from taskpgm_ray.tasks.sources import source_of
 from taskpgm_ray.validate import validate
 
 
@@ -71,8 +71,8 @@ def test_the_machine_decides_the_resources(tiny_llama, tmp_path, gpus, cpus, lan
 
 
 def test_sources_with_a_scheme_stay_and_names_are_usable():
-    assert module.source_of("hf:openai/gsm8k") == "hf:openai/gsm8k"
-    assert module.source_of("my/data") == "files:my/data"
+    assert source_of("hf:openai/gsm8k") == "hf:openai/gsm8k"
+    assert source_of("my/data") == "files:my/data"
     assert study_name(["hf:openai/gsm8k"]) == "gsm8k"
     assert study_name(["/data/Häuser und mehr/"]) == "H-user-und-mehr"
     assert study_name(["*.jsonl"]) == "study"

@@ -42,8 +42,10 @@ def test_the_lock_file_holds_every_dependency_and_nothing_that_clashes():
     lines = (ROOT / "requirements" / "cpu.txt").read_text().split()
     assert all("==" in line for line in lines)
     locked = {canonical(line) for line in lines}
-    extras = [d for name in ("cpu", "quickstart", "bench", "dev") for d in project["optional-dependencies"][name]]
-    wanted = {canonical(d) for d in [*project["dependencies"], *extras]} - {"torch"}
+    extras = [
+        d for name in ("run", "cpu", "quickstart", "bench", "dev") for d in project["optional-dependencies"][name]
+    ]
+    wanted = {canonical(d) for d in [*project["dependencies"], *extras]} - {"torch", "taskpgm-ray"}
     assert not wanted - locked
     assert not {"torch", "torchvision", "torchaudio", "torchcodec", "triton"} & locked
 

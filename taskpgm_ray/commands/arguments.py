@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from taskpgm_ray.config import StudyConfig
 
 
@@ -13,6 +15,25 @@ def add_config(command: argparse.ArgumentParser) -> None:
     """The config of a study, and what overrides its values."""
     command.add_argument("--config", required=True, help="YAML file of the study")
     command.add_argument("overrides", nargs="*", metavar="section.field=value", help="override config values")
+
+
+def add_json(command: argparse.ArgumentParser, text: str = "print it as JSON") -> None:
+    """For programs that read what the command prints."""
+    command.add_argument("--json", action="store_true", help=text)
+
+
+def print_json(value: Any) -> None:
+    """On standard output, as text that a person can read as well."""
+    import json
+
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def on_stderr() -> Console:
+    """Where progress goes when standard output is for a program."""
+    from rich.console import Console
+
+    return Console(stderr=True)
 
 
 def config_of(options: argparse.Namespace) -> StudyConfig:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from taskpgm_ray.commands.arguments import add_json, print_json
+
 if TYPE_CHECKING:
     from taskpgm_ray.commands import Commands
 
@@ -16,6 +18,7 @@ def add(commands: Commands) -> None:
     sub.add_argument("study", help="the study's folder")
     sub.add_argument("--failed", action="store_true", help="also records of failures, so that a run tries those again")
     sub.add_argument("--yes", action="store_true", help="remove them")
+    add_json(sub)
     sub.set_defaults(command=run)
 
 
@@ -31,9 +34,13 @@ def run(options: argparse.Namespace) -> None:
     driver, alive = current_driver(storage) or ("", False)
     if options.yes and alive is not False:
         raise StudyBusyError(f"{driver} works on {storage.uri}, and what it has begun is not left over; wait for it")
+    if options.yes:
+        for folder in found:
+            storage.delete(folder)
+    if options.json:
+        print_json({"bytes": found, "removed": options.yes})
+        return
     for folder, size in found.items():
         print(f"{size / 2**20:8.1f} MiB  {folder}")
-        if options.yes:
-            storage.delete(folder)
     whole = f"{len(found)} folders, {sum(found.values()) / 2**20:,.1f} MiB"
     print(f"{whole} removed" if options.yes else f"{whole}; --yes removes them")

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from taskpgm_ray.commands.arguments import add_json, print_json
+
 if TYPE_CHECKING:
     from taskpgm_ray.commands import Commands
     from taskpgm_ray.runtime.fitted_table import FittedTable
@@ -16,14 +18,12 @@ def add(commands: Commands) -> None:
     text = "the mixtures of several finished studies side by side, and how far they are apart"
     sub = commands.add_parser("compare", help=text, description=text)
     sub.add_argument("studies", nargs="+", metavar="study", help="folders of finished studies")
-    sub.add_argument("--json", action="store_true", help="print it as JSON")
+    add_json(sub)
     sub.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """A table, or JSON."""
-    import json
-
     from rich.console import Console
 
     from taskpgm_ray.errors import InputError
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
             | {"folder": folder, "from_first": distance, "weights": one}
             for folder, document, distance, one in zip(options.studies, documents, apart, weights, strict=True)
         ]
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(rows)
     else:
         Console().print(table(options.studies, documents, names, weights, apart))
 

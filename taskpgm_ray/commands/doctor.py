@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from taskpgm_ray.commands.arguments import add_json, print_json
+
 if TYPE_CHECKING:
     from taskpgm_ray.commands import Commands
 
@@ -14,6 +16,7 @@ def add(commands: Commands) -> None:
     text = "what this machine has for studies: packages, CPUs, memory, GPUs, disk; and what is missing"
     sub = commands.add_parser("doctor", help=text, description=text)
     sub.add_argument("--storage", default="runs", help="where studies are to lie (default: %(default)s)")
+    add_json(sub)
     sub.set_defaults(command=run)
 
 
@@ -23,6 +26,8 @@ def run(options: argparse.Namespace) -> None:
     from taskpgm_ray.errors import raise_all
 
     lines, problems = checkup(options.storage)
-    for line in lines:
-        print(line)
+    if options.json:
+        print_json({"found": lines, "missing": [str(problem) for problem in problems]})
+    else:
+        print("\n".join(lines))
     raise_all(problems)

@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from taskpgm_ray.commands.arguments import add_json, print_json
+
 if TYPE_CHECKING:
     from taskpgm_ray.commands import Commands
 
@@ -19,13 +21,12 @@ def add(commands: Commands) -> None:
     sub = commands.add_parser("explain", help=text, description=text)
     sub.add_argument("study", help="folder of a finished study")
     sub.add_argument("tasks", nargs="*", metavar="task", help="names or patterns such as 'math/*'; default: all")
-    sub.add_argument("--json", action="store_true", help="print all that is known of them as JSON")
+    add_json(sub, "print all that is known of them as JSON")
     sub.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """A sentence for each task; of few of them all that is known."""
-    import json
     from fnmatch import fnmatchcase
 
     from taskpgm_ray.errors import InputError
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
         names = ", ".join(row["name"] for row in insight["tasks"])
         raise InputError(f"none of the study's tasks is called {' or '.join(options.tasks)}; there are: {names}")
     if options.json:
-        print(json.dumps(chosen, indent=2, ensure_ascii=False))
+        print_json(chosen)
         return
     for row in sorted(chosen, key=lambda row: -row["weight"]):
         print(row["sentence"])

@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from taskpgm_ray.commands.arguments import add_json, print_json
+
 if TYPE_CHECKING:
     from taskpgm_ray.commands import Commands
 
@@ -31,12 +33,19 @@ def add(commands: Commands) -> None:
     which.add_argument("--mixture", metavar="FILE", help="other weights: a mixture.json, or a CSV of task and weight")
     sub.add_argument("--examples", type=int, metavar="N", help="examples in all (default: as in mixture.json)")
     sub.add_argument("--seed", type=int, default=0, help="of the draw and the order (default 0)")
+    add_json(sub, "print the files and the remarks as JSON")
     sub.set_defaults(command=run, mixture="recommended")
 
 
 def run(options: argparse.Namespace) -> None:
     """Print the files that were written."""
     from taskpgm_ray.export import export, load_mixture
+
+    remarks: list[str] = []
+
+    def tell(text: str) -> None:
+        remarks.append(text)
+        print(f"# {text}", file=sys.stderr)
 
     study = options.study.removesuffix("/mixture.json").rstrip("/")
     if options.mixture in ("recommended", "chosen"):
@@ -47,14 +56,18 @@ def run(options: argparse.Namespace) -> None:
             told = (
                 f"uses {better}: {other}" if options.mixture == "recommended" else f"uses the chosen mixture: {other}"
             )
-            print(f"# {told} (--recommended | --chosen)", file=sys.stderr)
-    for written in export(
+            tell(f"{told} (--recommended | --chosen)")
+    files = export(
         options.trainer,
         study,
         options.folder,
         mixture=options.mixture,
         examples=options.examples,
         seed=options.seed,
-        tell=lambda text: print(f"# {text}", file=sys.stderr),
-    ):
-        print(written)
+        tell=tell,
+    )
+    if options.json:
+        print_json({"files": [str(file) for file in files], "remarks": remarks})
+    else:
+        for file in files:
+            print(file)

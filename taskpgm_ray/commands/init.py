@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from taskpgm_ray.commands.arguments import add_json, print_json
+
 if TYPE_CHECKING:
     from taskpgm_ray.commands import Commands
 
@@ -20,6 +22,7 @@ def add(commands: Commands) -> None:
     sub.add_argument("--out", default="study.yaml", metavar="FILE", help="where to write it (default: %(default)s)")
     sub.add_argument("--study", help="name of the study (default: after the first source)")
     sub.add_argument("--force", action="store_true", help="write over a file that is there")
+    add_json(sub)
     sub.set_defaults(command=run)
 
 
@@ -39,6 +42,10 @@ def run(options: argparse.Namespace) -> None:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{out} cannot be written: {error}") from error
+    if options.json:
+        sizes = {task.name: task.size for task in found.tasks}
+        print_json({"config": str(out), "examples": sizes, "notes": list(found.notes)})
+        return
     for note in found.notes:
         print(f"note: {note}")
     print(

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from taskpgm_ray.commands.arguments import add_config, config_of
+from taskpgm_ray.commands.arguments import add_config, add_json, config_of, print_json
 
 if TYPE_CHECKING:
     from taskpgm_ray.commands import Commands
@@ -25,7 +25,7 @@ def add(commands: Commands) -> None:
     sub.add_argument("--example-tokens", type=_positive(float), help="mean tokens of an example (default: as measured)")
     sub.add_argument("--adapter-mib", type=_positive(float), help="size of an adapter (default: from the model)")
     sub.add_argument("--price", type=_positive(float), help="of a GPU per hour, or of a CPU where lanes have no GPU")
-    sub.add_argument("--json", action="store_true", help="print the rows as JSON")
+    add_json(sub, "print the rows as JSON")
     sub.set_defaults(command=run)
 
 
@@ -42,7 +42,6 @@ def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
 
 def run(options: argparse.Namespace) -> None:
     """A table, or JSON."""
-    import json
     from dataclasses import asdict
 
     from rich.console import Console
@@ -54,6 +53,6 @@ def run(options: argparse.Namespace) -> None:
     speed = speed_of(config, options.tokens_per_second, options.example_tokens, options.adapter_mib)
     rows = plan_study(config, options.tasks or len(task_sources(config.pool)), speed, options.price)
     if options.json:
-        print(json.dumps({"speed": asdict(speed), "fine_tunes": [asdict(row) for row in rows]}, indent=2))
+        print_json({"speed": asdict(speed), "fine_tunes": [asdict(row) for row in rows]})
     else:
         Console().print(plan_table(rows, speed, options.price))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from taskpgm_ray.commands.arguments import add_json, on_stderr, print_json
+
 if TYPE_CHECKING:
     from taskpgm_ray.commands import Commands
 
@@ -14,6 +16,7 @@ def add(commands: Commands) -> None:
     text = "write a finished study's report, mixture and tables once more; nothing is trained or scored"
     sub = commands.add_parser("report", help=text, description=text)
     sub.add_argument("study", help="the study's folder")
+    add_json(sub, "print the mixture as JSON, and the rest on standard error")
     sub.set_defaults(command=run)
 
 
@@ -28,4 +31,7 @@ def run(options: argparse.Namespace) -> None:
     # Where it lies now is what counts: it may have been moved.
     root, _, name = storage.uri.rpartition("/")
     config = study_config(storage).model_copy(update={"storage": root, "study": name})
-    Study(config, offline=True).run()
+    if options.json:
+        print_json(Study(config, on_stderr(), offline=True).run().mixture)
+    else:
+        Study(config, offline=True).run()

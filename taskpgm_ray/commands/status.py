@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from taskpgm_ray.commands.arguments import add_json, print_json
+
 if TYPE_CHECKING:
     from taskpgm_ray.commands import Commands
     from taskpgm_ray.state import State
@@ -15,13 +17,12 @@ def add(commands: Commands) -> None:
     text = "how far a study is: what is done, failed and left, and who works on it"
     sub = commands.add_parser("status", help=text, description=text)
     sub.add_argument("study", help="the study's folder")
-    sub.add_argument("--json", action="store_true", help="print it as JSON")
+    add_json(sub)
     sub.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """A few lines, or JSON."""
-    import json
     from dataclasses import asdict
 
     from taskpgm_ray.state import state_of
@@ -29,7 +30,7 @@ def run(options: argparse.Namespace) -> None:
 
     state = state_of(Storage(options.study))
     if options.json:
-        print(json.dumps(asdict(state), indent=2, ensure_ascii=False))
+        print_json(asdict(state))
     else:
         print("\n".join(lines(state)))
 

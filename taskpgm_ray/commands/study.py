@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from taskpgm_ray.commands.arguments import add_config, config_of
+from taskpgm_ray.commands.arguments import add_config, add_json, config_of, on_stderr, print_json
 
 if TYPE_CHECKING:
     from taskpgm_ray.commands import Commands
@@ -24,6 +24,7 @@ def add(commands: Commands) -> None:
     sub = commands.add_parser("run", help=text, description=text)
     add_config(sub)
     sub.add_argument("--dry-run", action="store_true", help="check everything and count the fine-tunes, and stop")
+    add_json(sub, "print the mixture as JSON in the end, and the progress on standard error")
     sub.set_defaults(command=run)
     for name, text in PARTS.items():
         sub = commands.add_parser(name, help=text, description=text)
@@ -37,6 +38,8 @@ def run(options: argparse.Namespace) -> None:
 
     if options.dry_run:
         _dry_run(config_of(options))
+    elif options.json:
+        print_json(Study(config_of(options), on_stderr()).run().mixture)
     else:
         Study(config_of(options)).run()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from taskpgm_ray.commands.arguments import add_config, config_of
+from taskpgm_ray.commands.arguments import add_config, add_json, config_of, print_json
 
 if TYPE_CHECKING:
     from taskpgm_ray.commands import Commands
@@ -18,12 +18,22 @@ def add(commands: Commands) -> None:
     add_config(sub)
     text = "the study is for a cluster: leave out this machine's CPUs, GPUs, packages and access to the storage"
     sub.add_argument("--cluster", action="store_true", help=text)
+    add_json(sub, "print what is fine and what is wrong as JSON")
     sub.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> None:
-    """A line for everything that is fine."""
+    """A line for everything that is fine; what is not ends the command with an error, printed as such."""
+    from taskpgm_ray.errors import Problems, TaskPGMError
     from taskpgm_ray.validate import validate
 
-    for line in validate(config_of(options), cluster=options.cluster):
-        print(line)
+    try:
+        lines = validate(config_of(options), cluster=options.cluster)
+    except TaskPGMError as error:
+        if options.json:
+            print_json({"fine": [], "wrong": error.lines if isinstance(error, Problems) else [str(error)]})
+        raise
+    if options.json:
+        print_json({"fine": lines, "wrong": []})
+    else:
+        print("\n".join(lines))

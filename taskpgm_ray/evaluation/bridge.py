@@ -176,13 +176,18 @@ class EngineLM(TemplateLM):
             groups.setdefault((settings["max_gen_toks"], stop), []).append(index)
         texts = [""] * len(requests)
         for (max_tokens, stop), members in groups.items():
-            prompts = [self._prompt(requests[index].args[0], max_tokens) for index in members]
+            prompts = [self.prompt_ids(requests[index].args[0], max_tokens) for index in members]
             for index, text in zip(members, self.client.generate(prompts, max_tokens, list(stop)), strict=True):
                 # Engines differ in whether the text ends before or after the stop string.
                 texts[index] = _cut(text, (*stop, eos))
         return texts
 
-    def _prompt(self, context: str, max_tokens: int) -> list[int]:
+    def prompt_ids(self, context: str, max_tokens: int) -> list[int]:
+        """Token ids of a prompt that leaves room for so many tokens of an answer.
+
+        Raises:
+            EvaluationError: There is no such room.
+        """
         room = self.max_length - max_tokens
         if room < 1:
             raise EvaluationError(

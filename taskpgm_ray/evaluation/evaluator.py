@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -39,6 +40,10 @@ class Evaluator:
         The caller says which ``side`` it may read: a split of the other one is an `EvaluationError`.
         """
         return self._actor.evaluate.remote(adapter, split, seed, side)
+
+    def answers(self, adapter: Unit | None, split: Split, items: Sequence[str], most_tokens: int) -> Any:
+        """What an adapter writes when it is asked items of the report split; becomes (question, answer) of each."""
+        return self._actor.answers.remote(adapter, split, items, most_tokens)
 
 
 class PoolClient:
@@ -93,3 +98,28 @@ class EvaluatorActor:
             max_length=self.window - 1,
             seed=seed,
         )
+
+    def answers(
+        self, adapter: Unit | None, split: Split, items: Sequence[str], most_tokens: int
+    ) -> list[tuple[str, str]]:
+        """The (prompt, greedy continuation) of each of these items, as texts without special tokens.
+
+        Args:
+            adapter: ``None`` for the base model.
+            split: The report split: what the search may read is not to be looked at.
+            items: Ids of items of it.
+            most_tokens: Length of an answer at most; it ends earlier at the end of text.
+        """
+        from taskpgm_ray.evaluation.bridge import EngineLM
+        from taskpgm_ray.evaluation.prompts import prompts
+
+        split.require("report")
+        by_id = {item.id: item for item in split.items()}
+        model = EngineLM(PoolClient(self.pool, adapter), self.tokenizer, max_length=self.window - 1)
+        asked = prompts(split, [by_id[one] for one in items], self.config, model, self.chat)
+        ids = [model.prompt_ids(one, most_tokens) if isinstance(one, str) else one for one in asked]
+        written = model.client.generate(ids, most_tokens, [])
+        questions = [
+            one if isinstance(one, str) else self.tokenizer.decode(one, skip_special_tokens=True) for one in asked
+        ]
+        return list(zip(questions, written, strict=True))

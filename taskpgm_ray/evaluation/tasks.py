@@ -6,7 +6,7 @@ Importing this module imports lm-eval; `taskpgm_ray.evaluation.run` does so when
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -68,6 +68,7 @@ def build_tasks(
     chat: bool = False,
     bbh_answers: Literal["likelihood", "generation"] = "likelihood",
     lm_eval: Iterable[str] = (),
+    only: Container[str] | None = None,
 ) -> dict[tuple[str, str], SplitTask]:
     """lm-eval tasks over the items of one split, by benchmark and task; the pool's own examples are no lm-eval tasks.
 
@@ -78,13 +79,14 @@ def build_tasks(
         chat: The prompts will go through a chat template: the answer then follows without a space.
         bbh_answers: Whether BBH answers are judged by the likelihood of the target or as generated text.
         lm_eval: The entries of ``evaluation.lm_eval``, whose definitions say how their documents are asked.
+        only: Ids of the items to be asked; by default all of the split's.
 
     Raises:
         EvaluationError: A subject has fewer than ``num_fewshot`` dev examples, or an lm-eval task is not there.
     """
     by_task: dict[tuple[str, str], list[Item]] = {}
     for item in split.items():
-        if item.tokens is None:
+        if item.tokens is None and (only is None or item.id in only):
             by_task.setdefault((item.benchmark, item.task), []).append(item)
     dev = split.dev()
     named = {harness.benchmark(entry): harness.load_tasks(entry) for entry in lm_eval}

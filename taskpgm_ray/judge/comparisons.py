@@ -10,6 +10,8 @@ from taskpgm_ray.evaluation.scores import EVEN, METRICS, Weights, task_shares
 from taskpgm_ray.judge.rows import SeedScores, TaskScores
 from taskpgm_ray.judge.statistics import PairedDifference, holm, paired_difference, verdict
 
+BASE = "base model"
+"""The system that was not fine-tuned."""
 ALL = "all"
 """The scope of a comparison over all benchmarks; the others are a benchmark each."""
 
@@ -89,6 +91,19 @@ def against_uniform(
             replace(one, p_value=p, verdict=verdict(one.result, p)) for one, p in zip(same, adjusted, strict=True)
         ]
     return found
+
+
+def over_base(
+    system: str,
+    rows: Mapping[str, Sequence[ItemScore]],
+    confidence: float,
+    seed: int,
+    weights: Weights = EVEN,
+) -> list[Comparison]:
+    """One system against the base model, which no seed changes: the same scores stand beside each fine-tune."""
+    seeds = sorted({row.seed for row in rows[system]})
+    same = [replace(row, seed=one) for one in seeds for row in rows[BASE]]
+    return compare(system, {system: rows[system], BASE: same}, [BASE], confidence, seed, weights)
 
 
 def by_seed(rows: Mapping[str, Sequence[ItemScore]], weights: Weights = EVEN) -> list[SeedScores]:

@@ -11,6 +11,7 @@ from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.evaluation import ItemScore, Split, summarise
 from taskpgm_ray.finetune.fleet_view import describe
 from taskpgm_ray.finetune.job import Job
+from taskpgm_ray.judge.comparisons import BASE
 from taskpgm_ray.runtime.missing import missing
 from taskpgm_ray.runtime.progress import collect
 from taskpgm_ray.runtime.run import Run, news_of
@@ -18,9 +19,6 @@ from taskpgm_ray.search.candidates import Candidate
 from taskpgm_ray.search.trials import Planner, asked_base, measured_by, read_items, write_items
 from taskpgm_ray.storage import Unit, fingerprint
 from taskpgm_ray.workload import report_seeds, search_seeds
-
-BASE = "base model"
-"""The system that was not fine-tuned, which is shown beside the others and compared with none."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from taskpgm_ray.evaluation import Split
 from taskpgm_ray.judge.budgets import budget_finalists, budget_scores
-from taskpgm_ray.judge.comparisons import Comparison, against_uniform, by_seed, by_task
+from taskpgm_ray.judge.comparisons import Comparison, against_uniform, by_seed, by_task, over_base
 from taskpgm_ray.judge.finalists import BASE, Finalist, scores_on_report
 from taskpgm_ray.judge.looks import Rows, confidence_of_a_look, look_until_settled
 from taskpgm_ray.judge.rows import BudgetScores, SeedScores, TaskScores
@@ -26,6 +26,8 @@ class Judgement:
     """The winner's name."""
     comparisons: list[Comparison]
     """The winner against every baseline."""
+    over_base: list[Comparison]
+    """The winner against the base model."""
     against_uniform: list[Comparison]
     """Every method but uniform against uniform; p-values adjusted for the number of methods."""
     tasks: list[TaskScores]
@@ -72,6 +74,7 @@ def judge(
     return Judgement(
         chosen.name,
         comparisons,
+        over_base(chosen.name, rows, confidence, seed, weights),
         against_uniform([one.name for one in finalists], rows, confidence, seed, weights),
         by_task(judged, weights),
         by_seed(judged, weights),

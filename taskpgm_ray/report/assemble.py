@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from taskpgm_ray.config import StudyConfig
     from taskpgm_ray.finetune.job import Job
     from taskpgm_ray.insight.tasks import Insight
+    from taskpgm_ray.judge.samples import Sample
     from taskpgm_ray.judge.stage import Judgement
     from taskpgm_ray.models import BaseModelRef
     from taskpgm_ray.runtime.progress import StageCost
@@ -59,6 +60,8 @@ class StudyOutputs:
     """The outcome in one sentence."""
     insight: Insight | None = None
     """What the mixture says of each task."""
+    samples: Sequence[Sample] = ()
+    """What a few items of the report split were answered."""
 
 
 def assemble(outputs: StudyOutputs) -> ReportData:
@@ -97,6 +100,8 @@ def assemble(outputs: StudyOutputs) -> ReportData:
         screen=outputs.outcome.screen if outputs.outcome else None,
         comparisons=judgement.comparisons if judgement else [],
         against_uniform=judgement.against_uniform if judgement else [],
+        over_base=judgement.over_base if judgement else [],
+        samples=outputs.samples,
         score_weights=config.evaluation.weights,
         by_task=judgement.tasks if judgement else [],
         by_seed=judgement.seeds if judgement else [],

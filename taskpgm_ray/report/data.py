@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from taskpgm_ray.insight.tasks import Insight
     from taskpgm_ray.judge.comparisons import Comparison
     from taskpgm_ray.judge.rows import BudgetScores, SeedScores, TaskScores
+    from taskpgm_ray.judge.samples import Sample
     from taskpgm_ray.report.bandwidths import BandwidthRow
     from taskpgm_ray.runtime.progress import StageCost
     from taskpgm_ray.search.choice import FittedCurve
@@ -168,6 +169,10 @@ class ReportData:
     """Report split: the chosen mixture against every baseline, in every metric and scope."""
     against_uniform: Sequence[Comparison] = ()
     """Report split: the same for every method (``system``) against uniform."""
+    over_base: Sequence[Comparison] = ()
+    """Report split: the chosen mixture against the base model, in every metric and scope."""
+    samples: Sequence[Sample] = ()
+    """A few items of the report split, and what the base model, uniform and the chosen mixture write."""
     score_weights: Mapping[str, float] = field(default_factory=dict)
     """Weights of benchmarks and of ``benchmark/task`` in every score; what is not named has 1."""
     by_task: Sequence[TaskScores] = ()

@@ -111,6 +111,7 @@ def tasks(data: ReportData) -> Section:
     rows: list[list[Cell | str]] = []
     unlearned: list[str] = []
     drops = [task.loss_drop for task in data.tasks]
+    on_gpus = any(task.gpu_seconds for task in data.tasks)
     largest = max((d for d in drops if d is not None and math.isfinite(d)), default=0.0)
     for task, drop in zip(data.tasks, drops, strict=True):
         # Not "drop <= 0": a loss that became NaN is no success.
@@ -127,7 +128,7 @@ def tasks(data: ReportData) -> Section:
                 Cell(number(drop), drop, bar=bar, mark=None if learned else "bad"),
                 Cell(amount(task.tokens), task.tokens),
                 Cell(duration(task.seconds), task.seconds),
-                Cell(duration(task.gpu_seconds), task.gpu_seconds),
+                *([Cell(duration(task.gpu_seconds), task.gpu_seconds)] if on_gpus else []),
             ]
         )
     header = [
@@ -142,7 +143,7 @@ def tasks(data: ReportData) -> Section:
         "drop",
         "tokens",
         "time",
-        "GPU time",
+        *(["GPU time"] if on_gpus else []),
     ]
     lost = (
         f"The adapter did not lower the held-out loss of its own task for: {_listed(unlearned)}. What these adapters "

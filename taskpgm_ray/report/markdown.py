@@ -9,6 +9,7 @@ from taskpgm_ray.report import bandwidths, carriers, floor, held, insight, noise
 from taskpgm_ray.report.data import ReportData, TrialRow
 from taskpgm_ray.report.next_steps import advice, next_steps
 from taskpgm_ray.report.redundancy import planted
+from taskpgm_ray.report.system_scores import benchmarks, system_scores
 from taskpgm_ray.report.text import MISSING, balance, duration, interval, metric_name, percent, score
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def study_table(data: ReportData, command: str) -> str:
         "Report split. Intervals are bootstrapped over items and seeds; p is Holm-adjusted over baselines; the "
         "smallest detectable difference is what a study of this size would show four times in five. The standard "
         "errors say what more items and what more seeds would narrow.",
-        _comparisons(data.comparisons, "baseline"),
+        _comparisons([*data.comparisons, *data.over_base], "baseline"),
         *(f"The baseline {name} was not tried: {why}." for name, why in data.left_out.items()),
         *([carried] if (carried := carriers.sentence(data)) else []),
         "## Every method against uniform",
@@ -136,17 +137,11 @@ def _comparisons(found: Iterable[Comparison], other: Literal["baseline", "system
 def _by_benchmark(data: ReportData) -> str:
     if not data.by_task:
         return "No task was scored on the report split."
-    benchmarks = list(dict.fromkeys(row.benchmark for row in data.by_task))
-    rows = []
-    for system in data.by_task[0].scores:
-        parts = [[(row, row.within) for row in data.by_task if row.benchmark == benchmark] for benchmark in benchmarks]
-        parts.append([(row, row.share) for row in data.by_task])
-        means = [
-            [sum(share * row.scores[system][metric] for row, share in part) for metric in ("gold_logprob", "accuracy")]
-            for part in parts
-        ]
-        rows.append([system, *(_both(*mean) for mean in means)])
-    return _table(["mixture", *benchmarks, "all"], rows)
+    rows = [
+        [row.system, *(_both(means["gold_logprob"], means["accuracy"]) for means in (*row.benchmarks, row.all))]
+        for row in system_scores(data)
+    ]
+    return _table(["mixture", *benchmarks(data), "all"], rows)
 
 
 def _by_seed(data: ReportData) -> str:

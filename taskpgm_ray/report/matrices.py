@@ -94,10 +94,9 @@ def _heat_map(
         **numbers,
     )
     figure = go.Figure(trace)
-    if clustering.branches and len(names) == len(order):
-        figure.add_shape(
-            type="path", path=_tree_path(clustering), xref="x", yref="paper", line={"color": "#8a94a6", "width": 1}
-        )
+    if clustering.branches:
+        tree = _tree_path(clustering, blocks(len(order))[0].stop)
+        figure.add_shape(type="path", path=tree, xref="x", yref="paper", line={"color": "#8a94a6", "width": 1})
     return _square(figure, len(names), len(names), tree=True)
 
 
@@ -126,11 +125,14 @@ def _draw_clusters(
     figure.update_traces(colorbar_x=1.07)
 
 
-def _tree_path(clustering: Clustering) -> str:
-    """The clustering tree as one SVG path; x counts tasks, so that the tree follows when a reader zooms."""
+def _tree_path(clustering: Clustering, tasks: int) -> str:
+    """The clustering tree as one SVG path; x counts cells of so many tasks, so that it follows a reader's zoom."""
     scale, base = _TREE - 0.01, 1 - _TREE + 0.005
     return "".join(
-        "M" + "L".join(f"{x:g},{base + scale * h:.5f}" for x, h in zip(positions, heights, strict=True))
+        "M"
+        + "L".join(
+            f"{(x + 0.5) / tasks - 0.5:g},{base + scale * h:.5f}" for x, h in zip(positions, heights, strict=True)
+        )
         for positions, heights in clustering.branches
     )
 

@@ -1,4 +1,9 @@
-const figures = JSON.parse(document.getElementById("figures").textContent);
+// Library and figures are gzip in base64, see packed() of page.py.
+async function unpacked(id) {
+  const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (letter) => letter.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+}
+let figures = {};
 const darkness = matchMedia("(prefers-color-scheme: dark)");
 const scales = {
   sequential: [[[0, "#f4f7fb"], [.25, "#c3dbf4"], [.5, "#7fb2e6"], [.75, "#3a7fc8"], [1, "#123f7a"]],
@@ -31,12 +36,38 @@ function draw(id, dark, width) {
     displayModeBar: width || narrow ? false : "hover", showSendToCloud: false, plotlyServerURL: "",
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
 }
-const shown = () => Object.keys(figures).filter((id) => document.getElementById(id).offsetParent !== null);
-const drawAll = () => shown().forEach((id) => draw(id, darkness.matches));
-const drawIn = (panel) => panel.querySelectorAll(".plot").forEach((plot) => draw(plot.id, darkness.matches));
-darkness.addEventListener("change", drawAll);
-addEventListener("beforeprint", () => shown().forEach((id) => draw(id, false, 680)));
-addEventListener("afterprint", drawAll);
+const drawn = new Set(), plots = [...document.querySelectorAll(".plot")];
+const visible = (plot) => plot.offsetParent !== null;
+function show(plot) {
+  drawn.add(plot.id);
+  draw(plot.id, darkness.matches);
+}
+function redraw() {
+  for (const plot of plots.filter((one) => drawn.has(one.id))) {
+    // What is hidden is drawn anew when it is opened.
+    if (visible(plot)) show(plot); else drawn.delete(plot.id);
+  }
+}
+// A figure is drawn when a reader comes near it: most of the time that a page takes is that of its figures.
+const near = new IntersectionObserver((seen) => {
+  for (const { isIntersecting, target } of seen) {
+    if (isIntersecting && !drawn.has(target.id)) show(target);
+  }
+}, { rootMargin: "400px" });
+async function start() {
+  if (!("DecompressionStream" in window)) {
+    for (const plot of plots) plot.textContent = "This browser is too old to draw figures; the tables have the numbers.";
+    return;
+  }
+  figures = JSON.parse(await unpacked("figures"));
+  const library = document.createElement("script");
+  library.textContent = await unpacked("plotly");
+  document.head.append(library);
+  plots.forEach((plot) => near.observe(plot));
+  darkness.addEventListener("change", redraw);
+  addEventListener("beforeprint", () => plots.filter(visible).forEach((plot) => draw(plot.id, false, 680)));
+  addEventListener("afterprint", () => plots.filter(visible).forEach(show));
+}
 
 for (const bar of document.querySelectorAll(".tabs")) {
   const tabs = [...bar.querySelectorAll("button")];
@@ -47,7 +78,6 @@ for (const bar of document.querySelectorAll(".tabs")) {
       tab.tabIndex = tab === chosen ? 0 : -1;
       panel(tab).hidden = tab !== chosen;
     }
-    drawIn(panel(chosen));
   };
   bar.addEventListener("click", (event) => { if (tabs.includes(event.target)) select(event.target); });
   bar.addEventListener("keydown", (event) => {
@@ -79,4 +109,41 @@ for (const table of document.querySelectorAll("table.sortable")) {
     body.append(...[...body.rows].map((row) => [key(row), row]).sort(compare).map((pair) => pair[1]));
   }));
 }
-drawAll();
+
+// What a table shows, as a file; numbers as they are, not as they are rounded for reading.
+function csv(table) {
+  const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+  const value = (cell) => quoted("sort" in cell.dataset ? cell.dataset.sort : cell.textContent);
+  const rows = [...table.tHead.rows, ...[...table.tBodies[0].rows].filter((row) => !row.hidden)];
+  return rows.map((row) => [...row.cells].map(value).join(",")).join("\n") + "\n";
+}
+for (const table of document.querySelectorAll("table.sortable")) {
+  const tools = document.createElement("div"), save = document.createElement("button");
+  const name = table.caption.textContent;
+  tools.className = "tools";
+  if (table.tBodies[0].rows.length > 8) {
+    const filter = document.createElement("input");
+    Object.assign(filter, { type: "search", placeholder: "filter rows" });
+    filter.setAttribute("aria-label", `Filter the rows of: ${name}`);
+    filter.addEventListener("input", () => {
+      const wanted = filter.value.toLowerCase().split(/\s+/);
+      for (const row of table.tBodies[0].rows) {
+        const text = row.textContent.toLowerCase();
+        row.hidden = !wanted.every((word) => text.includes(word));
+      }
+    });
+    tools.append(filter);
+  }
+  Object.assign(save, { type: "button", textContent: "CSV" });
+  save.setAttribute("aria-label", `Download as CSV: ${name}`);
+  save.addEventListener("click", () => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([csv(table)], { type: "text/csv" }));
+    link.download = `${name.toLowerCase().replace(/[^a-z0-9]+/g, "-").slice(0, 60)}.csv`;
+    link.click();
+    URL.revokeObjectURL(link.href);
+  });
+  tools.append(save);
+  table.parentElement.before(tools);
+}
+start();

@@ -133,7 +133,7 @@ def _band(figure: go.Figure, curve: FittedCurve, scale: float, first: bool, wher
 def comparisons(data: ReportData) -> go.Figure:
     """Difference of the mixture to each baseline on the report split, with its interval; a panel for each metric."""
     by_metric: dict[str, list[Comparison]] = defaultdict(list)
-    for comparison in data.comparisons:
+    for comparison in (*data.comparisons, *data.over_base):
         # The parts are in the table; the figure shows what decides.
         if comparison.scope == "all":
             by_metric[comparison.result.metric].append(comparison)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taskpgm_ray.report import carriers, figures, held, noise, score_figures
+from taskpgm_ray.report import carriers, figures, held, noise, score_figures, system_scores
 from taskpgm_ray.report.data import ReportData, TrialRow
 from taskpgm_ray.report.next_steps import advice, next_steps
 from taskpgm_ray.report.page import Page, Section, note, paragraph, warning
@@ -199,11 +199,11 @@ def comparison(data: ReportData, page: Page) -> Section:
     title = "Against the baselines"
     if not data.comparisons:
         return Section("comparison", title, note("No comparison on the report split was made."))
-    rows = [_comparison_row(one) for one in data.comparisons]
+    rows = [_comparison_row(one) for one in (*data.comparisons, *data.over_base)]
     caption = (
         "Mixture minus baseline on the report split, which the search never saw, with confidence intervals (none with "
         "one fine-tune each). Colours are the verdicts, adjusted for the number of baselines (Holm): green, the "
-        "mixture is better; red, it is worse; grey, no difference is shown."
+        "mixture is better; red, it is worse; grey, no difference is shown. The base model was not fine-tuned."
     )
     header = [
         "baseline",
@@ -223,9 +223,26 @@ def comparison(data: ReportData, page: Page) -> Section:
         "".join(warning(f"The baseline {name} was not tried: {why}.") for name, why in data.left_out.items())
         + page.figure("comparison", score_figures.comparisons(data), caption)
         + table(header, rows, "Difference of the mixture to each baseline on the report split")
+        + _by_system(data)
         + "".join(paragraph(said) for said in (carriers.weighing(data), carriers.sentence(data)) if said)
         + _by_task(data),
     )
+
+
+def _by_system(data: ReportData) -> str:
+    """Scores of every mixture and of the base model, by benchmark."""
+    found = system_scores.system_scores(data)
+    if not found:
+        return ""
+    header = [f"{name}, {metric_name(m)}" for name in (*system_scores.benchmarks(data), "all") for m in _BOTH]
+    rows: list[list[Cell | str]] = [
+        [row.system, *(_score(metric, means[metric]) for means in (*row.benchmarks, row.all) for metric in _BOTH)]
+        for row in found
+    ]
+    return table(["mixture", *header], rows, "Scores of all mixtures and of the base model on the report split")
+
+
+_BOTH = ("gold_logprob", "accuracy")
 
 
 def _comparison_row(one: Comparison) -> list[Cell | str]:
@@ -262,7 +279,7 @@ def _by_task(data: ReportData) -> str:
         for row in data.by_task
     ]
     header = ["benchmark", "task", "items", *systems]
-    shown = table(header, rows, "Scores of all mixtures and of the base model on every task of the report split")
+    shown = table(header, rows, "Scores of all mixtures and of the base model by task of the report split")
     return f"<details><summary>Every task ({metric_name(data.metric)})</summary>{shown}</details>"
 
 

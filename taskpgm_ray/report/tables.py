@@ -21,6 +21,8 @@ class Cell:
     """``good``, ``bad`` or ``warn``: the colour of the text."""
     title: str | None = None
     """Explanation shown on hovering."""
+    lines: bool = False
+    """Whether it is a text whose line breaks are kept."""
 
 
 def table(
@@ -52,7 +54,7 @@ def table(
 
 
 def _cell(cell: Cell, right: bool) -> str:
-    classes = " ".join(filter(None, ("num" if right else None, cell.mark)))
+    classes = " ".join(filter(None, ("num" if right else None, cell.mark, "lines" if cell.lines else None)))
     sort = "" if cell.sort is None else f' data-sort="{escape(str(cell.sort))}"'
     title = "" if cell.title is None else f' title="{escape(cell.title)}"'
     bar = (

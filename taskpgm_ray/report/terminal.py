@@ -9,6 +9,7 @@ import numpy as np
 from taskpgm_ray.report import floor, held, noise
 from taskpgm_ray.report.data import ReportData
 from taskpgm_ray.report.next_steps import advice, next_steps
+from taskpgm_ray.report.system_scores import over_base
 from taskpgm_ray.report.text import amount, balance, duration, metric_name, number, percent, score
 from taskpgm_ray.runtime.fitted_table import FittedTable
 
@@ -47,6 +48,8 @@ def summary(data: ReportData, files: dict[str, str] | None = None) -> Renderable
             parts.append(Text(f"\n{chosen}"))
     if data.verdict:
         parts.append(Text.assemble("\n", (data.verdict, "bold")))
+    if gained := over_base(data):
+        parts.append(Text(gained))
     parts.append(Text(f"\n{advice(data)}"))
     parts += [Text(f"  {step.what}: {step.command}", style="cyan") for step in next_steps(data)]
     parts += [Text(f"{name} was left out of the pool: {why}", style="yellow") for name, why in data.skipped.items()]

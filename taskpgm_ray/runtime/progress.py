@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from rich.console import Console, RenderableType
@@ -24,6 +24,8 @@ from taskpgm_ray.storage import Storage
 STAGES = "stages.json"
 QUIET_SECONDS = 30.0
 """A log that nobody watches live gets a line about what is going on at least so often."""
+LEAST_LEFT = 60.0
+"""Seconds left of a stage from which it says so."""
 NEWS_SECONDS = 2.0
 """How often those who work are asked what holds them up."""
 
@@ -53,14 +55,27 @@ class Stage:
     console: Console
     done: int = 0
     tokens: int = 0
+    began: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.began = time.monotonic()
 
     def finished(self, text: str, tokens: int = 0) -> None:
         """One more piece of work is finished; ``text`` says which, and how it came out."""
         self.done += 1
         self.tokens += tokens
         width = len(str(self.total))
-        line = f"  [dim]{self.name}[/] {self.done + self.reused:>{width}}/{self.total}  {escape(text)}"
+        line = f"  [dim]{self.name}[/] {self.done + self.reused:>{width}}/{self.total}  {escape(text)}{self._left()}"
         self.console.print(line, soft_wrap=True, highlight=False)
+
+    def _left(self) -> str:
+        """Pace since the stage began, its start-up included, and what the rest then takes; nothing of short stages."""
+        spent, rest = time.monotonic() - self.began, self.total - self.reused - self.done
+        left = spent / self.done * rest
+        if left < LEAST_LEFT:
+            return ""
+        pace = f"{self.tokens / spent:,.0f} tokens/s, " if self.tokens else ""
+        return f" [dim]({pace}about {left / 60:.0f} min left)[/]"
 
     def note(self, text: str) -> None:
         """What is going on, between two finished pieces of work."""

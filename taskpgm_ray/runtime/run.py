@@ -80,6 +80,9 @@ class Evaluator(Protocol):
     def evaluate(self, adapter: Any, split: Any, seed: int, side: Literal["search", "report"]) -> Any:
         """Score an adapter (``None``: the base model) on a split; becomes one row per item."""
 
+    def answers(self, adapter: Any, split: Any, items: Sequence[str], most_tokens: int) -> Any:
+        """What it writes when it is asked these items of the report split; becomes (question, answer) of each."""
+
 
 def news_of(run: Run, who: Literal["fleet", "pool"]) -> Callable[[], str]:
     """Asks the lanes or the engines what holds them up, when it is called; a finished stage starts neither."""

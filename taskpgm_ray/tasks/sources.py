@@ -17,7 +17,18 @@ from taskpgm_ray.tasks.files import Files
 from taskpgm_ray.tasks.generators import ReasoningGym
 from taskpgm_ray.tasks.hub import HubDataset
 
-__all__ = ["SCHEMES", "Example", "Files", "HubDataset", "Part", "TaskSource", "data_set", "survey", "task_sources"]
+__all__ = [
+    "SCHEMES",
+    "Example",
+    "Files",
+    "HubDataset",
+    "Part",
+    "TaskSource",
+    "data_set",
+    "source_of",
+    "survey",
+    "task_sources",
+]
 
 
 class TaskSource(Protocol):
@@ -112,6 +123,12 @@ def data_set(source: TaskSource) -> TaskSource:
 
 
 SCHEMES: dict[str, Any] = {"files": Files, "jsonl": Files, "hf": HubDataset, "reasoning_gym": ReasoningGym}
+
+
+def source_of(text: str) -> str:
+    """A source as the config has it: a plain path is one of files."""
+    scheme = text.partition(":")[0]
+    return text if scheme in SCHEMES else f"files:{text}"
 
 
 def _expand(spec: TaskSpec, notes: list[str]) -> Iterator[TaskSource]:

@@ -204,7 +204,7 @@ def test_only_a_chat_templates_own_space_is_left_to_the_reply() -> None:
         "{% else %} {{ m.content }}{% endif %}{% endfor %}"
     )
     ours = EngineLM(HFClient(None, tokenizer), tokenizer)
-    assert ours._prompt("sky ", 4) == ours.tok_encode("sky ") != ours.tok_encode("sky")
+    assert ours.prompt_ids("sky ", 4) == ours.tok_encode("sky ") != ours.tok_encode("sky")
     asked = ours.apply_chat_template([{"role": "user", "content": "sky"}])
     assert asked == "Q sky A "
-    assert ours._prompt(asked, 4) == ours.tok_encode("Q sky A")
+    assert ours.prompt_ids(asked, 4) == ours.tok_encode("Q sky A")

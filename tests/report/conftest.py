@@ -1,8 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from taskpgm_ray.export import MixtureDocument, MixtureTask
 from taskpgm_ray.judge.comparisons import Comparison
+from taskpgm_ray.judge.rows import TaskScores
+from taskpgm_ray.judge.samples import Sample
 from taskpgm_ray.judge.statistics import PairedDifference
 from taskpgm_ray.report import ReportData
 from taskpgm_ray.report.data import TaskRow, TrialRow
@@ -117,6 +121,31 @@ def comparisons():
     return found
 
 
+def judged(data):
+    """The same study with what its report split says by system: a benchmark, and the pool's own data sets."""
+    systems = ("tau-0.5", "uniform", "proportional", "base model")
+    tasks = [("bbh", "snarks", 0.25, 0.5), ("bbh", "navigate", 0.25, 0.5)]
+    tasks += [("pool", name, 0.5 / len(data.tasks), 1 / len(data.tasks)) for name in data.names]
+    rows = [
+        TaskScores(benchmark, task, 10, {
+            system: {"gold_logprob": -1.0 - 0.1 * i - 0.01 * k, "accuracy": 0.5 - 0.1 * i}
+            for i, system in enumerate(systems)
+        }, share, within)
+        for k, (benchmark, task, share, within) in enumerate(tasks)
+    ]  # fmt: skip
+    base = [replace(one, baseline="base model") for one in data.comparisons[:2]]
+    samples = [
+        Sample("bbh", "navigate", f"{'long ' * 100}Do you return?", "Yes", {"base model": "No", "tau-0.5": " Yes\nQ"}),
+        Sample("mmlu", "anatomy", "Which bone?\nAnswer:", "B. the ulna", {"base model": "", "tau-0.5": " B"}),
+    ]
+    return replace(data, by_task=rows, over_base=base, samples=samples)
+
+
 @pytest.fixture
 def report_data():
     return make
+
+
+@pytest.fixture
+def judged_data():
+    return lambda n: judged(make(n))

@@ -123,7 +123,7 @@ def test_every_trial_has_its_scores_or_its_reason(outputs):
         left_out={"capped": "it is the mixture of uniform"},
         screen=ScreenFinding(0.9, 0.7, 2, True, ("spared",)),
     )  # fmt: skip
-    judgement = Judgement("best", [], [], [], [], [])
+    judgement = Judgement("best", [], [], [], [], [], [])
     data = assemble(replace(outputs, outcome=outcome, judgement=judgement))
     best, again, baseline, broken, slow, spared = data.trials
     assert [(t.name, t.seed, t.gold_logprob, t.winner) for t in (best, again, baseline)] == [
@@ -145,6 +145,6 @@ def test_the_judgement_is_passed_on(outputs):
     means = {"gold_logprob": -1.0, "accuracy": 0.5}
     rows = [TaskScores("mmlu", "law", 9, {"best": means}, 1.0, 1.0)], [SeedScores("best", 0, **means)]
     budgets = [BudgetScores("best@25%", 3, 0.25, **means)]
-    data = assemble(replace(outputs, judgement=Judgement("best", [one], [one], *rows, budgets)))
+    data = assemble(replace(outputs, judgement=Judgement("best", [one], [], [one], *rows, budgets)))
     assert data.comparisons == data.against_uniform == [one]
     assert (data.by_task, data.by_seed, data.budgets) == (*rows, budgets)
