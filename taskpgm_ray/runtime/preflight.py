@@ -10,9 +10,12 @@ from pathlib import Path
 
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import ModelError, ResourceError, TaskPGMError, raise_all
+from taskpgm_ray.runtime.capacity import idle_gpus
 from taskpgm_ray.runtime.cluster import named
 from taskpgm_ray.workload import candidates
 
+OTHER_DRIVERS = ("/dev/kfd", "/dev/dxg", "/dev/nvidiactl")
+"""Devices of ROCm, of WSL, and of NVIDIA in a container without its /proc."""
 TRIAL_CPUS = 0.01
 """What Ray Tune reserves for a trial, which only waits for lanes and engines."""
 
@@ -44,7 +47,11 @@ def preflight(config: StudyConfig) -> list[str]:
     lines = [f"scorer: {config.scoring.scorer} is installed"]
     if not local:
         return [*lines, "resources: the cluster's own, known when the study connects to it"]
-    return [*lines, f"resources: {_local_cpus(config)} CPUs of this machine are enough for a lane and an engine"]
+    return [
+        *lines,
+        f"resources: {_local_cpus(config)} CPUs of this machine are enough for a lane and an engine",
+        *(f"note: {line}" for line in idle_gpus(config, local_gpus(), "this machine")),
+    ]
 
 
 def _unusable_address(config: StudyConfig) -> Iterator[ResourceError]:
@@ -116,6 +123,8 @@ def local_gpus() -> int:
     if driver.is_dir():
         return len(list(driver.iterdir()))
     # Other drivers (ROCm, WSL) have other places; torch knows them, but takes seconds to import.
+    if not any(Path(place).exists() for place in OTHER_DRIVERS):
+        return 0
     import torch
 
     return torch.cuda.device_count()

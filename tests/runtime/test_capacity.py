@@ -30,7 +30,7 @@ def check(monkeypatch):
 
 def test_what_fits_on_some_node_is_fine(check):
     assert check(["finetune.lanes.gpus=1", "finetune.lanes.accelerator_type=A100", "scoring.engines.cpus=16"]) == []
-    assert check(["finetune.lanes.labels={ray.io/market-type: spot}"]) == []
+    assert check(["finetune.lanes.labels={ray.io/market-type: spot}", "scoring.engines.gpus=1"]) == []
 
 
 @pytest.mark.parametrize(
@@ -113,3 +113,10 @@ def test_the_launchers_file_names_the_kinds_of_nodes(tmp_path, monkeypatch):
     (tmp_path / "bootstrap.yaml").write_text("available_node_types: 7")
     with pytest.raises(ConfigError, match=r"bootstrap.yaml, which Ray's autoscaler works by, cannot be read"):
         capacity._node_types()
+
+
+def test_gpus_that_nothing_asks_for_are_named(check):
+    (line,) = check([])
+    assert line.startswith("the cluster has 4 GPUs that stay idle")
+    assert "finetune.lanes.gpus=1" in line
+    assert check(["finetune.lanes.gpus=1"]) == check(["scoring.engines.gpus=1"]) == check([], nodes=[SMALL]) == []
