@@ -27,6 +27,8 @@ Place = Annotated[str, AfterValidator(expanded)]
 """A path (or a name): a leading ``~`` and ``${VAR}`` are replaced as soon as it is read."""
 BASELINES = ("uniform", "proportional", "temperature", "capped", "equal_loss", "random", "text", "paper")
 FAMILIES = ("text", "paper")
+PAIRWISE = "pmi_pairwise"
+"""The paper's affinity."""
 """Baselines that have a mixture for every balance."""
 GIVEN = "mixture:"
 """Before the path of a mixture that the user has already."""
@@ -429,8 +431,13 @@ class ScoringConfig(Section):
 class AffinityConfig(Section):
     """How predictive distributions become the affinity matrix S."""
 
-    kind: Literal["jsd", "pmi"] = "jsd"
-    """``jsd``: exp(-gamma JSD). ``pmi``: exp(-gamma D), D the mean squared difference of the PMI profiles."""
+    kind: Literal["jsd", "pmi", "pmi_pairwise"] = "jsd"
+    """``jsd``: exp(-gamma JSD). ``pmi``: exp(-gamma D), D the mean squared difference of the PMI profiles.
+    ``pmi_pairwise``: the paper's, how much better each of two adapters is than the other on its own task; no kernel,
+    indefinite as a rule, and mended by ``repair``."""
+    repair: Literal["project", "shift", "clip"] = "project"
+    """How an indefinite S of ``pmi_pairwise`` is mended: by the least change that makes the mixture problem convex, by
+    the paper's shift of the diagonal (mixtures become more uniform), or by clipping negative eigenvalues."""
     gamma: Annotated[float, Field(gt=0)] | Literal["noise", "median"] = "noise"
     """Bandwidth of that kernel. ``noise``: above the divergence of two adapters of one task, for which some tasks are
     fine-tuned twice. ``median``: ln 2 / median of the pairs. Or a number, per nat (JSD) or squared nat (PMI), which
@@ -546,7 +553,7 @@ class SearchConfig(Section):
     """Candidates of each family at equal arc length along its path of mixtures; 0 switches the search off."""
     tau: tuple[float, float] = (0.0, 6.0)
     """The range of balances that is searched."""
-    affinities: tuple[Literal["jsd", "pmi", "text"], ...] = ()
+    affinities: tuple[Literal["jsd", "pmi", "pmi_pairwise", "text"], ...] = ()
     """Affinities to search over; default: that of ``affinity.kind`` alone. ``text`` compares the tasks' words."""
     gammas: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
     """Bandwidths of the kernels, as multiples of each one's own gamma."""

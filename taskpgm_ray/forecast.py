@@ -13,8 +13,10 @@ from statistics import median
 from typing import Any
 
 from taskpgm_ray.config import FinetuneConfig, LoraSection, StudyConfig
+from taskpgm_ray.engine_forecast import EngineSpeed, measured_engines
 from taskpgm_ray.errors import ConfigError
-from taskpgm_ray.models import adapted_layers, linear_layers, resolve
+from taskpgm_ray.gpu_speeds import READ, TRAINED, reading_speed, training_speed
+from taskpgm_ray.models import adapted_layers, linear_layers, prepare, resolve
 from taskpgm_ray.report.text import amount
 from taskpgm_ray.runtime.fitted_table import FittedTable
 from taskpgm_ray.storage import MANIFEST, Storage
@@ -38,6 +40,7 @@ class Speed:
     adapter_bytes: float = 0.0
     """Size of one stored adapter."""
     source: str = "given"
+    measured: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ def measure(storage: Storage) -> Speed | None:
         job_seconds=median(m["wall_seconds"] - m["seconds"] for m in trained),
         adapter_bytes=median(m["adapter_bytes"] for m in trained),
         source=f"measured on {len(trained)} adapters in {storage.uri}",
+        measured=True,
     )
 
 
@@ -194,13 +198,21 @@ def _total(rows: Sequence[Work]) -> Work:
 
 
 def speed_of(
-    config: StudyConfig, tokens_per_second: float | None, example_tokens: float | None, adapter_mib: float | None
+    config: StudyConfig,
+    tokens_per_second: float | None,
+    example_tokens: float | None,
+    adapter_mib: float | None,
+    gpu: str | None = None,
 ) -> Speed:
-    """The speed to plan with: what is given, and for the rest what the study has measured.
+    """The speed to plan with: what is given, for the rest what the study has measured, and else that of a kind of GPU.
 
     Raises:
         ConfigError: Something is neither given nor measured; the message says how to get it.
     """
+    source = "given"
+    if tokens_per_second is None and gpu is not None and measure(_folder(config)) is None:
+        tokens_per_second = training_speed(config, _model(config), gpu)
+        source = f"estimated for {gpu}: {TRAINED:.0%} of its peak"
     known = tokens_per_second is not None and (example_tokens is not None or config.finetune.tokens is not None)
     measured = None if known else _measured(config)
     if measured is not None:
@@ -213,20 +225,50 @@ def speed_of(
         )
     assert tokens_per_second is not None, "otherwise it was measured"
     if adapter_mib is None:
-        model = resolve(config.model, Storage(config.storage))
-        size = adapter_bytes(model.config(), config.finetune.lora, model.trust_remote_code)
+        size = adapter_bytes(_model(config), config.finetune.lora, config.model.trust_remote_code)
     else:
         size = adapter_mib * 2**20
-    return Speed(tokens_per_second, example_tokens or 0.0, adapter_bytes=size)
+    return Speed(tokens_per_second, example_tokens or 0.0, adapter_bytes=size, source=source)
+
+
+def engine_speed_of(
+    config: StudyConfig, lanes: Speed, tokens_per_second: float | None, gpu: str | None
+) -> EngineSpeed | None:
+    """The same of an engine; ``None`` where it is neither given nor measured, and no kind of GPU is named.
+
+    Args:
+        config: The study.
+        lanes: Where this was given, nothing of the study's folder is read.
+        tokens_per_second: As it was given.
+        gpu: As it was given.
+    """
+    if tokens_per_second is not None:
+        return EngineSpeed(tokens_per_second)
+    measured = measured_engines(_folder(config)) if lanes.measured else None
+    if measured is None and gpu is not None:
+        return EngineSpeed(reading_speed(config, _model(config), gpu), f"estimated for {gpu}: {READ:.0%} of its peak")
+    return measured
+
+
+def _folder(config: StudyConfig) -> Storage:
+    return Storage(config.storage) / config.study
+
+
+def _model(config: StudyConfig) -> Any:
+    model = resolve(config.model, Storage(config.storage))
+    if model.shared is not None:  # a packaged model has a configuration once it is converted, which takes seconds
+        prepare(model)
+    return model.config()
 
 
 def _measured(config: StudyConfig) -> Speed:
-    storage = Storage(config.storage) / config.study
+    storage = _folder(config)
     measured = measure(storage)
     if measured is None:
         raise ConfigError(
-            f"no adapter was trained in {storage.uri} yet, so the speed is unknown: give --tokens-per-second and "
-            "--example-tokens, or measure them with a few tasks (taskpgm finetune --config ... pool.max_tasks=2)"
+            f"no adapter was trained in {storage.uri} yet, so the speed is unknown: give --tokens-per-second (--gpu "
+            "estimates it) and --example-tokens, or measure them with a few tasks (taskpgm finetune --config ... "
+            "pool.max_tasks=2)"
         )
     return measured
 

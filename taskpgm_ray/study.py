@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -314,9 +314,10 @@ class Study:
             shares = example_shares(shares, [task.facts.tokens_per_example for task in tasks])
         whole = counts(shares, given.examples, constraints.capacity).tolist()
         floor = family.noise.taken_off if family.noise else None
+        repaired_by = [family.repair.method] if family.repair else []
         return MixtureDocument(
             study=self.config.study,
-            fingerprint=fingerprint("mixture", affinities.fingerprint, family.name, family.gamma, floor),
+            fingerprint=fingerprint("mixture", affinities.fingerprint, family.name, family.gamma, floor, *repaired_by),
             tasks=tuple(
                 MixtureTask(
                     name=task.name,
@@ -349,6 +350,7 @@ class Study:
             affinity=family.name,
             gamma=family.gamma,
             noise_floor=floor,
+            repair=asdict(family.repair) if family.repair else None,
             beta=given.beta,
             lambda_=given.lambda_,
             share=given.share,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from taskpgm_ray.config import FAMILIES, StudyConfig
+from taskpgm_ray.config import FAMILIES, PAIRWISE, StudyConfig
 
 FIRST_LOOK = 3
 """Fewer seeds say next to nothing of their own spread."""
@@ -50,7 +50,7 @@ def noise_tasks(config: StudyConfig, tasks: int) -> int:
 
     None where no kernel of a search asks for it, and none in a pool of two, whose mixture is uniform by symmetry.
     """
-    measured = set(config.search.affinities or (config.affinity.kind,)) - {"text"}
+    measured = set(config.search.affinities or (config.affinity.kind,)) - {"text", PAIRWISE}
     if config.affinity.gamma != "noise" or not measured or tasks < 3:
         return 0
     return min(config.affinity.noise_tasks, tasks)
@@ -60,7 +60,7 @@ def contenders(config: StudyConfig) -> int:
     """Families of mixtures that may win: every affinity, kernels with each bandwidth, with every utility."""
     search = config.search
     kinds = search.affinities or (config.affinity.kind,)
-    variants = sum(1 if kind == "text" else len(search.gammas) for kind in kinds)
+    variants = sum(1 if kind in ("text", PAIRWISE) else len(search.gammas) for kind in kinds)
     return variants * len(search.utilities)
 
 

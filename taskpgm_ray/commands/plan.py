@@ -15,18 +15,30 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     """See the module."""
-    text = "lanes, hours, GPU-hours, storage and cost of the fine-tunes, before a run"
+    text = "what a study takes, before a run: fine-tunes, engines, hours, GPU-hours, storage and cost"
     sub = commands.add_parser("plan", help=text, description=text)
     add_config(sub)
     sub.add_argument("--tasks", type=_positive(int), help="tasks in the pool (default: those of the config)")
     sub.add_argument(
         "--tokens-per-second", type=_positive(float), help="of one lane (default: as measured in the study)"
     )
+    sub.add_argument(
+        "--engine-tokens-per-second",
+        type=_positive(float),
+        help="of one engine, reading prompts (default: as measured in the study)",
+    )
+    sub.add_argument(
+        "--gpu", choices=GPUS, help="a kind of GPU, for speeds that are neither given nor measured: estimates"
+    )
     sub.add_argument("--example-tokens", type=_positive(float), help="mean tokens of an example (default: as measured)")
     sub.add_argument("--adapter-mib", type=_positive(float), help="size of an adapter (default: from the model)")
     sub.add_argument("--price", type=_positive(float), help="of a GPU per hour, or of a CPU where lanes have no GPU")
     add_json(sub, "print the rows as JSON")
     sub.set_defaults(command=run)
+
+
+GPUS = ("A10", "A100", "B200", "H100", "H200", "L4", "L40S")
+"""Those of `taskpgm_ray.gpu_speeds`, which takes seconds to import."""
 
 
 def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
@@ -46,13 +58,31 @@ def run(options: argparse.Namespace) -> None:
 
     from rich.console import Console
 
-    from taskpgm_ray.forecast import plan_study, plan_table, speed_of
+    from taskpgm_ray.engine_forecast import affinity_core_hours, engines_table, plan_engines
+    from taskpgm_ray.forecast import engine_speed_of, plan_study, plan_table, speed_of
     from taskpgm_ray.tasks.sources import task_sources
 
     config = config_of(options)
-    speed = speed_of(config, options.tokens_per_second, options.example_tokens, options.adapter_mib)
-    rows = plan_study(config, options.tasks or len(task_sources(config.pool)), speed, options.price)
+    speed = speed_of(config, options.tokens_per_second, options.example_tokens, options.adapter_mib, options.gpu)
+    engine = engine_speed_of(config, speed, options.engine_tokens_per_second, options.gpu)
+    tasks = options.tasks or len(task_sources(config.pool))
+    rows = plan_study(config, tasks, speed, options.price)
+    engines = plan_engines(config, tasks, speed.example_tokens, engine, options.price)
+    hours = affinity_core_hours(config, tasks)
     if options.json:
-        print_json({"speed": asdict(speed), "fine_tunes": [asdict(row) for row in rows]})
-    else:
-        Console().print(plan_table(rows, speed, options.price))
+        print_json(
+            {
+                "speed": asdict(speed),
+                "fine_tunes": [asdict(row) for row in rows],
+                "engine_speed": engine and asdict(engine),
+                "engines": [asdict(row) for row in engines],
+                "affinity_core_hours": hours,
+            }
+        )
+        return
+    console = Console()
+    console.print(plan_table(rows, speed, options.price))
+    console.print(engines_table(engines, engine))
+    if engine is None:
+        console.print("The engines' speed was neither given nor measured: --engine-tokens-per-second, or --gpu.")
+    console.print(f"Affinities of all pairs: {hours:.2g} core-hours. Counts are the most that a study can need.")

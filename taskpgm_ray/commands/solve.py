@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -18,7 +18,19 @@ from taskpgm_ray.matrix_file import complete, read_matrix, to_affinity
 from taskpgm_ray.mixture import counts
 from taskpgm_ray.mixture.constraints import Constraint, combined
 from taskpgm_ray.mixture.given import read_given
-from taskpgm_ray.mrf import Group, Limits, Mixture, MixturePath, influence, select, solve, solve_grouped
+from taskpgm_ray.mrf import (
+    Group,
+    Limits,
+    Mixture,
+    MixturePath,
+    RepairMethod,
+    beside_exact,
+    influence,
+    repaired,
+    select,
+    solve,
+    solve_grouped,
+)
 from taskpgm_ray.numerics.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -52,6 +64,11 @@ def add(commands: Commands) -> None:
     )
     reading.add_argument("--triangle", choices=["upper", "lower"], help="only this triangle is filled in")
     reading.add_argument("--diagonal", type=float, metavar="VALUE", help="in the place of a diagonal that is missing")
+    reading.add_argument(
+        "--repair",
+        choices=get_args(RepairMethod),
+        help="mend an indefinite matrix: nearest one that will do, shifted diagonal, or negative eigenvalues clipped",
+    )
     limits = sub.add_argument_group("what the mixture has to keep to")
     limits.add_argument("--floor", type=float, default=0.0, help="part of its uniform share that every task keeps")
     for option, text in (
@@ -67,6 +84,12 @@ def add(commands: Commands) -> None:
     )
     limits.add_argument("--utility", metavar="FILE", help="CSV of task,utility in the place of the row sums")
     limits.add_argument("--max-tasks", type=int, metavar="K", help="the best K tasks")
+    limits.add_argument(
+        "--method",
+        choices=["exact", "paper"],
+        default="exact",
+        help="paper: closed form of the shifted matrix, projected, with what that costs beside the exact mixture",
+    )
     output = sub.add_argument_group("what is shown")
     output.add_argument("--examples", type=int, help="also integer counts that sum to this")
     output.add_argument("--path", action="store_true", help="every balance at which the mixture bends")
@@ -84,6 +107,11 @@ def run(options: argparse.Namespace) -> None:
     """Run the command."""
     names, given = read_matrix(options.matrix)
     S = to_affinity(complete(given, options.triangle, options.diagonal), options.distance)
+    if options.method == "paper":
+        _print_shortcut(S, names, options)
+        return
+    if options.repair:
+        S = _mended(S, options.repair)
     limits = _limits(options, names)
     utility = _column(options.utility, names) if options.utility else None
     tau = _balance(options, len(S))
@@ -98,6 +126,52 @@ def run(options: argparse.Namespace) -> None:
             _print_brief(whole, names, options)
             return
     _print_mixture(_solved(S, tau, limits, utility), S, names, options)
+
+
+def _mended(S: FloatArray, method: RepairMethod) -> FloatArray:
+    mended, change = repaired(S, method)
+    if change is not None:
+        print(
+            f"# repaired: {change.method}; {change.clipped} eigenvalues were negative, the least on the simplex "
+            f"{change.lambda_min:.4g}; S changed by {change.relative_change:.1%} (Frobenius)",
+            file=sys.stderr,
+        )
+    return mended
+
+
+def _print_shortcut(S: FloatArray, names: Sequence[str], options: argparse.Namespace) -> None:
+    """The paper's mixture, and what it costs."""
+    tau = _balance(options, len(S))
+    if tau is None:
+        raise InputError("--method paper needs a balance: --tau, or --beta and --lambda")
+    asked = [*("floor", "min", "max", "fix", "group_min", "group_max", "target", "utility", "max_tasks", "repair")]
+    if given := [option for option in [*asked, "influence", "path", "plot"] if getattr(options, option)]:
+        raise InputError(
+            f"--method paper knows no --{given[0].replace('_', '-')}: its closed form has no conditions but the sum, "
+            "and its repair is the shift"
+        )
+    found = beside_exact(S, tau)
+    table: dict[str, Sequence[Any]] = {"task": list(names), "weight": found.weights.tolist()}
+    table["exact"] = found.exact.weights.tolist()
+    if options.examples:
+        table["count"] = counts(found.weights, options.examples).tolist()
+    facts = {
+        "method": "paper",
+        "tau": tau,
+        "energy": found.energy,
+        "gap": found.gap,
+        "excess": found.excess,
+        "distance": found.distance,
+        "support": int((found.weights > 0).sum()),
+        "exact_support": int((found.exact.weights > 0).sum()),
+    }
+    _print(table, facts, options)
+    if not options.json:
+        print(
+            f"# tau {tau:g}: the paper's mixture has {facts['support']} tasks, the exact one {facts['exact_support']}; "
+            f"{found.distance:.1%} of it lies elsewhere, its energy is {found.excess:.4g} above the least",
+            file=sys.stderr,
+        )
 
 
 def _balance(options: argparse.Namespace, n: int) -> float | None:

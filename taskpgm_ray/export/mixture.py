@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
@@ -76,6 +76,8 @@ class MixtureDocument:
     """Bandwidth of the kernel per nat (JSD) or squared nat (PMI)."""
     noise_floor: float | None = None
     """What was taken off every divergence before the kernel, in the same unit."""
+    repair: Mapping[str, Any] | None = None
+    """How an indefinite S was mended: ``method``, ``lambda_min``, ``relative_change``, ``clipped``."""
     beta: float | None = None
     """The balance as the user gave it, where given as beta and lambda."""
     lambda_: float | None = None
@@ -140,6 +142,7 @@ class MixtureDocument:
             "affinity": self.affinity,
             "gamma": _number(self.gamma),
             "noise_floor": _number(self.noise_floor),
+            **({"repair": dict(self.repair)} if self.repair else {}),
             "share": self.share,
             "prompt_format": self.prompt_format,
             "separator": self.separator,

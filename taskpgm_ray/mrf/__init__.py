@@ -5,6 +5,7 @@ from taskpgm_ray.mrf.groups import Group
 from taskpgm_ray.mrf.limits import Limits
 from taskpgm_ray.mrf.mixture import Mixture, certificate, grid, solve, solve_grouped
 from taskpgm_ray.mrf.mixture_path import MixturePath, path
+from taskpgm_ray.mrf.paper import Shortcut, beside_exact, shortcut
 from taskpgm_ray.mrf.selection import Selection, select
 from taskpgm_ray.mrf.task_influence import (
     Influence,
@@ -17,7 +18,7 @@ from taskpgm_ray.mrf.task_influence import (
     weight_sensitivity,
 )
 from taskpgm_ray.mrf.uncertainty import WeightUncertainty, bootstrap, group_jackknife, infinitesimal_jackknife
-from taskpgm_ray.numerics.psd import Repair, nearest_conditionally_psd, smallest_eigenvalue
+from taskpgm_ray.numerics.psd import Repair, RepairMethod, nearest_conditionally_psd, repaired, smallest_eigenvalue
 
 __all__ = [
     "Clusters",
@@ -27,8 +28,11 @@ __all__ = [
     "Mixture",
     "MixturePath",
     "Repair",
+    "RepairMethod",
     "Selection",
+    "Shortcut",
     "WeightUncertainty",
+    "beside_exact",
     "bootstrap",
     "certificate",
     "clusters",
@@ -42,8 +46,10 @@ __all__ = [
     "nearest_conditionally_psd",
     "pair_redundancy",
     "path",
+    "repaired",
     "select",
     "sensitivity_factors",
+    "shortcut",
     "smallest_eigenvalue",
     "solve",
     "solve_grouped",

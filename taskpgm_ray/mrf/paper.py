@@ -7,10 +7,14 @@ weights, because the point of the simplex that is nearest to an infeasible optim
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from taskpgm_ray.errors import InputError
+from taskpgm_ray.mrf.mixture import Mixture, certificate, solve
+from taskpgm_ray.numerics import psd
 from taskpgm_ray.numerics.checks import affinity_matrix
 from taskpgm_ray.numerics.threads import single_threaded_blas
 from taskpgm_ray.numerics.types import FloatArray
@@ -18,11 +22,8 @@ from taskpgm_ray.numerics.types import FloatArray
 
 def shifted(S: npt.ArrayLike) -> FloatArray:
     """S plus as much of the identity as makes it positive definite [n, n]: |its smallest eigenvalue|, and rounding."""
-    matrix = affinity_matrix(S)
     with single_threaded_blas():
-        values = np.linalg.eigvalsh(matrix)
-    rounding = len(matrix) * np.finfo(float).eps * float(np.abs(values).max())
-    return np.asarray(matrix + (max(0.0, -float(values[0])) + rounding) * np.eye(len(matrix)))
+        return psd.shifted(affinity_matrix(S))[0]
 
 
 def closed_form(S: npt.ArrayLike, tau: float) -> FloatArray:
@@ -58,3 +59,38 @@ def projected(point: npt.ArrayLike) -> FloatArray:
 def shortcut(S: npt.ArrayLike, tau: float) -> FloatArray:
     """The paper's mixture [n] of any symmetric S at one balance: the closed form of the shifted S, projected."""
     return projected(closed_form(shifted(S), tau))
+
+
+@dataclass(frozen=True, eq=False)
+class Shortcut:
+    """The paper's mixture beside the best one of the same, shifted matrix."""
+
+    weights: FloatArray
+    """[n], of the shortcut."""
+    exact: Mixture
+    energy: float
+    """Of the shortcut, in units of lambda."""
+    gap: float
+    """How far above the smallest energy that is at most: a proof that needs no exact mixture."""
+
+    @property
+    def excess(self) -> float:
+        """How far it is above the exact mixture's energy."""
+        return self.energy - self.exact.energy
+
+    @property
+    def distance(self) -> float:
+        """Total variation between the two: the share of the mixture that lies elsewhere."""
+        return float(np.abs(self.weights - self.exact.weights).sum()) / 2
+
+
+def beside_exact(S: npt.ArrayLike, tau: float) -> Shortcut:
+    """The shortcut, and what it costs.
+
+    Args:
+        S: Symmetric [n, n].
+        tau: The balance.
+    """
+    definite = shifted(S)
+    weights = projected(closed_form(definite, tau))
+    return Shortcut(weights, solve(definite, tau), *certificate(definite, tau, weights))

@@ -5,6 +5,7 @@ J S J is PSD with J = I - 11'/n (docs/mathematics.md, section 4).
 """
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import scipy.linalg
@@ -19,12 +20,16 @@ ROUNDING = 1e-11
 """An eigenvalue of J S J above -ROUNDING * max|S| counts as the rounding of a PSD matrix (of printed digits, say)."""
 
 
+RepairMethod = Literal["project", "shift", "clip"]
+"""How an indefinite S is mended, see `repaired`."""
+
+
 @dataclass(frozen=True)
 class Repair:
-    """What was done to a matrix that was indefinite within its sampling noise."""
+    """What was done to an indefinite matrix."""
 
     method: str
-    """Name of the projection: "nearest conditionally positive semidefinite matrix (Frobenius)"."""
+    """In words: "nearest conditionally positive semidefinite matrix (Frobenius)"."""
 
     lambda_min: float
     """Smallest eigenvalue of J S J before the repair, in units of S."""
@@ -33,7 +38,7 @@ class Repair:
     """Frobenius norm of the change, divided by that of S."""
 
     clipped: int
-    """Number of negative eigenvalues that were set to zero."""
+    """Number of negative eigenvalues that were set to zero, or lifted by a shift."""
 
 
 def cholesky(matrix: FloatArray) -> FloatArray | None:
@@ -91,8 +96,9 @@ def convex_form(S: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray | Non
             raise IndefiniteAffinityError(
                 f"S is indefinite on the simplex: J S J has the eigenvalue {lowest:.3g} (max |S| {scale:.3g}), so the "
                 "energy has no certified minimum. Build S from distributions on one common probe set and support, or "
-                "use the profile affinity for PMI. If the negative part is sampling noise, pass noise=<standard error "
-                "of an entry of S>: S is then repaired by a named projection, and the result says so"
+                "use the kernel affinity for PMI. Or have it repaired: taskpgm solve --repair project | shift | clip, "
+                "affinity.repair in a config, taskpgm_ray.mrf.repaired(S) in Python; the result says what was changed. "
+                "If the negative part is sampling noise, noise=<standard error of an entry of S> repairs no more"
             )
         return None
     return M, -S.mean(axis=0), factor
@@ -121,6 +127,58 @@ def nearest_conditionally_psd(S: FloatArray) -> tuple[FloatArray, Repair]:
         relative_change=float(np.linalg.norm(change)) / norm,
         clipped=int(negative.sum()),
     )
+
+
+def shifted(S: FloatArray) -> tuple[FloatArray, Repair]:
+    """S + |its smallest eigenvalue| I, the paper's way: positive definite, and every task less like all others."""
+    values = np.linalg.eigvalsh(S)
+    # With half of a spectrum negative, the exact shift leaves a pivot that is as often negative as positive.
+    rounding = len(S) * np.finfo(float).eps * float(np.abs(values).max())
+    added = max(0.0, -float(values[0])) + rounding
+    norm = float(np.linalg.norm(S)) or 1.0
+    return S + added * np.eye(len(S)), Repair(
+        method="shift of the diagonal by the smallest eigenvalue",
+        lambda_min=smallest_eigenvalue(S),
+        relative_change=added * float(np.sqrt(len(S))) / norm,
+        clipped=int((values < -rounding).sum()),
+    )
+
+
+def clipped(S: FloatArray) -> tuple[FloatArray, Repair]:
+    """The Frobenius-nearest positive semidefinite matrix: V diag(max(l, r)) V' with the rounding r of the shift."""
+    values, vectors = scipy.linalg.eigh(S)
+    size = float(np.abs(values).max())
+    rounding = 10 * len(S) * np.finfo(float).eps * size
+    low = values < rounding
+    change = (vectors[:, low] * (rounding - values[low])) @ vectors[:, low].T
+    norm = float(np.linalg.norm(S)) or 1.0
+    return S + (change + change.T) / 2, Repair(
+        method="nearest positive semidefinite matrix (Frobenius)",
+        lambda_min=smallest_eigenvalue(S),
+        relative_change=float(np.linalg.norm(change)) / norm,
+        clipped=int((values < -rounding).sum()),
+    )
+
+
+def repaired(S: FloatArray, method: RepairMethod = "project") -> tuple[FloatArray, Repair | None]:
+    """S as it is where the mixture problem is convex; else mended, and what that changed.
+
+    Args:
+        S: Symmetric [n, n].
+        method: ``project``: the nearest matrix that is PSD on the differences of mixtures, the least change that helps.
+            ``clip``: the nearest PSD matrix. ``shift``: as much of the identity as makes it PSD, as the paper does;
+            that favours no task, but all mixtures become more uniform.
+
+    Raises:
+        InputError: There is no such method.
+    """
+    known = get_args(RepairMethod)
+    if method not in known:
+        raise InputError(f"no repair {method!r}; there are {', '.join(known)}")
+    if smallest_eigenvalue(S) >= -ROUNDING * float(np.abs(S).max()):
+        return S, None
+    mended = {"project": nearest_conditionally_psd, "shift": shifted, "clip": clipped}[method]
+    return mended(S)
 
 
 def repair_within_noise(S: FloatArray, noise: float) -> tuple[FloatArray, Repair | None]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from taskpgm_ray.affinity import effective_number
 from taskpgm_ray.report.bandwidths import bandwidth_rows
 from taskpgm_ray.report.data import ReportData, TaskRow, TrialRow
+from taskpgm_ray.report.repair import repair_sentence
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,9 +86,10 @@ def assemble(outputs: StudyOutputs) -> ReportData:
         affinity=family.S,
         gamma=family.gamma,
         noise=family.noise,
+        repair=repair_sentence(family, outputs.mixture["tau"]),
         bandwidths=bandwidth_rows(affinities, [task.facts.group for task in outputs.tasks]),
         # That of the texts' affinity would count vocabularies, not behaviours.
-        effective_tasks=effective_number(family.S) if family.affinity != "text" else None,
+        effective_tasks=effective_number(family.S) if family.affinity in ("jsd", "pmi") else None,
         coverage=affinities.coverage,
         mixture=outputs.mixture,
         path_tau=family.path.tau,

@@ -141,6 +141,8 @@ class ReportData:
     """Bandwidth of that family's kernel, per nat (JSD) or squared nat (PMI); ``None``: it has none."""
     noise: NoiseKernel | None = None
     """How that family's S stands out of the noise floor; ``None``: the floor was not measured."""
+    repair: str = ""
+    """How S was mended where it was indefinite, and what that decides, in words."""
     bandwidths: Sequence[BandwidthRow] = ()
     """What other bandwidths would see."""
     effective_tasks: float | None = None

@@ -1,4 +1,4 @@
-"""How the affinity stands out of the noise floor, in words (docs/mathematics.md, section 15)."""
+"""What the affinity rests on, in words: the noise floor (docs/mathematics.md, section 15), or a repair."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ SYMMETRIC = (
 
 
 def sentence(data: ReportData) -> str:
-    """What the bandwidth rests on; nothing where the noise floor was not measured."""
+    """What the bandwidth rests on, or how S was mended; nothing where neither is known."""
     if len(data.tasks) == 2 and data.path_weights is not None and np.allclose(data.path_weights, 0.5):
         return SYMMETRIC
     found = data.noise
     if found is None:
-        return ""
+        return data.repair
     unit = "squared nats" if str(data.mixture.get("affinity", "jsd")).startswith("pmi") else "nats"
     n = len(data.tasks)
     floor = (

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from taskpgm_ray.affinity import pmi_pairwise, text_affinity
 from taskpgm_ray.affinity.affinities import Affinities, Kind
 from taskpgm_ray.affinity.bandwidth import NoiseKernel
-from taskpgm_ray.config import StudyConfig
+from taskpgm_ray.config import PAIRWISE, StudyConfig
 from taskpgm_ray.errors import InputError
-from taskpgm_ray.mrf import Limits, MixturePath, solve
+from taskpgm_ray.mrf import Limits, MixturePath, Repair, repaired, solve
 from taskpgm_ray.mrf.limits import SampledPath
 from taskpgm_ray.mrf.paper import closed_form, projected, shifted
 from taskpgm_ray.tasks.prepare import Task
@@ -22,8 +22,6 @@ from taskpgm_ray.tasks.prepare import Task
 Floats = NDArray[np.float64]
 FREE = 1e-9
 """Energy p'Sp of a mixture, beside the largest entry of S, that counts as none."""
-PAPER = "pmi_pairwise"
-"""The affinity of the paper's shortcut, whose mixtures are none of ours."""
 SHORTCUTS = 33
 """Samples of the paper's mixtures over the balance."""
 TEXTS = 300
@@ -37,7 +35,7 @@ class Family:
     name: str
     """``jsd``, ``pmi``, ``text``, with the kernel's factor or ``-targeted`` where there are several."""
     affinity: str
-    """``jsd``, ``pmi``, ``text``, or ``pmi_pairwise`` of the paper's shortcut."""
+    """``jsd``, ``pmi``, ``pmi_pairwise`` or ``text``."""
     S: Floats
     """[n, n]."""
     gamma: float | None
@@ -52,11 +50,17 @@ class Family:
     """What its mixtures have to keep to; ``None``: nothing."""
     end: float = 6.0
     """The largest balance that is of interest."""
+    repair: Repair | None = None
+    """How S was mended; ``None``: it was not indefinite."""
+    indefinite: Floats | None = None
+    """What it was before [n, n]."""
+    shortcut: bool = False
+    """Whether its mixtures are the paper's: closed form and projection, which is no optimum."""
 
     @cached_property
     def path(self) -> MixturePath:
         """Its mixtures over the balance."""
-        if self.affinity == PAPER:
+        if self.shortcut:
             return _shortcuts(self.S, self.end)
         return self.within.path(self.S, self.utility, self.end)
 
@@ -81,7 +85,8 @@ def families(
     search, found = config.search, []
     for kind in search.affinities or (config.affinity.kind,):
         for family in _views(kind, affinities, tasks, config):
-            refuse_free(family.S, family.name)
+            if family.affinity != PAIRWISE:  # which is given up to a constant, and with it the energy of every mixture
+                refuse_free(family.S, family.name)
             for utility in search.utilities:
                 target = None
                 if utility == "targeted":
@@ -92,7 +97,8 @@ def families(
     if "text" in search.baselines and not any(family.affinity == "text" for family in found):
         found.append(Family("text", "text", text_similarity(tasks), None, None, contender=False))
     if "paper" in search.baselines:
-        found.append(Family("paper", PAPER, pmi_pairwise(affinities.pmi), None, None, contender=False))
+        pairwise = pmi_pairwise(affinities.pmi)
+        found.append(Family("paper", PAIRWISE, pairwise, None, None, contender=False, shortcut=True))
     return [replace(family, limits=limits, end=search.tau[1]) for family in found]
 
 
@@ -105,7 +111,8 @@ def _shortcuts(S: Floats, end: float) -> MixturePath:
 
 def own_family(affinities: Affinities, config: StudyConfig, limits: Limits) -> Family:
     """The family of the study's own kind and bandwidth: what is reported where nothing was searched."""
-    made = _measured(config.affinity.kind, config.affinity.kind, 1.0, affinities, config)
+    kind = config.affinity.kind
+    made = _pairwise(affinities, config) if kind == PAIRWISE else _measured(kind, kind, 1.0, affinities, config)
     return replace(made, limits=limits, end=max(config.mixture.fixed_tau(len(affinities.tasks)) or 0.0, 6.0))
 
 
@@ -136,10 +143,19 @@ def _views(kind: str, affinities: Affinities, tasks: Sequence[Task], config: Stu
     """Each variant of one kind of affinity, by the row sums of S."""
     if kind == "text":
         return [Family("text", "text", text_similarity(tasks), None, None, contender=True)]
+    if kind == PAIRWISE:
+        return [_pairwise(affinities, config)]
     measured: Kind = "pmi" if kind == "pmi" else "jsd"
     factors = config.search.gammas
     names = [kind] if len(factors) == 1 else [f"{kind}-gamma-{factor:g}" for factor in factors]
     return [_measured(name, measured, factor, affinities, config) for name, factor in zip(names, factors, strict=True)]
+
+
+def _pairwise(affinities: Affinities, config: StudyConfig) -> Family:
+    """The paper's affinity, made fit for an exact mixture."""
+    measured = pmi_pairwise(affinities.pmi)
+    S, repair = repaired(measured, config.affinity.repair)
+    return Family(PAIRWISE, PAIRWISE, S, None, None, contender=True, repair=repair, indefinite=measured)
 
 
 def _measured(name: str, kind: Kind, factor: float, affinities: Affinities, config: StudyConfig) -> Family:

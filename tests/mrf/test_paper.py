@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.mrf import certificate, solve
-from taskpgm_ray.mrf.paper import closed_form, projected, shifted, shortcut
+from taskpgm_ray.mrf.paper import beside_exact, closed_form, projected, shifted, shortcut
 
 
 def kernel_of(seed, n, spread=1.0):
@@ -64,3 +64,21 @@ def test_the_shift_makes_an_indefinite_matrix_definite_and_leaves_the_others_alo
 def test_a_singular_matrix_has_no_closed_form():
     with pytest.raises(InputError, match="singular"):
         closed_form(np.zeros((3, 3)), 0.5)
+
+
+def test_what_the_shortcut_costs_beside_the_exact_mixture():
+    rng = np.random.default_rng(4)
+    A = rng.normal(size=(40, 40))
+    S = A + A.T
+    np.fill_diagonal(S, 0.0)
+    for tau in (0.0, 0.5, 6.3, 211.0):
+        found = beside_exact(S, tau)
+        np.testing.assert_allclose(found.weights, shortcut(S, tau))
+        np.testing.assert_allclose(found.exact.weights, solve(shifted(S), tau).weights)
+        # The certificate bounds the true excess, which is never negative.
+        assert -1e-9 <= found.excess <= found.gap + 1e-9
+        assert 0 <= found.distance <= 1
+    assert beside_exact(S, 0.0).distance > 0.01
+    even = beside_exact(np.eye(5), 0.3)
+    assert even.distance == pytest.approx(0, abs=1e-9)
+    assert even.excess == pytest.approx(0, abs=1e-12)

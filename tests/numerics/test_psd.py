@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from taskpgm_ray.errors import InputError
 from taskpgm_ray.mrf import solve
-from taskpgm_ray.numerics.psd import nearest_conditionally_psd, smallest_eigenvalue, squared_distances
+from taskpgm_ray.numerics.psd import nearest_conditionally_psd, repaired, smallest_eigenvalue, squared_distances
 
 
 def test_projection_is_the_nearest_with_the_same_linear_part():
@@ -54,3 +57,61 @@ def test_a_spectrum_that_is_half_negative_is_repaired_and_solved(n, scale):
     again, twice = nearest_conditionally_psd(np.eye(n) * scale)
     assert twice.clipped == 0
     np.testing.assert_array_equal(again, np.eye(n) * scale)
+
+
+def like_the_papers(n=316, negative=151, seed=0):
+    """Pairwise PMI as it is published: zero diagonal, entries from -18 to 8, half of the spectrum negative."""
+    rng = np.random.default_rng(seed)
+    vectors = np.linalg.qr(rng.normal(size=(n, n)))[0]
+    values = np.concatenate([-np.geomspace(140, 0.05, negative), np.geomspace(160, 0.05, n - negative)])
+    S = (vectors * values) @ vectors.T
+    S = (S + S.T) / 2
+    np.fill_diagonal(S, 0.0)
+    return S
+
+
+@pytest.mark.parametrize("method", ["project", "shift", "clip"])
+def test_every_repair_gives_a_matrix_that_is_solved_and_says_what_it_changed(method):
+    S = like_the_papers()
+    mended, change = repaired(S, method)
+    assert change.lambda_min == pytest.approx(smallest_eigenvalue(S))
+    assert change.relative_change == pytest.approx(np.linalg.norm(mended - S) / np.linalg.norm(S), rel=1e-6)
+    centred_on = S - S.mean(0) - S.mean(1)[:, None] + S.mean() if method == "project" else S
+    assert change.clipped == (np.linalg.eigvalsh(centred_on) < -1e-9).sum() > 140
+    for tau in (0.0, 2.0, 6.3, 63.0, 158.0, 211.0):
+        found = solve(mended, tau)
+        assert found.gap <= 1e-9 * max(abs(found.energy), 1.0)
+
+
+@settings(deadline=None)
+@given(
+    st.integers(2, 40), st.floats(-6, 6), st.sampled_from(["project", "shift", "clip"]), st.integers(0, 10_000),
+    st.floats(0, 200),
+)  # fmt: skip
+def test_whatever_is_repaired_is_solved(n, scale, method, seed, tau):
+    A = np.random.default_rng(seed).normal(size=(n, n)) * 10**scale
+    mended, change = repaired(A + A.T, method)
+    assert change is None or change.relative_change > 0
+    found = solve(mended, tau)
+    assert found.gap <= 1e-9 * max(abs(found.energy), 10**scale)
+
+
+def test_the_projection_changes_least_and_a_convex_problem_is_left_alone():
+    S = like_the_papers(60, 30)
+    changes = {method: repaired(S, method)[1].relative_change for method in ("project", "clip", "shift")}
+    assert changes["project"] < changes["clip"] < changes["shift"]
+    X = np.random.default_rng(3).normal(size=(8, 3))
+    # Negative squared distances are indefinite, but not on the differences of mixtures.
+    D = -((X[:, None] - X[None]) ** 2).sum(-1)
+    for method in changes:
+        same, change = repaired(D, method)
+        assert change is None
+        np.testing.assert_array_equal(same, D)
+    with pytest.raises(InputError, match="no repair 'other'; there are project, shift, clip"):
+        repaired(D, "other")
+
+
+def test_a_thousand_tasks_are_repaired():
+    mended, change = repaired(like_the_papers(1000, 480))
+    assert change.clipped >= 470
+    assert solve(mended, 2.0).gap < 1e-9

@@ -7,10 +7,12 @@ from taskpgm_ray.affinity import pmi_kernel, pmi_pairwise, pmi_profile
 from taskpgm_ray.affinity.affinities import Affinities
 from taskpgm_ray.config import load_config
 from taskpgm_ray.errors import InputError
-from taskpgm_ray.mrf import Limits
+from taskpgm_ray.mrf import Limits, certificate, repaired, solve
 from taskpgm_ray.mrf.paper import shortcut
+from taskpgm_ray.report.repair import repair_sentence
 from taskpgm_ray.search.candidates import Pool, candidates
-from taskpgm_ray.search.families import families, refuse_free
+from taskpgm_ray.search.families import Family, families, own_family, refuse_free
+from taskpgm_ray.workload import contenders, noise_tasks
 
 
 def test_an_affinity_whose_null_vector_is_a_mixture_is_refused():
@@ -51,3 +53,39 @@ def test_the_papers_shortcut_is_a_baseline_with_mixtures_of_its_own():
         assert one.kind == "baseline"
         np.testing.assert_allclose(one.weights, shortcut(S, one.tau))
     assert min(one.weights.min() for one in made) < 0.1
+
+
+@pytest.mark.parametrize("repair", ["project", "shift", "clip"])
+def test_pairwise_pmi_is_an_affinity_of_its_own_once_it_is_mended(repair):
+    rng = np.random.default_rng(1)
+    n = 7
+    D, table = np.zeros((n, n)), rng.normal(size=(n, n)) * 3
+    found = Affinities(tuple("abcdefg"), D, D, D, table, np.eye(n), D, D, "f")
+    config = load_config(
+        {
+            "study": "s",
+            "pool": {"tasks": ["jsonl:x"]},
+            "finetune": {"steps": 4},
+            "affinity": {"kind": "pmi_pairwise", "repair": repair},
+            "search": {"balances": 3, "gammas": [1, 2]},
+        }
+    )
+    # It is no kernel: bandwidths make no variants of it, and no task is fine-tuned twice.
+    assert contenders(config) == 1
+    assert noise_tasks(config, 20) == 0
+    (family,) = families(found, [], config, Limits.none(n), None)
+    S, change = repaired(pmi_pairwise(table), repair)
+    np.testing.assert_array_equal(family.S, S)
+    assert family.repair == change
+    assert family.contender
+    # Where a repair leaves S singular, several mixtures are best: what is equal is the energy.
+    energy, gap = certificate(S, 0.7, family.path.at(0.7))
+    assert energy == pytest.approx(solve(S, 0.7).energy, abs=1e-8)
+    assert gap < 1e-8
+    said = repair_sentence(family, 0.7)
+    others = {"project", "shift", "clip"} - {repair}
+    assert all(f"affinity.repair={one}" in said for one in others)
+    assert f"affinity.repair={repair}" not in said
+    own = own_family(found, config, Limits.none(n))
+    np.testing.assert_array_equal(own.S, S)
+    assert repair_sentence(Family("jsd", "jsd", np.eye(3), 1.0, None, contender=True), 0.5) == ""

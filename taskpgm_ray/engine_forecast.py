@@ -1,0 +1,153 @@
+"""What the engines of a study will do before it runs: predictions on the probe set, and items of the benchmarks.
+
+Counts are upper limits: answers shorter than `scoring.positions_per_probe` have fewer positions, benchmarks may have
+fewer items than a study asks for, and prefixes that an engine has in its cache cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from taskpgm_ray.config import EvaluationConfig, StudyConfig
+from taskpgm_ray.report.text import MISSING, amount
+from taskpgm_ray.runtime.fitted_table import FittedTable
+from taskpgm_ray.storage import Storage
+from taskpgm_ray.workload import fine_tunes, noise_tasks
+
+ENGINE_START_SECONDS = 60.0
+"""Until an engine answers its first request."""
+ITEM_TOKENS = 150.0
+"""Of a question of MMLU or BBH without examples, its choices included; assumed for other benchmarks too."""
+SUBJECTS, BBH_TASKS = 57, 27
+PAIRS_PER_CORE_SECOND = 6.8e7
+"""Pairs of adapters times positions that one core compares a second (`jobs/benchmark.py scale`, 1,000 tasks)."""
+
+
+@dataclass(frozen=True)
+class EngineWork:
+    """One kind of question to the engines."""
+
+    what: str
+    models: int
+    """Adapters (and the base model) that are asked."""
+    requests: int
+    """Of all of them."""
+    tokens: float
+    seconds: float | None
+    """With all engines at work; ``None``: their speed is not known."""
+    gpu_hours: float | None
+    cost: float | None
+
+
+@dataclass(frozen=True)
+class EngineSpeed:
+    """How fast one engine reads prompts."""
+
+    tokens_per_second: float
+    source: str = "given"
+
+
+def measured_engines(storage: Storage) -> EngineSpeed | None:
+    """The speed at which a study has scored, its engines' start included; ``None`` when it has not.
+
+    Args:
+        storage: The study's folder.
+    """
+    if not storage.exists("stages.json"):
+        return None
+    score = storage.read_json("stages.json").get("score", {})
+    if not score.get("tokens") or not score.get("seconds"):
+        return None
+    return EngineSpeed(score["tokens"] / score["seconds"], f"measured in {storage.uri}")
+
+
+def plan_engines(
+    config: StudyConfig, tasks: int, example_tokens: float, speed: EngineSpeed | None, price: float | None = None
+) -> list[EngineWork]:
+    """What engines are asked in a study.
+
+    Args:
+        config: The study.
+        tasks: Tasks in the pool.
+        example_tokens: Mean tokens of an example of the pool.
+        speed: Of one engine, as far as it is known.
+        price: Of a GPU per hour; of a CPU where engines have no GPU.
+
+    Returns:
+        One row for the probe set and one for each side of the evaluation, in the order in which they run.
+    """
+    jobs = {row.kind: 0 for row in fine_tunes(config, tasks)}
+    for row in fine_tunes(config, tasks):
+        jobs[row.kind] += row.jobs
+    positions = tasks * config.pool.probes_per_task * config.scoring.positions_per_probe
+    scored = tasks + noise_tasks(config, tasks) + 1
+    asked = [("probe set", scored, positions, positions * example_tokens)]
+    if config.search.balances:
+        lifts = tasks + 1 if config.search.measures_lift else 0
+        for what, models, side in (
+            ("search split", jobs.get("trials", 0) + lifts, "search"),
+            ("report split", jobs.get("finalists", 0) + jobs.get("budgets", 0) + 1, "report"),
+        ):
+            items, tokens = _items(config.evaluation, tasks, side, example_tokens)
+            asked.append((what, models, items, tokens))
+    return [_row(config, what, models, items, tokens, speed, price) for what, models, items, tokens in asked]
+
+
+def affinity_core_hours(config: StudyConfig, tasks: int) -> float:
+    """Core-hours of the pairwise comparison of all adapters."""
+    positions = tasks * config.pool.probes_per_task * config.scoring.positions_per_probe
+    return tasks**2 * positions / PAIRS_PER_CORE_SECOND / 3600
+
+
+def engines_table(rows: Sequence[EngineWork], speed: EngineSpeed | None) -> FittedTable:
+    """The rows for a terminal."""
+    known = f"{speed.tokens_per_second:,.0f} tokens/s an engine ({speed.source})" if speed else "speed not known"
+    table = FittedTable(known)
+    table.column("engines", 9, text=True)
+    for title, stays in (("models", 8), ("requests", 4), ("tokens", 5), ("hours", 7), ("GPU-hours", 3)):
+        table.column(title, stays)
+    priced = any(row.cost is not None for row in rows)
+    if priced:
+        table.column("cost", 6)
+    for row in rows:
+        cells = [
+            row.what,
+            f"{row.models:,}",
+            amount(row.requests),
+            amount(row.tokens),
+            MISSING if row.seconds is None else f"{row.seconds / 3600:,.2f}",
+            MISSING if row.gpu_hours is None else f"{row.gpu_hours:,.1f}",
+        ]
+        table.row(*cells, *([MISSING if row.cost is None else f"{row.cost:,.0f}"] if priced else []))
+    return table
+
+
+def _items(evaluation: EvaluationConfig, tasks: int, side: str, example_tokens: float) -> tuple[int, float]:
+    """(items, tokens) of one side of the evaluation."""
+    subjects = min(SUBJECTS, evaluation.max_subjects or SUBJECTS) if evaluation.mmlu else 0
+    benchmarks = min(BBH_TASKS, evaluation.max_bbh_tasks or BBH_TASKS) if evaluation.bbh else 0
+    mmlu = subjects * getattr(evaluation, f"{side}_items_per_subject")
+    # A group of lm-eval counts as one task: what is in it is not known before it is loaded.
+    others = (benchmarks + len(evaluation.lm_eval)) * getattr(evaluation, f"{side}_items_per_task")
+    own = tasks * getattr(evaluation, f"{side}_items_per_data_set") if evaluation.own_tasks else 0
+    tokens = mmlu * ITEM_TOKENS * (1 + evaluation.num_fewshot) + others * ITEM_TOKENS + own * example_tokens
+    return mmlu + others + own, tokens
+
+
+def _row(
+    config: StudyConfig,
+    what: str,
+    models: int,
+    items: int,
+    tokens: float,
+    speed: EngineSpeed | None,
+    price: float | None,
+) -> EngineWork:
+    engines = config.scoring.engines
+    seconds = gpu_hours = cost = None
+    if speed is not None:
+        busy = models * tokens / speed.tokens_per_second + engines.max * ENGINE_START_SECONDS
+        seconds, gpu_hours = busy / engines.max, busy / 3600 * engines.gpus
+        cost = None if price is None else price * (gpu_hours or busy / 3600 * engines.cpus)
+    return EngineWork(what, models, models * items, models * tokens, seconds, gpu_hours, cost)
