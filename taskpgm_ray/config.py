@@ -446,6 +446,11 @@ class AffinityConfig(Section):
     """Tasks that are fine-tuned with a second seed for ``gamma: noise``."""
     memory_gib: Annotated[float, Field(gt=0)] = 2.0
     """Memory of one Ray task of the affinity job; there are as many at a time as the cluster has CPUs."""
+    model: ModelConfig | None = None
+    """A proxy: the model whose single-task adapters say how alike the tasks are, a small one as a rule, with its own
+    tokenizer. The search, the verdict and the final adapter stay with ``model``. Default: ``model`` itself."""
+    finetune: FinetuneConfig | None = None
+    """The recipe and the lanes of the proxy's adapters; default: those of ``finetune``."""
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -730,6 +735,25 @@ class StudyConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _what_a_proxy_can_say(self) -> StudyConfig:
+        if self.affinity.model is None:
+            if self.affinity.finetune is not None:
+                raise ValueError("affinity.finetune is the recipe of affinity.model, which is not given: give both")
+            return self
+        if self.search.screen or self.search.measures_lift:
+            what = "search.screen merges" if self.search.screen else "search.lift (or a targeted utility) asks"
+            raise ValueError(
+                f"{what} the single-task adapters of the model that is mixed for; with affinity.model they are another "
+                "model's: leave it out"
+            )
+        if self.scoring.engines.max_model_length < self.affinity.model.max_length:
+            raise ValueError(
+                f"scoring.engines.max_model_length ({self.scoring.engines.max_model_length}) is below "
+                f"affinity.model.max_length ({self.affinity.model.max_length}): the engine could not take all probes"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _held_out_examples(self) -> StudyConfig:
         if self.evaluation.own_tasks and self.pool.heldout_per_task < 2:
             raise ValueError(
@@ -759,6 +783,19 @@ class StudyConfig(Section):
                 f"model.max_length ({self.model.max_length}): the engine could not take the longest probes"
             )
         return self
+
+    def of_proxy(self) -> StudyConfig | None:
+        """The same study for the model of its affinities alone; ``None`` where that is ``model``."""
+        affinity = self.affinity
+        if affinity.model is None:
+            return None
+        return self.model_copy(
+            update={
+                "model": affinity.model,
+                "finetune": affinity.finetune or self.finetune,
+                "affinity": affinity.model_copy(update={"model": None, "finetune": None}),
+            }
+        )
 
     def to_yaml(self) -> str:
         """The resolved config as YAML that ``load_config`` reads back to an equal object."""

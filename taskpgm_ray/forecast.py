@@ -71,13 +71,14 @@ class Batch:
     """Most of them in flight at one time."""
 
 
-def measure(storage: Storage) -> Speed | None:
+def measure(storage: Storage, folder: str = "adapters") -> Speed | None:
     """The speed of the adapters that a study has trained; ``None`` when it has none.
 
     Args:
-        storage: The study's folder.
+        storage: The study's folder, or a proxy's inside it.
+        folder: ``adapters``, or ``mixtures`` where the adapters are a proxy's.
     """
-    trained = [storage.read_json(f"adapters/{name}/{MANIFEST}") for name in _finished(storage, "adapters")]
+    trained = [storage.read_json(f"{folder}/{name}/{MANIFEST}") for name in _finished(storage, folder)]
     if not trained:
         return None
     tasks = [storage.read_json(f"tasks/{name}/{MANIFEST}") for name in _finished(storage, "tasks")]
@@ -91,7 +92,9 @@ def measure(storage: Storage) -> Speed | None:
     )
 
 
-def plan_study(config: StudyConfig, tasks: int, speed: Speed, price: float | None = None) -> list[Work]:
+def plan_study(
+    config: StudyConfig, tasks: int, speed: Speed, price: float | None = None, proxy: Speed | None = None
+) -> list[Work]:
     """What every fine-tune of a study takes: adapters, trials, finalists and the questions about budgets.
 
     Args:
@@ -99,15 +102,22 @@ def plan_study(config: StudyConfig, tasks: int, speed: Speed, price: float | Non
         tasks: Tasks in the pool.
         speed: Of one lane, see `measure`.
         price: Of a GPU per hour; of a CPU per hour where lanes have no GPU.
+        proxy: Of one lane that trains the model of the affinities, where that is another one; its lanes and its recipe
+            are ``affinity.finetune``.
 
     Returns:
         One row per kind of fine-tune, in the order in which they run.
     """
     rows: dict[str, list[Batch]] = {}
+    by = {kind: (config.of_proxy() or config, proxy or speed) for kind in OF_ONE_TASK}
     for part in fine_tunes(config, tasks):
-        tokens = _tokens(config, part, speed)
-        rows.setdefault(part.kind, []).append(Batch(part.jobs, tokens, _together(config, part)))
-    return [_work(kind, batches, config.finetune, speed, price) for kind, batches in rows.items()]
+        whose, pace = by.get(part.kind, (config, speed))
+        rows.setdefault(part.kind, []).append(Batch(part.jobs, _tokens(whose, part, pace), _together(config, part)))
+    found = []
+    for kind, batches in rows.items():
+        whose, pace = by.get(kind, (config, speed))
+        found.append(_work(kind, batches, whose.finetune, pace, price))
+    return found
 
 
 def adapter_bytes(model: Any, lora: LoraSection, trust_remote_code: bool = False) -> int:
@@ -197,6 +207,36 @@ def _total(rows: Sequence[Work]) -> Work:
     )
 
 
+def proxy_speed_of(config: StudyConfig, tokens_per_second: float | None, lanes: Speed, gpu: str | None) -> Speed | None:
+    """The speed of a proxy's lanes; ``None`` where the affinities are the study's own model's.
+
+    Args:
+        config: The study.
+        tokens_per_second: As it was given.
+        lanes: The speed of the study's own lanes: its example is the proxy's, unless that was measured.
+        gpu: As it was given.
+
+    Raises:
+        ConfigError: The speed is neither given nor measured, and no kind of GPU is named.
+    """
+    proxy = config.of_proxy()
+    if proxy is None:
+        return None
+    measured = (
+        measure(_folder(config) / "proxy") if lanes.measured or (tokens_per_second is None and gpu is None) else None
+    )
+    if measured is not None:
+        return replace(measured, tokens_per_second=tokens_per_second or measured.tokens_per_second)
+    model = _model(proxy)
+    size = adapter_bytes(model, proxy.finetune.lora, proxy.model.trust_remote_code)
+    if tokens_per_second is not None:
+        return Speed(tokens_per_second, lanes.example_tokens, adapter_bytes=size)
+    if gpu is None:
+        raise ConfigError("the proxy's speed is neither given nor measured: give --proxy-tokens-per-second, or --gpu")
+    estimated = training_speed(proxy, model, gpu)
+    return Speed(estimated, lanes.example_tokens, adapter_bytes=size, source=f"estimated for {gpu}")
+
+
 def speed_of(
     config: StudyConfig,
     tokens_per_second: float | None,
@@ -210,11 +250,11 @@ def speed_of(
         ConfigError: Something is neither given nor measured; the message says how to get it.
     """
     source = "given"
-    if tokens_per_second is None and gpu is not None and measure(_folder(config)) is None:
+    if tokens_per_second is None and gpu is not None and _measured(config) is None:
         tokens_per_second = training_speed(config, _model(config), gpu)
         source = f"estimated for {gpu}: {TRAINED:.0%} of its peak"
     known = tokens_per_second is not None and (example_tokens is not None or config.finetune.tokens is not None)
-    measured = None if known else _measured(config)
+    measured = None if known else _known(config)
     if measured is not None:
         size = measured.adapter_bytes if adapter_mib is None else adapter_mib * 2**20
         return replace(
@@ -261,9 +301,12 @@ def _model(config: StudyConfig) -> Any:
     return model.config()
 
 
-def _measured(config: StudyConfig) -> Speed:
-    storage = _folder(config)
-    measured = measure(storage)
+def _measured(config: StudyConfig) -> Speed | None:
+    return measure(_folder(config), "adapters" if config.affinity.model is None else "mixtures")
+
+
+def _known(config: StudyConfig) -> Speed:
+    storage, measured = _folder(config), _measured(config)
     if measured is None:
         raise ConfigError(
             f"no adapter was trained in {storage.uri} yet, so the speed is unknown: give --tokens-per-second (--gpu "

@@ -42,7 +42,7 @@ class StudyResult:
         """A row per task, by name: its weight with interval, examples, epochs, and what its own adapter learned."""
         import pandas as pd
 
-        rows = []
+        rows: list[dict[str, Any]] = []
         for mixed, learned in zip(self.mixture["tasks"], self.report.tasks, strict=True):
             row = {
                 key: mixed.get(key) for key in ("weight", "low", "high", "inclusion", "count", "available", "epochs")

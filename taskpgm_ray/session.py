@@ -12,7 +12,7 @@ from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.models import BaseModelRef, prepare
 from taskpgm_ray.runtime.capacity import check_capacity
-from taskpgm_ray.runtime.cluster import end_ray, ensure_ray, stop_listening
+from taskpgm_ray.runtime.cluster import end_ray, ensure_ray, stop_listening, where
 from taskpgm_ray.runtime.preflight import preflight
 from taskpgm_ray.runtime.progress import Progress
 from taskpgm_ray.scoring.vllm_registry import check_served
@@ -47,6 +47,7 @@ class Session:
             )
         if not self._connected:
             preflight(self.config)
+            self.progress.console.print(f"  [dim]Ray: {escape(where(self.config.cluster))}[/]", soft_wrap=True)
             self._owns_ray = ensure_ray(self.config.cluster)
             for line in check_capacity(self.config):
                 self.progress.console.print(f"[yellow]{escape(line)}[/]", soft_wrap=True)
@@ -86,15 +87,19 @@ class Session:
 
         return Evaluator(self.model, self.pool, self.config)
 
-    def close(self) -> None:
-        """End lanes, engines, and the local Ray if this session started it."""
-        if self._owns_ray:
-            stop_listening()
+    def release(self) -> None:
+        """End lanes and engines, so that others have their resources; Ray stays."""
         # The evaluator needs no end of its own: it dies with the last handle on it.
         self.__dict__.pop("evaluator", None)
         for name in ("fleet", "pool"):
             if name in self.__dict__:
                 self.__dict__.pop(name).close()
+
+    def close(self) -> None:
+        """End lanes, engines, and the local Ray if this session started it."""
+        if self._owns_ray:
+            stop_listening()
+        self.release()
         if self._owns_ray:
             end_ray()
         self._connected = self._owns_ray = False

@@ -16,6 +16,8 @@ from taskpgm_ray.runtime.lease import current_driver
 from taskpgm_ray.storage import MANIFEST, Storage
 from taskpgm_ray.workload import fine_tunes
 
+PROXY = "proxy/"
+"""Folder of what another model than the study's has done."""
 RAY = "ray"
 """Folder of Ray Train's own files: checkpoints of jobs that run."""
 SAMPLED = 20
@@ -73,10 +75,10 @@ def state_of(storage: Storage) -> State:
     config = _config(storage)
     found: dict[str, dict[str, dict[str, int]]] = defaultdict(dict)
     for unit, files in _units(sizes).items():
-        found[unit.partition("/")[0]][unit] = files
+        found[kind_of(unit)][unit] = files
     done = {kind: [unit for unit, files in units.items() if MANIFEST in files] for kind, units in found.items()}
     failed = [unit for units in found.values() for unit, files in units.items() if FAILURE in files]
-    planned = _planned(config, len(done.get("tasks", []))) if config else {}
+    planned = _planned(config, sum(not unit.startswith(PROXY) for unit in done.get("tasks", []))) if config else {}
     holder = current_driver(storage)
     return State(
         folder=storage.uri,
@@ -88,7 +90,7 @@ def state_of(storage: Storage) -> State:
                 what,
                 len(done.get(kind, [])),
                 sum(MANIFEST not in files and FAILURE not in files for files in found[kind].values()),
-                sum(unit.startswith(f"{kind}/") for unit in failed),
+                sum(kind_of(unit) == kind for unit in failed),
                 planned.get(kind),
             )
             for kind, what in UNITS.items()
@@ -116,8 +118,10 @@ def leftovers(storage: Storage, failed: bool = False) -> dict[str, int]:
         for unit, files in sorted(_units(sizes).items())
         if MANIFEST not in files and (FAILURE not in files or failed)
     }
-    rays = [size for path, size in sizes.items() if path.startswith(f"{RAY}/")]
-    return found | ({RAY: sum(rays)} if rays else {})
+    for folder in (RAY, f"{PROXY}{RAY}"):
+        rays = [size for path, size in sizes.items() if path.startswith(f"{folder}/")]
+        found |= {folder: sum(rays)} if rays else {}
+    return found
 
 
 def _files(storage: Storage) -> dict[str, int]:
@@ -128,13 +132,18 @@ def _files(storage: Storage) -> dict[str, int]:
 
 
 def _units(sizes: Mapping[str, int]) -> dict[str, dict[str, int]]:
-    """Folder of a unit, finished or not -> its files and their bytes."""
+    """Folder of a unit, finished or not -> its files and their bytes; those of a proxy as well."""
     found: dict[str, dict[str, int]] = defaultdict(dict)
     for path, size in sizes.items():
         folder, _, name = path.rpartition("/")
-        if "/" in folder and folder.partition("/")[0] in UNITS:
+        if "/" in folder and kind_of(folder) in UNITS:
             found[folder][name] = size
     return found
+
+
+def kind_of(folder: str) -> str:
+    """The kind of a unit: the folder that it lies in."""
+    return folder.removeprefix(PROXY).partition("/")[0]
 
 
 def _config(storage: Storage) -> StudyConfig | None:
@@ -151,7 +160,9 @@ def _planned(config: StudyConfig, tasks: int) -> dict[str, int]:
     jobs: dict[str, int] = defaultdict(int)
     for row in fine_tunes(config, tasks):
         jobs[row.kind] += row.jobs
-    planned = {"tasks": tasks, "adapters": jobs["adapters"] + jobs["noise"]}
+    # With a proxy the tasks are tokenised for either model.
+    models = 1 if config.affinity.model is None else 2
+    planned = {"tasks": models * tasks, "adapters": jobs["adapters"] + jobs["noise"]}
     mixtures = sum(jobs[kind] for kind in ("trials", "finalists", "budgets", "final"))
     if mixtures:
         # The base model is judged too.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,35 +15,36 @@ from taskpgm_ray import models
 from taskpgm_ray.affinity.affinities import Affinities
 from taskpgm_ray.affinity.stage import affinity_unit, compute_affinities
 from taskpgm_ray.affinity.stored import divergence_groups
+from taskpgm_ray.conclusion import Conclusion
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import DamagedScoresError
 from taskpgm_ray.evaluation import prepare as prepare_evaluation
 from taskpgm_ray.evaluation.items import POOL
 from taskpgm_ray.evaluation.scores import check_weights
-from taskpgm_ray.export import MixtureDocument, MixtureTask
 from taskpgm_ray.export.examples import of_finished, study_config
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.finetune.stage import finetune_pool, second_jobs, single_task_jobs, skipped
 from taskpgm_ray.insight.certainty import certainty, solved_within
 from taskpgm_ray.insight.tasks import Insight, explain
 from taskpgm_ray.judge.hand_over import hand_over
-from taskpgm_ray.judge.samples import Sample, sample_answers
-from taskpgm_ray.judge.stage import Judgement, judge
-from taskpgm_ray.judge.verdict import CHOSEN, UNJUDGED, recommended, sentence
+from taskpgm_ray.judge.samples import sample_answers
+from taskpgm_ray.judge.stage import judge
+from taskpgm_ray.judge.verdict import recommended, sentence
 from taskpgm_ray.matrix_file import STUDY as AFFINITY
 from taskpgm_ray.matrix_file import affinity_table
-from taskpgm_ray.mixture import Constraints, constraints_of, counts, example_shares, proportional, uniform
+from taskpgm_ray.mixture import Constraints, constraints_of, proportional, uniform
 from taskpgm_ray.mrf import Limits
 from taskpgm_ray.numerics.types import FloatArray
 from taskpgm_ray.report import ReportData, render, summary
 from taskpgm_ray.report.assemble import StudyOutputs, assemble
 from taskpgm_ray.result import StudyResult
 from taskpgm_ray.runtime.lease import sole_driver
+from taskpgm_ray.runtime.progress import StageCost
 from taskpgm_ray.scoring.stage import ScoredSegment, discard, score_pool
-from taskpgm_ray.search.choice import FittedCurve, choose
+from taskpgm_ray.search.choice import choose
 from taskpgm_ray.search.families import Family, families, own_family
 from taskpgm_ray.search.lift import measure_lift
-from taskpgm_ray.search.stage import Outcome, search
+from taskpgm_ray.search.stage import search
 from taskpgm_ray.search.trials import Planner
 from taskpgm_ray.session import Session
 from taskpgm_ray.storage import Storage, fingerprint
@@ -52,26 +53,9 @@ from taskpgm_ray.tasks.prepare import Task, prepare_tasks
 from taskpgm_ray.tasks.separation import separate
 from taskpgm_ray.version import __version__
 
+PROXY = "proxy"
 CONFIG, MIXTURE, REPORT, STATE = "config.yaml", "mixture.json", "report.html", "finished.json"
 INSIGHT = "insight.json"
-
-
-@dataclass(frozen=True, eq=False)
-class _Conclusion:
-    """The mixture that a study comes to, and why."""
-
-    family: Family
-    tau: float
-    weights: FloatArray
-    verdict: str = UNJUDGED
-    recommended: str = CHOSEN
-    """What to train on: the mixture itself, or a baseline."""
-    recommended_weights: FloatArray | None = None
-    outcome: Outcome | None = None
-    curve: FittedCurve | None = None
-    judgement: Judgement | None = None
-    insight: Insight | None = None
-    samples: Sequence[Sample] = ()
 
 
 @dataclass
@@ -82,6 +66,8 @@ class Study:
     console: Console = field(default_factory=Console)
     offline: bool = False
     """Take what is finished, refuse to compute anything, and write the results once more."""
+    part: str = ""
+    """A folder inside the study's, for what another model does; the study itself has none."""
     skipped: dict[str, str] = field(default_factory=dict, init=False)
     """Tasks that were left out because their job failed for good, and why."""
 
@@ -110,11 +96,20 @@ class Study:
                 yield
             finally:
                 self.session.close()
+                if self.proxy is not None:
+                    self.proxy.session.close()
 
     @cached_property
     def storage(self) -> Storage:
         """The study's folder."""
-        return Storage(self.config.storage) / self.config.study
+        whole = Storage(self.config.storage) / self.config.study
+        return whole / self.part if self.part else whole
+
+    @cached_property
+    def proxy(self) -> Study | None:
+        """Who makes the affinities, where that is another model; its units lie inside this study's folder."""
+        config = self.config.of_proxy()
+        return None if config is None else Study(config, self.console, self.offline, part=PROXY)
 
     @cached_property
     def session(self) -> Session:
@@ -144,8 +139,14 @@ class Study:
     def finetune(self, tasks: Sequence[Task]) -> tuple[list[Job], list[Task]]:
         """One adapter for each task; tasks whose job failed for good are left out if the config says so.
 
-        Some tasks are fine-tuned a second time, with another seed, where the noise floor is asked for.
+        Some tasks are fine-tuned a second time, with another seed, where the noise floor is asked for. With a proxy the
+        adapters are the proxy's, and the tasks are still those that mixtures of ``model`` train on.
         """
+        if self.proxy is not None:
+            jobs, learned = self.proxy.finetune(self.proxy.prepare())
+            self.skipped = self.proxy.skipped
+            names = {task.name for task in learned}
+            return jobs, [task for task in tasks if task.name in names]
         jobs = single_task_jobs(tasks, self.session)
         done = finetune_pool([*jobs, *second_jobs(tasks, self.session)], self.session)
         kept = [job for job in jobs if job in done]
@@ -163,6 +164,8 @@ class Study:
 
     def score(self, jobs: Sequence[Job], tasks: Sequence[Task]) -> list[ScoredSegment]:
         """The distributions of every adapter, second ones included, on the common probe set."""
+        if self.proxy is not None:
+            return self.proxy.score(jobs, [job.tasks[0] for job in jobs])
         return score_pool([*jobs, *self._seconds(tasks)], tasks, self.session)
 
     @classmethod
@@ -192,6 +195,10 @@ class Study:
         if jobs is None or tasks is None:
             with self.driving():
                 return self.affinities(*self.finetune(self.prepare()))
+        if self.proxy is not None:
+            found = self.proxy.affinities(jobs, [job.tasks[0] for job in jobs])
+            self.proxy.session.release()
+            return found
         names = [task.name for task in tasks]
         seconds = {job.tasks[0].name: job.name for job in self._seconds(tasks)}
         try:
@@ -219,7 +226,7 @@ class Study:
             reached = self._at_the_given_balance(affinities, constraints.limits)
         sizes = [task.facts.available for task in tasks]
         insight = reached.insight
-        document = self._mixture(tasks, affinities, reached, constraints).as_json()
+        document = reached.document(self.config, tasks, affinities, constraints).as_json()
         data = assemble(
             StudyOutputs(
                 config=self.config,
@@ -233,7 +240,7 @@ class Study:
                 outcome=reached.outcome,
                 curve=reached.curve,
                 judgement=reached.judgement,
-                stages=self.session.progress.stages(),
+                stages=self._costs(),
                 skipped=self.skipped,
                 verdict=reached.verdict,
                 insight=insight,
@@ -243,16 +250,21 @@ class Study:
         self._publish(document, data, affinity_table([task.name for task in tasks], reached.family.S), insight)
         return StudyResult(document, affinities, reached.family, data, self.storage)
 
-    def _at_the_given_balance(self, affinities: Affinities, limits: Limits) -> _Conclusion:
+    def _costs(self) -> list[StageCost]:
+        """Of every stage, a proxy's first."""
+        own = self.session.progress.stages()
+        if self.proxy is None:
+            return own
+        return [*(replace(cost, stage=f"{PROXY}: {cost.stage}") for cost in self.proxy.session.progress.stages()), *own]
+
+    def _at_the_given_balance(self, affinities: Affinities, limits: Limits) -> Conclusion:
         family = own_family(affinities, self.config, limits)
         tau = self.config.mixture.fixed_tau(len(affinities.tasks))
         assert tau is not None, "the config guarantees a balance or a search"
         insight = self._insight(affinities, family, tau, limits)
-        return _Conclusion(family, tau, limits.solve(family.S, tau), insight=insight)
+        return Conclusion(family, tau, limits.solve(family.S, tau), insight=insight)
 
-    def _search(
-        self, jobs: Sequence[Job], tasks: Sequence[Task], affinities: Affinities, limits: Limits
-    ) -> _Conclusion:
+    def _search(self, jobs: Sequence[Job], tasks: Sequence[Task], affinities: Affinities, limits: Limits) -> Conclusion:
         """The winner of the search, and what the report split says of it."""
         run, metric = self.session, self.config.search.metric
         sets = prepare_evaluation(self.config.evaluation, self.config.seed, self.storage, tasks)
@@ -271,7 +283,7 @@ class Study:
         hand_over(chosen, verdict, judgement.judged_by, planner, run, insight)
         better = recommended(judgement.comparisons, metric)
         weights = {"uniform": uniform(len(tasks))} | {one.name: one.weights for one in methods.values()}
-        return _Conclusion(
+        return Conclusion(
             family=family,
             tau=chosen.tau,
             weights=chosen.weights,
@@ -294,69 +306,11 @@ class Study:
         mixture = solved_within(family.S, tau, limits, family.utility)
         known = None
         if family.affinity == "jsd" and family.gamma is not None and family.utility is None:
-            sums = divergence_groups(affinity_unit(self.storage, affinities.fingerprint))
+            scored = self.storage if self.proxy is None else self.proxy.storage
+            sums = divergence_groups(affinity_unit(scored, affinities.fingerprint))
             floor = family.noise.taken_off if family.noise else 0.0
             known = certainty(sums, mixture, family.gamma, floor, affinities.noise, self.config.seed)
         return explain(affinities.tasks, family.S, mixture, known, affinities.lift, lift)
-
-    def _mixture(
-        self,
-        tasks: Sequence[Task],
-        affinities: Affinities,
-        reached: _Conclusion,
-        constraints: Constraints,
-    ) -> MixtureDocument:
-        """The mixture as it was trained, with the certificate of those very weights."""
-        family, given = reached.family, self.config.mixture
-        energy, gap = family.within.certificate(family.S, reached.tau, reached.weights, family.utility)
-        shares = reached.weights
-        if given.share == "tokens":
-            shares = example_shares(shares, [task.facts.tokens_per_example for task in tasks])
-        whole = counts(shares, given.examples, constraints.capacity).tolist()
-        floor = family.noise.taken_off if family.noise else None
-        repaired_by = [family.repair.method] if family.repair else []
-        return MixtureDocument(
-            study=self.config.study,
-            fingerprint=fingerprint("mixture", affinities.fingerprint, family.name, family.gamma, floor, *repaired_by),
-            tasks=tuple(
-                MixtureTask(
-                    name=task.name,
-                    weight=weight,
-                    count=count,
-                    available=task.facts.available,
-                    source=task.facts.source,
-                    tokens=task.facts.tokens_per_example,
-                    held_by=tuple(held),
-                    unit=task.unit.path,
-                    withheld=task.withheld.unit if task.withheld else "",
-                    low=known.low if known else None,
-                    high=known.high if known else None,
-                    inclusion=known.inclusion if known else None,
-                )
-                for task, weight, count, held, known in zip(
-                    tasks,
-                    reached.weights.tolist(),
-                    whole,
-                    constraints.binding(reached.weights),
-                    reached.insight.tasks if reached.insight else [None] * len(tasks),
-                    strict=True,
-                )
-            ),
-            tau=reached.tau,
-            energy=energy,
-            gap=gap,
-            recommended=reached.recommended,
-            recommended_weights=reached.recommended_weights,
-            affinity=family.name,
-            gamma=family.gamma,
-            noise_floor=floor,
-            repair=asdict(family.repair) if family.repair else None,
-            beta=given.beta,
-            lambda_=given.lambda_,
-            share=given.share,
-            prompt_format=self.config.model.prompt_format,
-            separator=self.config.pool.separator,
-        )
 
     def _publish(self, document: dict[str, Any], data: ReportData, affinity: str, insight: Insight | None) -> None:
         """Write the mixture and the report, and show the outcome; an unchanged report is not rendered again."""

@@ -75,6 +75,9 @@ def validate(config: StudyConfig, cluster: bool = False) -> list[str]:
         with found.check():
             (root / config.study).check_writable()
             found.lines.append(f"storage: {config.storage} can be written")
+    proxy = config.of_proxy()
+    if proxy is not None:
+        _check_proxy(proxy, root, cluster, found)
     tokenizer = _check_model(config, root, cluster, found)
     agreement = tokenizer and Agreement(tokenizer, config.model.prompt_format, config.pool.separator)
     with found.check():
@@ -89,6 +92,20 @@ def validate(config: StudyConfig, cluster: bool = False) -> list[str]:
             "benchmarks"
         )
     return found.lines
+
+
+def _check_proxy(config: StudyConfig, root: Storage, cluster: bool, found: _Findings) -> None:
+    """The model of the affinities, its lanes, and the tasks as it reads them; ``config`` is `StudyConfig.of_proxy`."""
+    first = len(found.lines)
+    if not cluster:
+        with found.check():
+            found.lines += preflight(config)
+    tokenizer = _check_model(config, root, cluster, found)
+    with found.check():
+        found.lines += _check_tasks(
+            config, tokenizer and Agreement(tokenizer, config.model.prompt_format, config.pool.separator)
+        )
+    found.lines[first:] = [f"proxy: {line}" for line in found.lines[first:]]
 
 
 def _check_model(config: StudyConfig, root: Storage, cluster: bool, found: _Findings) -> Any:

@@ -81,6 +81,7 @@ FLOORS = (
     ("judge",),
     ("report", "export"),
     (
+        "conclusion",
         "result",
         "session",
         "study",

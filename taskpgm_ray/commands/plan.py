@@ -23,6 +23,11 @@ def add(commands: Commands) -> None:
         "--tokens-per-second", type=_positive(float), help="of one lane (default: as measured in the study)"
     )
     sub.add_argument(
+        "--proxy-tokens-per-second",
+        type=_positive(float),
+        help="of one lane that trains affinity.model (default: as measured in the study)",
+    )
+    sub.add_argument(
         "--engine-tokens-per-second",
         type=_positive(float),
         help="of one engine, reading prompts (default: as measured in the study)",
@@ -59,20 +64,22 @@ def run(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from taskpgm_ray.engine_forecast import affinity_core_hours, engines_table, plan_engines
-    from taskpgm_ray.forecast import engine_speed_of, plan_study, plan_table, speed_of
+    from taskpgm_ray.forecast import engine_speed_of, plan_study, plan_table, proxy_speed_of, speed_of
     from taskpgm_ray.tasks.sources import task_sources
 
     config = config_of(options)
     speed = speed_of(config, options.tokens_per_second, options.example_tokens, options.adapter_mib, options.gpu)
     engine = engine_speed_of(config, speed, options.engine_tokens_per_second, options.gpu)
     tasks = options.tasks or len(task_sources(config.pool))
-    rows = plan_study(config, tasks, speed, options.price)
+    proxy = proxy_speed_of(config, options.proxy_tokens_per_second, speed, options.gpu)
+    rows = plan_study(config, tasks, speed, options.price, proxy)
     engines = plan_engines(config, tasks, speed.example_tokens, engine, options.price)
     hours = affinity_core_hours(config, tasks)
     if options.json:
         print_json(
             {
                 "speed": asdict(speed),
+                "proxy_speed": proxy and asdict(proxy),
                 "fine_tunes": [asdict(row) for row in rows],
                 "engine_speed": engine and asdict(engine),
                 "engines": [asdict(row) for row in engines],
@@ -82,6 +89,10 @@ def run(options: argparse.Namespace) -> None:
         return
     console = Console()
     console.print(plan_table(rows, speed, options.price))
+    if proxy is not None:
+        console.print(
+            f"adapters and noise: the proxy's, {proxy.tokens_per_second:,.0f} tokens/s a lane ({proxy.source})"
+        )
     console.print(engines_table(engines, engine))
     if engine is None:
         console.print("The engines' speed was neither given nor measured: --engine-tokens-per-second, or --gpu.")

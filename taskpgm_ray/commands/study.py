@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from taskpgm_ray.commands.arguments import add_config, add_json, config_of, on_stderr, print_json
@@ -34,14 +35,25 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """The whole study, or what there is to say of it before."""
-    from taskpgm_ray import Study
-
     if options.dry_run:
         _dry_run(config_of(options))
-    elif options.json:
-        print_json(Study(config_of(options), on_stderr()).run().mixture)
+        return
+    config = config_of(options)
+    # Before what takes seconds to import.
+    print(begins(config), file=sys.stderr if options.json else sys.stdout, flush=True)
+    from taskpgm_ray import Study
+
+    if options.json:
+        print_json(Study(config, on_stderr()).run().mixture)
     else:
-        Study(config_of(options)).run()
+        Study(config).run()
+
+
+def begins(config: StudyConfig) -> str:
+    """The first line of a run."""
+    from taskpgm_ray.paths import redacted
+
+    return f"study {config.study} in {redacted(config.storage.rstrip('/'))}/{config.study}"
 
 
 def _dry_run(config: StudyConfig) -> None:
@@ -57,10 +69,12 @@ def _dry_run(config: StudyConfig) -> None:
 
 def run_part(options: argparse.Namespace) -> None:
     """The stages up to the one that the command names."""
+    config = config_of(options)
+    print(begins(config), flush=True)
     from taskpgm_ray import Study
     from taskpgm_ray.report.bandwidths import bandwidth_rows, rich_table
 
-    study = Study(config_of(options))
+    study = Study(config)
     with study.driving():
         trained = study.finetune(study.prepare())
         if options.last_stage == "score":
@@ -69,3 +83,5 @@ def run_part(options: argparse.Namespace) -> None:
             found = study.affinities(*trained)
             if rows := bandwidth_rows(found, [task.facts.group for task in trained[1]]):
                 study.console.print(rich_table(rows))
+    made = {"finetune": "adapters", "score": "scores", "affinity": "affinity"}[options.last_stage]
+    print(f"{made}: {study.storage.path(made)}")

@@ -25,6 +25,16 @@ _local: list[Path] = []
 """The folder of the local Ray, while there is one."""
 
 
+def where(config: ClusterConfig) -> str:
+    """What `ensure_ray` is about to do, in a few words."""
+    import ray
+
+    if ray.is_initialized():
+        return "connected already"
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    return f"joining the cluster at {address}" if address else "starting on this machine"
+
+
 def ensure_ray(config: ClusterConfig) -> bool:
     """Connect to the configured cluster, or start a local one; nothing to do when connected already.
 
@@ -39,7 +49,7 @@ def ensure_ray(config: ClusterConfig) -> bool:
     if ray.is_initialized():
         return False
     address = config.address or os.environ.get("RAY_ADDRESS")
-    where = f"no Ray cluster answers at {named(config)}" if address else "Ray does not start on this machine"
+    failure = f"no Ray cluster answers at {named(config)}" if address else "Ray does not start on this machine"
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     try:
         if address:
@@ -66,7 +76,7 @@ def ensure_ray(config: ClusterConfig) -> bool:
         raise
     except Exception as error:  # Ray raises bare exceptions where its processes do not come up in time
         end_ray()
-        raise ResourceError(f"{where}: {' '.join(str(error).split())}") from error
+        raise ResourceError(f"{failure}: {' '.join(str(error).split())}") from error
     return address is None
 
 

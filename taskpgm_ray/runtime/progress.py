@@ -24,6 +24,8 @@ from taskpgm_ray.storage import Storage
 STAGES = "stages.json"
 QUIET_SECONDS = 30.0
 """A log that nobody watches live gets a line about what is going on at least so often."""
+FIRST_SECONDS = 2.0
+"""The first such line of a stage comes after so long."""
 LEAST_LEFT = 60.0
 """Seconds left of a stage from which it says so."""
 NEWS_SECONDS = 2.0
@@ -172,7 +174,8 @@ def collect(
     import ray
 
     open_references, console = dict(references), stage.console
-    spoken, news = time.monotonic(), News(stage, note)
+    # The first of these lines comes soon: whoever starts something wants to know that it has begun.
+    spoken, news = time.monotonic() + FIRST_SECONDS - QUIET_SECONDS, News(stage, note)
     with Live(console=console, transient=True) if console.is_terminal else nullcontext() as live:
         while open_references:
             ready, _ = ray.wait(list(open_references), num_returns=1, timeout=1.0)

@@ -112,7 +112,10 @@ def _shortcuts(S: Floats, end: float) -> MixturePath:
 def own_family(affinities: Affinities, config: StudyConfig, limits: Limits) -> Family:
     """The family of the study's own kind and bandwidth: what is reported where nothing was searched."""
     kind = config.affinity.kind
-    made = _pairwise(affinities, config) if kind == PAIRWISE else _measured(kind, kind, 1.0, affinities, config)
+    if kind == "pmi_pairwise":
+        made = _pairwise(affinities, config)
+    else:
+        made = _measured(kind, kind, 1.0, affinities, config)
     return replace(made, limits=limits, end=max(config.mixture.fixed_tau(len(affinities.tasks)) or 0.0, 6.0))
 
 

@@ -1,0 +1,114 @@
+"""A study whose affinities come from another, smaller model with a tokenizer of its own: here a GPT-2."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from taskpgm_ray.state import state_of
+from taskpgm_ray.storage import Storage
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def tiny_gpt2(tmp_path_factory, tiny_pool):
+    """Folder of a random GPT-2 with 300 tokens: linear layers that are Conv1D, and no token for padding."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator((file.read_text() for file in tiny_pool.glob("*.jsonl")), trainer)
+    end = {"eos_token": "<|endoftext|>", "bos_token": "<|endoftext|>"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **end)
+    folder = tmp_path_factory.mktemp("tiny-gpt2")
+    fast.save_pretrained(folder)
+    torch.manual_seed(1)
+    config = GPT2Config(
+        vocab_size=len(fast), n_embd=64, n_layer=2, n_head=2, n_positions=256, initializer_range=0.08,
+        eos_token_id=0, bos_token_id=0,
+    )  # fmt: skip
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_config, tiny_gpt2, tmp_path_factory):
+    """(folder of the study, its config file, what its run printed)."""
+    root = tmp_path_factory.mktemp("proxy")
+    config = tiny_config("runs", study="small")
+    config["scoring"]["scorer"] = "hf"
+    config["affinity"] = {
+        "model": {"path": str(tiny_gpt2), "dtype": "float32", "max_length": 96},
+        "finetune": {
+            "steps": 9, "batch_size": 4, "learning_rate": 0.01,
+            "lora": {"r": 2, "alpha": 4, "target_modules": ["c_attn", "c_fc"]},
+            "lanes": {"max": 1, "cpus": 0.9, "threads": 1, "idle_seconds": 2},
+        },
+    }  # fmt: skip
+    config["evaluation"]["mmlu"] = False
+    file = root / "small.yaml"
+    file.write_text(yaml.safe_dump(config))
+    return root / "runs" / "small", file, optimize(file)
+
+
+def optimize(file, *overrides):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / "optimize.py"), "--config", str(file), *overrides],
+        capture_output=True, text=True, timeout=540, cwd=file.parent,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return done.stdout
+
+
+def test_adapters_and_scores_are_the_proxys_and_mixtures_are_not(finished):
+    folder, *_ = finished
+    storage, proxy = Storage(str(folder)), Storage(str(folder / "proxy"))
+    assert not storage.exists("adapters")
+    assert not storage.exists("scores")
+    assert len(proxy.names("adapters")) == 8
+    assert not proxy.exists("mixtures")
+    settings = [proxy.read_json(f"adapters/{name}/adapter_config.json") for name in proxy.names("adapters")]
+    assert {one["r"] for one in settings} == {2}
+    assert {tuple(sorted(one["target_modules"])) for one in settings} == {("c_attn", "c_fc")}
+    assert {proxy.read_json(f"adapters/{name}/manifest.json")["steps"] for name in proxy.names("adapters")} == {9}
+    mixed = [storage.read_json(f"mixtures/{name}/adapter_config.json") for name in storage.names("mixtures")]
+    assert {one["r"] for one in mixed} == {4}
+    # Each model has its own token ids of every task.
+    assert len(storage.names("tasks")) == len(proxy.names("tasks")) == 4
+    assert not set(storage.names("tasks")) & set(proxy.names("tasks"))
+
+
+def test_the_mixture_and_the_report_rest_on_both(finished):
+    folder, _, printed = finished
+    mixture = json.loads((folder / "mixture.json").read_text())
+    assert mixture["gap"] < 1e-9
+    assert {task["unit"] for task in mixture["tasks"]} <= {f"tasks/{p.name}" for p in (folder / "tasks").iterdir()}
+    page = (folder / "report.html").read_text()
+    assert "proxy: finetune" in page
+    assert re.search(r"^finetune: 8 to do", printed, re.M)
+    state = state_of(Storage(str(folder)))
+    found = {unit.what: (unit.done, unit.planned) for unit in state.units}
+    assert found["single-task adapters"] == (8, 8)
+    assert found["tasks prepared"] == (8, 8)
+
+
+def test_it_is_found_finished_and_a_new_recipe_of_the_mixtures_leaves_the_proxy_alone(finished):
+    folder, file, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in (folder / "proxy").rglob("manifest.json")}
+    printed = optimize(file)
+    assert "Ray: " not in printed
+    optimize(file, "finetune.steps=5", "search.balances=0", "mixture.tau=0.5")
+    assert {path: path.stat().st_mtime_ns for path in (folder / "proxy").rglob("manifest.json")} == before
