@@ -6,7 +6,7 @@ from taskpgm_ray.report.data import ReportData
 from taskpgm_ray.report.page import Section, note, paragraph
 from taskpgm_ray.report.tables import Cell, table
 
-MOST_SHOWN = 400
+MOST_SHOWN = 240
 """Characters of a prompt; its end is what is asked."""
 
 

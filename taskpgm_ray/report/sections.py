@@ -234,7 +234,7 @@ def _by_system(data: ReportData) -> str:
     found = system_scores.system_scores(data)
     if not found:
         return ""
-    header = [f"{name}, {metric_name(m)}" for name in (*system_scores.benchmarks(data), "all") for m in _BOTH]
+    header = [f"{name} ({unit})" for name in (*system_scores.benchmarks(data), "all") for unit in ("nats", "accuracy")]
     rows: list[list[Cell | str]] = [
         [row.system, *(_score(metric, means[metric]) for means in (*row.benchmarks, row.all) for metric in _BOTH)]
         for row in found

@@ -54,9 +54,8 @@ def read_all(page):
             page.wait_for_function("(plot) => plot.querySelector('.main-svg') !== null", arg=plot)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_axe_finds_nothing(opened, scheme, width):
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
+def test_axe_finds_nothing(opened, width, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
     page = opened(8, width, scheme)
@@ -71,8 +70,7 @@ def test_axe_finds_nothing(opened, scheme, width):
         assert told == []
 
 
-@pytest.mark.parametrize("n", [8, 60])
-@pytest.mark.parametrize("width", [390, 768, 1920])
+@pytest.mark.parametrize(("n", "width"), [(8, 390), (60, 390), (8, 768), (60, 1920)])
 def test_nothing_is_wider_than_the_window(opened, n, width):
     page = opened(n, width)
     read_all(page)
