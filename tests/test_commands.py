@@ -4,11 +4,13 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from taskpgm_ray import checkup as module
+from taskpgm_ray import examples as examples_module
 from taskpgm_ray.checkup import checkup
 from taskpgm_ray.cli import main
 from taskpgm_ray.config import load_config
@@ -19,6 +21,7 @@ from taskpgm_ray.runtime.lease import sole_driver
 from taskpgm_ray.storage import Storage, Unit
 
 GIB = 2**30
+ROOT = Path(__file__).parents[1]
 
 
 def finished(folder, **weights):
@@ -233,3 +236,20 @@ def test_json_of_the_commands_that_write_or_check(tmp_path, monkeypatch, capsys)
     storage.write_bytes("adapters/b-1/metrics.jsonl", b"y" * 10)
     assert main(["clean", storage.uri, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"bytes": {"adapters/b-1": 10}, "removed": False}
+
+
+def test_examples_are_listed_and_printed(capsys, monkeypatch, tmp_path):
+    assert main(["config", "--example"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("quickstart: A laptop's study") for line in listed)
+    assert main(["config", "--example", "quickstart"]) == 0
+    assert capsys.readouterr().out == (ROOT / "jobs" / "quickstart.yaml").read_text()
+    assert main(["config", "--example", "nothing"]) == 3
+    assert "there are llama2-7b, " in capsys.readouterr().err
+    # Where there is no checkout, they are those of the wheel.
+    monkeypatch.setattr(examples_module, "__file__", str(tmp_path / "site" / "taskpgm_ray" / "examples.py"))
+    monkeypatch.setattr(examples_module.sysconfig, "get_path", lambda name: str(tmp_path))
+    (tmp_path / "share" / "taskpgm_ray").mkdir(parents=True)
+    (tmp_path / "share" / "taskpgm_ray" / "mine.yaml").write_text("# Mine.\nstudy: s\n")
+    assert main(["config", "--example"]) == 0
+    assert capsys.readouterr().out == "mine: Mine.\n"

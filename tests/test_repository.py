@@ -60,6 +60,7 @@ FLOORS = (
         "config_mistakes",
         "config",
         "config_reference",
+        "examples",
         "storage",
         "workload",
         "matrix_file",
