@@ -663,8 +663,10 @@ class EvaluationConfig(Section):
     """Only so many MMLU subjects (seeded draw)."""
     max_bbh_tasks: Positive | None = None
     """Only so many BBH tasks (seeded draw)."""
-    num_fewshot: Annotated[int, Field(ge=0)] = 0
-    """MMLU: examples before each question, from the subject's ``dev`` set (not with ``exemplars``)."""
+    num_fewshot: Annotated[int, Field(ge=0)] | dict[Literal["mmlu", "bbh"], Annotated[int, Field(ge=0)]] = 0
+    """Solved examples before each question (not with ``exemplars``): a number for MMLU, from the subject's ``dev`` set;
+    or ``{mmlu: 5, bbh: 3}``, where BIG-Bench-Hard's are the three of lm-eval's ``bbh_fewshot``, with its
+    descriptions."""
     report_seeds: Positive | Literal["auto"] = 3
     """Fine-tunes of the winner and of every method's best that the report split judges, with seeds that no trial had.
     With one there is no verdict: it cannot tell a better mixture from a lucky seed. ``auto``: three, and of the winner
@@ -683,6 +685,22 @@ class EvaluationConfig(Section):
     weights: dict[str, Annotated[float, Field(ge=0)]] = {}
     """What counts more, or less, in a score: of a benchmark (``bbh: 2``) among the benchmarks, of a task
     (``bbh/word_sorting: 0``) among those of its benchmark; 1 where it is not named. ``pool/...`` are the data sets."""
+
+    def shots(self, benchmark: str) -> int:
+        """Solved examples before each question of a benchmark."""
+        given = self.num_fewshot
+        if isinstance(given, int):
+            return given if benchmark == "mmlu" else 0
+        return {str(name): number for name, number in given.items()}.get(benchmark, 0)
+
+    @model_validator(mode="after")
+    def _shown_examples(self) -> EvaluationConfig:
+        if self.shots("bbh") and self.data == "exemplars":
+            raise ValueError(
+                "num_fewshot: bbh shows the examples that lm-eval's wheel has, and with data: exemplars they are what "
+                "is asked; take the hub's data or a folder"
+            )
+        return self
 
     @model_validator(mode="after")
     def _what_matters(self) -> EvaluationConfig:

@@ -131,7 +131,8 @@ def _items(evaluation: EvaluationConfig, tasks: int, side: str, example_tokens: 
     # A group of lm-eval counts as one task: what is in it is not known before it is loaded.
     others = (benchmarks + len(evaluation.lm_eval)) * getattr(evaluation, f"{side}_items_per_task")
     own = tasks * getattr(evaluation, f"{side}_items_per_data_set") if evaluation.own_tasks else 0
-    tokens = mmlu * ITEM_TOKENS * (1 + evaluation.num_fewshot) + others * ITEM_TOKENS + own * example_tokens
+    shown = {name: 1 + evaluation.shots(name) for name in ("mmlu", "bbh")}
+    tokens = ITEM_TOKENS * (mmlu * shown["mmlu"] + others * shown["bbh"]) + own * example_tokens
     return mmlu + others + own, tokens
 
 

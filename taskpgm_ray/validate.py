@@ -293,7 +293,8 @@ def _check_requests(evaluation: EvaluationConfig, split: Split, agreement: Agree
 
     tasks = build_tasks(
         split,
-        num_fewshot=evaluation.num_fewshot,
+        mmlu_shots=evaluation.shots("mmlu"),
+        bbh_shots=evaluation.shots("bbh"),
         chat=agreement.prompt_format == "chat",
         bbh_answers=evaluation.bbh_answers,
         lm_eval=evaluation.lm_eval,

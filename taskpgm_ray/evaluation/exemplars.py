@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.util
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,24 @@ def load(*, mmlu: bool = True, bbh: bool = True) -> Items:
     return items
 
 
+def solved() -> dict[str, list[Item]]:
+    """The solved examples of each BBH task that lm-eval's ``bbh_fewshot`` shows, in its order."""
+    found = {}
+    for file, name, samples in _task_files("bbh/fewshot"):
+        items = []
+        for number, sample in enumerate(samples, 1):
+            where = f"{file}, sample {number}"
+            question, target = _texts(sample, "input", where)
+            items.append(bbh_item(name, {"input": question, "target": target}, where))
+        found[name] = items
+    return found
+
+
+def description(task: str) -> str:
+    """What ``bbh_fewshot`` says in front of the examples of a BBH task; nothing of one that it does not know."""
+    return next((_content(file)["description"] for file, name, _ in _task_files("bbh/fewshot") if name == task), "")
+
+
 def _mmlu(subject: str, sample: Any, where: str) -> Item | None:
     """The item, or ``None`` for a well-formed question that does not have exactly four choices."""
     question, worked = _texts(sample, "question", where)
@@ -93,11 +112,16 @@ def _task_files(folder: str) -> Iterator[tuple[Path, str, list[Any]]]:
     base = Path(spec.origin).parent / "tasks" / folder if spec is not None and spec.origin else None
     if base is None or not base.is_dir():
         raise EvaluationError(f"lm-eval's {folder} is not installed; install lm-eval >= 0.4.13 or give a folder")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     for file in sorted(base.glob("[a-z]*.yaml")):
-        # Not `yaml.safe_load`: the C loader is the same parser at ten times the speed.
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)
+        content = _content(file)
         try:
             yield file, content["dataset_name"], list(content["fewshot_config"]["samples"])
         except (KeyError, TypeError):
             raise DataError(f"{file} has no dataset_name with few-shot samples; is this another version?") from None
+
+
+@cache
+def _content(file: Path) -> Any:
+    # Not `yaml.safe_load`: the C loader is the same parser at ten times the speed.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(file.read_text(encoding="utf-8"), Loader=loader)

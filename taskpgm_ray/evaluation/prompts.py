@@ -28,7 +28,8 @@ def prompts(split: Split, items: Sequence[Item], config: EvaluationConfig, model
 
     tasks = build_tasks(
         split,
-        num_fewshot=config.num_fewshot,
+        mmlu_shots=config.shots("mmlu"),
+        bbh_shots=config.shots("bbh"),
         chat=chat,
         bbh_answers=config.bbh_answers,
         lm_eval=config.lm_eval,

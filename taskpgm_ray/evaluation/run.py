@@ -67,7 +67,8 @@ def evaluate(
     items = split.items()
     tasks = build_tasks(
         split,
-        num_fewshot=config.num_fewshot,
+        mmlu_shots=config.shots("mmlu"),
+        bbh_shots=config.shots("bbh"),
         chat=apply_chat_template,
         bbh_answers=config.bbh_answers,
         lm_eval=config.lm_eval,

@@ -16,7 +16,7 @@ from typing import Any
 
 from taskpgm_ray.config import EvaluationConfig
 from taskpgm_ray.errors import EvaluationError
-from taskpgm_ray.evaluation import harness, pool_items
+from taskpgm_ray.evaluation import exemplars, harness, pool_items
 from taskpgm_ray.evaluation.items import POOL, Item, Items, TaskItems, parse_lines, stored_item
 from taskpgm_ray.evaluation.scores import check_weights
 from taskpgm_ray.evaluation.sources import load_items, source_identity
@@ -121,7 +121,7 @@ def prepare(config: EvaluationConfig, seed: int, storage: Storage, tasks: Sequen
 
     Raises:
         EvaluationError: The data are missing, no task has items for both sides, the two sides share an item, or a
-            subject has fewer dev examples than ``num_fewshot``.
+            subject or task has fewer examples than ``num_fewshot`` asks for.
         DataError: A record is damaged.
     """
     own_tasks = tasks if config.own_tasks else ()
@@ -138,6 +138,8 @@ def prepare(config: EvaluationConfig, seed: int, storage: Storage, tasks: Sequen
         harness.identity(config.lm_eval),
         pool_items.identity(own_tasks),
     ]
+    if config.bbh and config.shots("bbh"):
+        common.append(["bbh examples", exemplars.identity()])
     sizes = {side: _sizes(config, side, benchmarks) for side in ("search", "report")}
     splits = {
         name: Split(name, storage, f"evaluation/{name}-{fingerprint(name, common, size)}")
@@ -159,13 +161,19 @@ def prepare(config: EvaluationConfig, seed: int, storage: Storage, tasks: Sequen
     later = [(POOL, "")] if config.own_tasks and not own_tasks else []
     weights = {name: w for name, w in config.weights.items() if not (later and name.startswith(f"{POOL}/"))}
     check_weights(weights, [*((benchmark, task) for benchmark, inside in counts.items() for task in inside), *later])
-    if config.mmlu:
-        _check_examples(splits["report"], config.num_fewshot)
+    for benchmark in ("mmlu", "bbh"):
+        if getattr(config, benchmark):
+            _check_examples(splits["report"], benchmark, config.shots(benchmark))
     return EvaluationSets(splits["search"], splits["report"])
 
 
 def _load(config: EvaluationConfig, own_tasks: Sequence[Task]) -> Items:
     items = load_items(config.data, mmlu=config.mmlu, bbh=config.bbh) if config.mmlu or config.bbh else Items([])
+    if config.bbh and config.shots("bbh"):
+        shown = exemplars.solved()
+        for task in items.tasks:
+            if task.benchmark == "bbh":
+                task.dev = shown.get(task.task, [])
     for part in (*(harness.load(entry) for entry in config.lm_eval), pool_items.load(own_tasks)):
         items.tasks += part.tasks
         items.skipped += part.skipped
@@ -290,19 +298,24 @@ def _check_disjoint(search: Split, report: Split) -> None:
         )
 
 
-def _check_examples(split: Split, num_fewshot: int) -> None:
+def _check_examples(split: Split, benchmark: str, shots: int) -> None:
     """Now rather than after hours of fine-tuning."""
     manifest = split.manifest()
-    for subject in manifest["counts"].get("mmlu", {}):
-        available = manifest["dev"].get("mmlu", {}).get(subject, 0)
-        if available < num_fewshot:
-            raise EvaluationError(too_few_examples(subject, available, num_fewshot))
+    for task in manifest["counts"].get(benchmark, {}):
+        available = manifest["dev"].get(benchmark, {}).get(task, 0)
+        if available < shots:
+            raise EvaluationError(too_few_examples(benchmark, task, available, shots))
 
 
-def too_few_examples(subject: str, available: int, wanted: int) -> str:
-    """The message for a subject that cannot be asked with so many examples."""
+def too_few_examples(benchmark: str, task: str, available: int, wanted: int) -> str:
+    """The message for a subject or task that cannot be asked with so many examples."""
+    if benchmark == "bbh":
+        return (
+            f"bbh/{task} has {available} solved examples (those of lm-eval's bbh_fewshot), but evaluation.num_fewshot "
+            f"asks for {wanted}; lower it"
+        )
     return (
-        f"mmlu/{subject} has {available} dev examples, but evaluation.num_fewshot is {wanted}; lower it (to 0 with "
+        f"mmlu/{task} has {available} dev examples, but evaluation.num_fewshot is {wanted}; lower it (to 0 with "
         "'exemplars', which have none) or add examples to the subject's dev file"
     )
 

@@ -14,7 +14,7 @@ import lm_eval.api.task
 from lm_eval.api.task import ConfigurableTask
 
 from taskpgm_ray.errors import EvaluationError
-from taskpgm_ray.evaluation import harness
+from taskpgm_ray.evaluation import exemplars, harness
 from taskpgm_ray.evaluation.answers import closed_answers
 from taskpgm_ray.evaluation.items import LETTERS, Item
 from taskpgm_ray.evaluation.splits import Split, too_few_examples
@@ -64,7 +64,8 @@ class SplitTask(ConfigurableTask):
 def build_tasks(
     split: Split,
     *,
-    num_fewshot: int = 0,
+    mmlu_shots: int = 0,
+    bbh_shots: int = 0,
     chat: bool = False,
     bbh_answers: Literal["likelihood", "generation"] = "likelihood",
     lm_eval: Iterable[str] = (),
@@ -74,15 +75,16 @@ def build_tasks(
 
     Args:
         split: Where the items come from.
-        num_fewshot: MMLU: solved examples of the subject's dev set before each question. BBH is always asked directly;
-            lm-eval's tasks by name have their own number.
+        mmlu_shots: Solved examples of the subject's dev set before each question. lm-eval's tasks by name have their
+            own number.
+        bbh_shots: Solved examples before each question of BBH, and the task's description in front of them.
         chat: The prompts will go through a chat template: the answer then follows without a space.
         bbh_answers: Whether BBH answers are judged by the likelihood of the target or as generated text.
         lm_eval: The entries of ``evaluation.lm_eval``, whose definitions say how their documents are asked.
         only: Ids of the items to be asked; by default all of the split's.
 
     Raises:
-        EvaluationError: A subject has fewer than ``num_fewshot`` dev examples, or an lm-eval task is not there.
+        EvaluationError: A subject or task has fewer examples than that, or an lm-eval task is not there.
     """
     by_task: dict[tuple[str, str], list[Item]] = {}
     for item in split.items():
@@ -94,13 +96,18 @@ def build_tasks(
     for (benchmark, name), items in by_task.items():
         examples = dev.get((benchmark, name), [])
         if benchmark == "mmlu":
-            if len(examples) < num_fewshot:
-                raise EvaluationError(too_few_examples(name, len(examples), num_fewshot))
-            config = _mmlu(name, num_fewshot)
+            if len(examples) < mmlu_shots:
+                raise EvaluationError(too_few_examples("mmlu", name, len(examples), mmlu_shots))
+            config = _mmlu(name, mmlu_shots)
         elif benchmark == "bbh":
-            closed = all(closed_answers(item.question, item.target) for item in items)
+            if len(examples) < bbh_shots:
+                raise EvaluationError(too_few_examples("bbh", name, len(examples), bbh_shots))
+            closed = all(closed_answers(item.question, item.target) for item in (*items, *examples[:bbh_shots]))
             written = _bbh_generated if bbh_answers == "generation" else _bbh_closed if closed else _bbh
             config = written(name, chat)
+            if bbh_shots:
+                # Where the target has its space in front, there is none between it and the question.
+                config = {"target_delimiter": "", **config, **_described(name, bbh_shots)}
         elif name in named.get(benchmark, {}):
             config = harness.config_on_split(named[benchmark][name], bool(examples))
         else:
@@ -139,6 +146,16 @@ def _bbh(task: str, chat: bool) -> dict[str, Any]:
         "doc_to_text": _question,
         "doc_to_target": _target if chat else _spaced_target,
         "metric_list": _ACCURACY,
+    }
+
+
+def _described(task: str, shots: int) -> dict[str, Any]:
+    """What lm-eval's ``bbh_fewshot`` puts in front of a question."""
+    return {
+        "description": exemplars.description(task),
+        "num_fewshot": shots,
+        "fewshot_split": "dev",
+        "fewshot_config": {"sampler": "first_n"},
     }
 
 

@@ -36,7 +36,7 @@ def test_item_scores_equal_lm_eval_on_the_hugging_face_model(
     rows = evaluate(sets.report, client, tokenizer, config=EvaluationConfig(num_fewshot=num_fewshot), max_length=500)
     assert len(client.calls) == 1
     theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8, device="cpu", max_length=500)
-    tasks = {f"{b}_{name}": task for (b, name), task in build_tasks(sets.report, num_fewshot=num_fewshot).items()}
+    tasks = {f"{b}_{name}": task for (b, name), task in build_tasks(sets.report, mmlu_shots=num_fewshot).items()}
     samples = evaluator.evaluate(lm=theirs, task_dict={"tasks": tasks, "groups": {}}, bootstrap_iters=0)["samples"]
     want = [sample for name in tasks for sample in samples[name]]
     assert [row.item for row in rows] == [sample["doc"]["item"] for sample in want]

@@ -49,7 +49,7 @@ def test_mmlu_prompts_are_those_of_lm_eval(sets: EvaluationSets, num_fewshot: in
         "description": "The following are multiple choice questions (with answers) about subject 1.\n\n",
     }
     theirs = Theirs(config=config)
-    ours = build_tasks(sets.search, num_fewshot=num_fewshot)["mmlu", "subject_1"]
+    ours = build_tasks(sets.search, mmlu_shots=num_fewshot)["mmlu", "subject_1"]
     assert contexts(ours) == contexts(theirs)
     assert [i.args for i in ours.instances] == [i.args for i in theirs.instances]
     context, continuation = ours.instances[3].args
@@ -91,7 +91,7 @@ def test_too_few_examples_to_show_is_an_error(sets: EvaluationSets) -> None:
     from taskpgm_ray.evaluation.tasks import build_tasks
 
     with pytest.raises(EvaluationError, match=r"mmlu/subject_0 has 3 dev examples, but evaluation\.num_fewshot is 4"):
-        build_tasks(sets.search, num_fewshot=4)
+        build_tasks(sets.search, mmlu_shots=4)
 
 
 def test_building_requests_shows_no_progress_and_restores_lm_eval(
@@ -106,3 +106,65 @@ def test_building_requests_shows_no_progress_and_restores_lm_eval(
         task.build_all_requests()
     assert lm_eval.api.task.tqdm is bar
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("answers", ["likelihood", "generation"])
+def test_bbh_with_examples_is_lm_evals_own_bbh_fewshot(tmp_path: Path, answers: Any) -> None:
+    """Every task: a question of ours goes through lm-eval's own YAML, and the prompts are the same to the letter."""
+    import lm_eval.tasks
+    from lm_eval.api.task import ConfigurableTask
+
+    from taskpgm_ray.evaluation import exemplars
+    from taskpgm_ray.evaluation.tasks import Documents, build_tasks
+
+    shown = exemplars.solved()
+    assert len(shown) == 27
+    assert all(len(items) == 3 for items in shown.values())
+    for name, items in shown.items():
+        # Other questions with the same options, so that closed answers stay closed.
+        rows = [{"input": f"Once more: {item.question}", "target": item.target} for item in items]
+        write_lines(tmp_path / "data" / "bbh" / f"{name}.jsonl", rows)
+    config = EvaluationConfig(data=str(tmp_path / "data"), mmlu=False, num_fewshot={"bbh": 3}, bbh_answers=answers)
+    sets = prepare(config, 0, Storage(str(tmp_path / "study")))
+    tasks = build_tasks(sets.report, bbh_shots=3, bbh_answers=answers)
+    folder = Path(lm_eval.tasks.__file__).parent / "bbh" / "fewshot"
+    template = yaml.safe_load((folder / "_fewshot_template_yaml").read_text())
+    compared = 0
+    for (_, name), task in tasks.items():
+        docs = {"test": Documents(item.to_record() for item in sets.report.items() if item.task == name)}
+
+        class Theirs(ConfigurableTask):
+            def download(self, *args: Any, docs: Any = docs, **kwargs: Any) -> None:
+                self.dataset = docs
+
+        own = yaml.safe_load((folder / f"{name}.yaml").read_text())
+        own.pop("include")
+        theirs = Theirs(config={**template, **own, "dataset_path": None, "dataset_name": None})
+        expected = contexts(theirs)
+        assert list(dict.fromkeys(contexts(task))) == list(dict.fromkeys(expected)), name
+        compared += len(expected)
+    assert compared >= 27
+
+
+def test_bbh_with_examples_asks_no_example_and_needs_enough_of_them(tmp_path: Path) -> None:
+    from taskpgm_ray.evaluation import exemplars
+
+    shown = exemplars.solved()["boolean_expressions"]
+    rows = [{"input": item.question, "target": item.target} for item in shown]
+    rows += [{"input": f"not ( {i} ) is", "target": "True"} for i in range(4)]
+    write_lines(tmp_path / "data" / "bbh" / "boolean_expressions.jsonl", rows)
+
+    def made(shots: int) -> EvaluationSets:
+        config = EvaluationConfig(data=str(tmp_path / "data"), mmlu=False, num_fewshot={"bbh": shots})
+        return prepare(config, 0, Storage(str(tmp_path / f"study{bool(shots)}")))
+
+    asked = {item.id for side in (made(3).search, made(3).report) for item in side.items()}
+    assert len(asked) == 4
+    assert not asked & {item.id for item in shown}
+    assert len(made(0).search.items()) + len(made(0).report.items()) > 3
+    with pytest.raises(EvaluationError, match=r"bbh/boolean_expressions has 3 solved examples .* asks for 4"):
+        made(4)
+    with pytest.raises(ValueError, match="with data: exemplars they are what is asked"):
+        EvaluationConfig(num_fewshot={"bbh": 3})
+    assert EvaluationConfig(data="hub", num_fewshot={"bbh": 2}).shots("mmlu") == 0
+    assert EvaluationConfig(data="hub", num_fewshot=5).shots("bbh") == 0
