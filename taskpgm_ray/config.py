@@ -451,6 +451,8 @@ class AffinityConfig(Section):
     tokenizer. The search, the verdict and the final adapter stay with ``model``. Default: ``model`` itself."""
     finetune: FinetuneConfig | None = None
     """The recipe and the lanes of the proxy's adapters; default: those of ``finetune``."""
+    scorer: Literal["vllm", "hf", "auto"] | None = None
+    """What scores the proxy's adapters; default: ``scoring.scorer``. ``hf`` where vLLM serves no adapters on it."""
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -755,9 +757,14 @@ class StudyConfig(Section):
     @model_validator(mode="after")
     def _what_a_proxy_can_say(self) -> StudyConfig:
         if self.affinity.model is None:
-            if self.affinity.finetune is not None:
-                raise ValueError("affinity.finetune is the recipe of affinity.model, which is not given: give both")
+            if self.affinity.finetune is not None or self.affinity.scorer is not None:
+                raise ValueError("affinity.finetune and affinity.scorer belong to affinity.model, which is not given")
             return self
+        if self.scoring.scorer == "auto":
+            raise ValueError(
+                "scoring.scorer: auto is measured on single-task adapters, which are affinity.model's: give vllm or hf "
+                "(affinity.scorer may be auto)"
+            )
         if self.search.screen or self.search.measures_lift:
             what = "search.screen merges" if self.search.screen else "search.lift (or a targeted utility) asks"
             raise ValueError(
@@ -811,7 +818,8 @@ class StudyConfig(Section):
             update={
                 "model": affinity.model,
                 "finetune": affinity.finetune or self.finetune,
-                "affinity": affinity.model_copy(update={"model": None, "finetune": None}),
+                "affinity": affinity.model_copy(update={"model": None, "finetune": None, "scorer": None}),
+                "scoring": self.scoring.model_copy(update={"scorer": affinity.scorer or self.scoring.scorer}),
             }
         )
 

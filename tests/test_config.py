@@ -294,7 +294,7 @@ def test_a_tab_is_named(tmp_path, text):
         ({"search": {"baselines": {"uniform": 1}}}, r"search.baselines: a list is expected: \[a, b\]"),
         ({"model": "org/name"}, r"model: fields are expected here: .*path, revision.*given: 'org/name'"),
         ({"scoring": None}, r"scoring: fields are expected here"),
-        ({"affinity": {"kind": ["jsd"]}}, r"affinity.kind: .*'jsd' or 'pmi' \(given: \['jsd'\]\)"),
+        ({"affinity": {"kind": ["jsd"]}}, r"affinity.kind: .*'jsd', 'pmi' or 'pmi_pairwise' \(given: \['jsd'\]\)"),
         ({"lr": 1}, r"unknown key 'lr'; it is called finetune.learning_rate here"),
         ({"finetune": {"steps": 1, "lr": 1}}, r"'finetune.lr'; it is called finetune.learning_rate here"),
         ({"finetune": {"steps": 1, "lora": {"lora_alpha": 1}}}, r"it is called finetune.lora.alpha here"),
@@ -376,3 +376,27 @@ def test_the_path_of_the_config_itself(tmp_path, monkeypatch):
     monkeypatch.delenv("HERE")
     with pytest.raises(ConfigError, match=r"--config \$\{HERE\}/study.yaml: the variable \$\{HERE\} is not set"):
         load_config("${HERE}/study.yaml")
+
+
+def test_what_a_proxy_can_say_and_what_it_cannot():
+    base = {"study": "s", "pool": {"tasks": ["jsonl:a"]}, "finetune": {"steps": 4}}
+    proxy = {"model": {"path": "openai-community/gpt2", "max_length": 512}, "scorer": "hf"}
+    config = load_config(base | {"affinity": proxy | {"finetune": {"steps": 9}}})
+    of_proxy = config.of_proxy()
+    assert of_proxy.model.path == "openai-community/gpt2"
+    assert (of_proxy.finetune.steps, config.finetune.steps) == (9, 4)
+    assert (of_proxy.scoring.scorer, config.scoring.scorer) == ("hf", "vllm")
+    assert of_proxy.of_proxy() is None
+    assert load_config(base).of_proxy() is None
+    # Without a recipe of its own it has that of the mixtures.
+    assert load_config(base | {"affinity": proxy}).of_proxy().finetune.steps == 4
+    for wrong, message in (
+        ({"affinity": {"finetune": {"steps": 9}}}, "belong to affinity.model, which is not given"),
+        ({"affinity": proxy, "search": {"screen": "measure"}}, "search.screen merges the single-task adapters"),
+        ({"affinity": proxy, "search": {"lift": True}}, "search.lift"),
+        ({"affinity": proxy, "search": {"utilities": ["targeted"]}}, "targeted utility"),
+        ({"affinity": proxy, "scoring": {"scorer": "auto"}}, "give vllm or hf"),
+        ({"affinity": proxy | {"model": {"path": "a/b", "max_length": 9000}}}, "below affinity.model.max_length"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_config(base | wrong)
