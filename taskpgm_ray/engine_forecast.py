@@ -1,7 +1,8 @@
 """What the engines of a study will do before it runs: predictions on the probe set, and items of the benchmarks.
 
-Counts are upper limits: answers shorter than `scoring.positions_per_probe` have fewer positions, benchmarks may have
-fewer items than a study asks for, and prefixes that an engine has in its cache cost nothing.
+Counts are upper limits: answers shorter than `scoring.positions_per_probe` have fewer positions, and benchmarks may
+have fewer items than a study asks for. The positions of one probe share their prompt, which an engine reads once and
+keeps in its cache by blocks; what is measured in a study counts the whole prompt of every position instead.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class EngineSpeed:
 
     tokens_per_second: float
     source: str = "given"
+    whole: bool = False
+    """Whether tokens are those of every request's whole prompt, those from the cache included."""
 
 
 def measured_engines(storage: Storage) -> EngineSpeed | None:
@@ -59,7 +62,7 @@ def measured_engines(storage: Storage) -> EngineSpeed | None:
     score = storage.read_json("stages.json").get("score", {})
     if not score.get("tokens") or not score.get("seconds"):
         return None
-    return EngineSpeed(score["tokens"] / score["seconds"], f"measured in {storage.uri}")
+    return EngineSpeed(score["tokens"] / score["seconds"], f"measured in {storage.uri}", whole=True)
 
 
 def plan_engines(
@@ -82,7 +85,10 @@ def plan_engines(
         jobs[row.kind] += row.jobs
     positions = tasks * config.pool.probes_per_task * config.scoring.positions_per_probe
     scored = tasks + noise_tasks(config, tasks) + 1
-    asked = [("probe set", scored, positions, positions * example_tokens)]
+    probes, later = tasks * config.pool.probes_per_task, config.scoring.positions_per_probe - 1
+    read = probes * (example_tokens + later * min(config.scoring.engines.block_size / 2, example_tokens))
+    whole = speed is not None and speed.whole
+    asked = [("probe set", scored, positions, positions * example_tokens if whole else read)]
     if config.search.balances:
         lifts = tasks + 1 if config.search.measures_lift else 0
         for what, models, side in (

@@ -166,8 +166,11 @@ def test_the_engines_work_by_hand():
     )
     probes, search, report = plan_engines(config, 10, 50.0, EngineSpeed(1000.0), price=2.0)
     # Ten adapters, four second ones and the base model; ten tasks of eight probes with five positions.
-    assert (probes.models, probes.requests, probes.tokens) == (15, 15 * 400, 15 * 400 * 50)
-    assert probes.seconds == 15 * 400 * 50 / 1000 + ENGINE_START_SECONDS
+    # Of a probe's prompt of 50 tokens, the four later positions read half a block of 32 on average.
+    assert (probes.models, probes.requests, probes.tokens) == (15, 15 * 400, 15 * 80 * (50 + 4 * 16))
+    assert probes.seconds == probes.tokens / 1000 + ENGINE_START_SECONDS
+    measured = plan_engines(config, 10, 50.0, EngineSpeed(1000.0, whole=True))[0]
+    assert measured.tokens == 15 * 400 * 50
     # CPUs are paid where engines have no GPU.
     assert probes.cost == pytest.approx(2.0 * probes.seconds / 3600 * config.scoring.engines.cpus)
     # Ten fine-tunes of trials; 10 x 2 of MMLU with an example each, 27 x 2 of BBH, 10 x 20 of the pool's own.
