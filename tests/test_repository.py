@@ -28,6 +28,39 @@ def test_the_cluster_launcher_file_fits_rays_schema():
         jsonschema.validate({**cluster, "max_wrokers": 1}, schema)
 
 
+def test_the_launcher_bootstraps_the_cluster_on_a_mock_of_aws(monkeypatch, tmp_path):
+    """Keys, network, roles: as `ray up` makes them, and every machine with an image and a role that is there."""
+    import boto3
+    from moto import mock_aws
+    from ray.autoscaler._private.aws.config import bootstrap_aws
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_DEFAULT_REGION": "us-west-2", "HOME": str(tmp_path)
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    (tmp_path / ".ssh").mkdir()
+    monkeypatch.setattr("ray.autoscaler._private.aws.config.time.sleep", lambda seconds: None)
+    with mock_aws(config={"iam": {"load_aws_managed_policies": True}}):
+        config = prepare_config(yaml.safe_load((ROOT / "cluster.yaml").read_text()))
+        validate_config(config)
+        whole = bootstrap_aws(config)
+        made = whole["available_node_types"]
+        profiles = boto3.client("iam").list_instance_profiles()["InstanceProfiles"]
+        known = {one["Arn"] for one in profiles} | {one["InstanceProfileName"] for one in profiles}
+    assert set(made) == {"head", "gpu_spot"}
+    for kind in made.values():
+        machine = kind["node_config"]
+        assert machine["ImageId"].startswith("resolve:ssm:/aws/service/")
+        assert machine["SubnetIds"]
+        assert machine["SecurityGroupIds"]
+        profile = machine.get("IamInstanceProfile") or whole["head_node"]["IamInstanceProfile"]
+        assert set(profile.values()) <= known
+    setup = "\n".join(config["setup_commands"])
+    assert "boto3" in setup, "the autoscaler on the head starts machines with it"
+    assert "--python 3.11" in setup
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "jobs").rglob("*.yaml")), ids=lambda f: f.stem)
 def test_every_job_config_is_valid_and_survives_a_round_trip(file):
     config = load_config(file)
