@@ -27,9 +27,11 @@ Place = Annotated[str, AfterValidator(expanded)]
 """A path (or a name): a leading ``~`` and ``${VAR}`` are replaced as soon as it is read."""
 BASELINES = ("uniform", "proportional", "temperature", "capped", "equal_loss", "random", "text", "paper")
 FAMILIES = ("text", "paper")
+"""Baselines that have a mixture for every balance."""
+CLUSTERS = "clusters:"
+"""Before the number of clusters that get equal shares."""
 PAIRWISE = "pmi_pairwise"
 """The paper's affinity."""
-"""Baselines that have a mixture for every balance."""
 GIVEN = "mixture:"
 """Before the path of a mixture that the user has already."""
 
@@ -37,8 +39,10 @@ GIVEN = "mixture:"
 def _baseline(name: str) -> str:
     if name.startswith(GIVEN) and len(name) > len(GIVEN):
         return GIVEN + expanded(name.removeprefix(GIVEN))
+    if name.startswith(CLUSTERS) and name.removeprefix(CLUSTERS).isdigit() and int(name.removeprefix(CLUSTERS)):
+        return name
     if name not in BASELINES:
-        raise ValueError(f"{name!r} is none of {', '.join(BASELINES)}, {GIVEN}FILE")
+        raise ValueError(f"{name!r} is none of {', '.join(BASELINES)}, {CLUSTERS}K, {GIVEN}FILE")
     return name
 
 
@@ -572,8 +576,9 @@ class SearchConfig(Section):
     """Mixtures to compare with. ``uniform``; by the true sizes of the sources ``proportional``, ``temperature`` and
     ``capped``; ``equal_loss``: by how far each task's own fine-tune lowered its loss; ``random``: another draw for
     every seed; ``text``: the best balance of the text affinity; ``paper``: that of the paper's own shortcut (pairwise
-    PMI, shifted diagonal, closed form, projection); ``mixture:FILE``: your own, a ``mixture.json`` or a CSV
-    of task and weight."""
+    PMI, shifted diagonal, closed form, projection); ``clusters:K``: equal shares for K clusters of tasks, and inside
+    each (average linkage on the first affinity); ``mixture:FILE``: your own, a ``mixture.json`` or a CSV of task and
+    weight."""
     temperature: Annotated[float, Field(gt=0)] = 2.0
     """Of the baseline ``temperature``: weights proportional to size^(1/T)."""
     cap: Positive | None = None

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from taskpgm_ray.config import FAMILIES, GIVEN, SearchConfig
+from taskpgm_ray.config import CLUSTERS, FAMILIES, GIVEN, SearchConfig
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.mixture import (
     capped_proportional,
@@ -21,6 +21,7 @@ from taskpgm_ray.mixture import (
     temperature,
     uniform,
 )
+from taskpgm_ray.mrf import clusters
 from taskpgm_ray.search.families import Family
 
 
@@ -54,6 +55,8 @@ class Pool:
     """For ``mixture:FILE``."""
     loss_drops: Sequence[float] = ()
     """How far each task's own fine-tune lowered its loss [nats], for ``equal_loss``."""
+    affinity: NDArray[np.float64] | None = None
+    """S [n, n] by which ``clusters:K`` groups the tasks."""
 
 
 def candidates(
@@ -104,9 +107,14 @@ def baselines(pool: Pool, config: SearchConfig, seed: int) -> tuple[list[Candida
     left_out: dict[str, str] = {}
     for name in (name for name in config.baselines if name not in FAMILIES):
         given = name.startswith(GIVEN)
-        label = f"given-{Path(name.removeprefix(GIVEN)).stem}" if given else name
+        label = f"given-{Path(name.removeprefix(GIVEN)).stem}" if given else name.replace(":", "-")
         try:
-            weights = read_given(name.removeprefix(GIVEN), pool.names) if given else known[name]()
+            if given:
+                weights = read_given(name.removeprefix(GIVEN), pool.names)
+            elif name.startswith(CLUSTERS):
+                weights = equal_clusters(pool.affinity, int(name.removeprefix(CLUSTERS)))
+            else:
+                weights = known[name]()
         except InputError as error:
             if given:
                 raise
@@ -119,6 +127,19 @@ def baselines(pool: Pool, config: SearchConfig, seed: int) -> tuple[list[Candida
         else:
             made.append(one)
     return made, left_out
+
+
+def equal_clusters(S: NDArray[np.float64] | None, count: int) -> NDArray[np.float64]:
+    """Equal shares [n] for so many clusters of tasks, and for the tasks of each.
+
+    Raises:
+        InputError: There are fewer tasks than clusters.
+    """
+    assert S is not None, "whoever asks for clusters knows the affinity"
+    n = len(S)
+    label = clusters(S, np.full(n, 1 / n), count=count).label
+    sizes = np.bincount(label)
+    return np.asarray(1 / (len(sizes) * sizes[label]))
 
 
 def balance(family: Family, tau: float, families: Sequence[Family]) -> Candidate:

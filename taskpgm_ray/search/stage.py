@@ -69,7 +69,7 @@ def search(families: Sequence[Family], jobs: Sequence[Job], planner: Planner, ru
     config = planner.config.search
     fixed = planner.config.mixture.fixed_tau(len(planner.tasks))
     screen = Screen(jobs, planner, run)
-    pool = planner.pool(jobs)
+    pool = replace(planner.pool(jobs), affinity=families[0].S)
     if config.algorithm == "optuna" and fixed is None:
         outcome = _optuna(families, pool, planner, run)
     else:

@@ -7,7 +7,7 @@ import pytest
 
 from taskpgm_ray.config import SearchConfig
 from taskpgm_ray.errors import InputError
-from taskpgm_ray.search.candidates import Pool, baselines, distance
+from taskpgm_ray.search.candidates import Pool, baselines, distance, equal_clusters
 from taskpgm_ray.search.candidates import candidates as all_candidates
 from taskpgm_ray.search.families import Family, targeted
 
@@ -177,3 +177,18 @@ def test_a_mixture_of_ones_own(tmp_path):
     np.testing.assert_allclose(one.weights, [0.75, 0.0, 0.25])
     with pytest.raises(InputError, match=r"mine.csv names 'c', which is not among the tasks: a, b"):
         baselines(Pool([5, 5], names=["a", "b"]), config, seed=0)
+
+
+def test_equal_shares_of_clusters():
+    """Two twins and three strangers: with four clusters the twins share what a stranger has."""
+    S = np.eye(5)
+    S[0, 1] = S[1, 0] = 0.95
+    np.testing.assert_allclose(equal_clusters(S, 4), [1 / 8, 1 / 8, 1 / 4, 1 / 4, 1 / 4])
+    np.testing.assert_allclose(equal_clusters(S, 5), np.full(5, 1 / 5))
+    np.testing.assert_allclose(equal_clusters(S, 1), np.full(5, 1 / 5))
+    config = SearchConfig(baselines=("uniform", "clusters:4", "clusters:9"))
+    made, left_out = baselines(Pool([10] * 5, affinity=S), config, 0)
+    assert [one.name for one in made] == ["uniform", "clusters-4"]
+    assert "count must be from 1 to 5, got 9" in left_out["clusters:9"]
+    with pytest.raises(ValueError, match="clusters:K"):
+        SearchConfig(baselines=("clusters:0",))
