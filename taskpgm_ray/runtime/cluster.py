@@ -77,6 +77,7 @@ def ensure_ray(config: ClusterConfig) -> bool:
     except Exception as error:  # Ray raises bare exceptions where its processes do not come up in time
         end_ray()
         raise ResourceError(f"{failure}: {' '.join(str(error).split())}") from error
+    _leave_out_remarks()
     return address is None
 
 
@@ -152,6 +153,33 @@ def _without_remarks() -> Iterator[None]:
         yield
     finally:
         log.setLevel(before)
+
+
+class Selective:
+    """Ray's subscriber to the cluster's messages, without those that say nothing to a user.
+
+    Trials that only wait are processes too, and Ray warns at every other one that there are many.
+    """
+
+    def __init__(self, subscriber: Any) -> None:
+        self.subscriber = subscriber
+
+    def poll(self, *arguments: Any, **options: Any) -> tuple[Any, Any]:
+        """The next (key, message); no message in the place of one that is left out."""
+        from ray._private.ray_constants import WORKER_POOL_LARGE_ERROR
+
+        key, message = self.subscriber.poll(*arguments, **options)
+        return key, None if message is not None and message.get("type") == WORKER_POOL_LARGE_ERROR else message
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.subscriber, name)
+
+
+def _leave_out_remarks() -> None:
+    from ray._private.worker import global_worker
+
+    worker: Any = global_worker
+    worker.gcs_error_subscriber = Selective(worker.gcs_error_subscriber)
 
 
 def stop_listening() -> None:

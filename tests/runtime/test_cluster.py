@@ -1,6 +1,7 @@
 """Joining a cluster that is not there, and a Ray that does not start: one line, soon."""
 
 import socket
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -8,6 +9,7 @@ import ray
 from taskpgm_ray.config import ClusterConfig
 from taskpgm_ray.errors import ResourceError
 from taskpgm_ray.runtime import cluster
+from taskpgm_ray.runtime.cluster import Selective
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +46,17 @@ def test_a_ray_that_does_not_start_here(monkeypatch):
     monkeypatch.setattr(ray, "init", slow)
     with pytest.raises(ResourceError, match=r"^Ray does not start on this machine: The current node .*\.\.\.$"):
         cluster.ensure_ray(ClusterConfig())
+
+
+def test_messages_that_say_nothing_to_a_user_are_left_out():
+    messages = [
+        ("k", {"type": "worker_pool_large", "error_message": "12 PYTHON worker processes have been started"}),
+        ("k", {"type": "worker_died", "error_message": "a worker died"}),
+        (None, None),
+    ]
+    subscriber = SimpleNamespace(poll=lambda: messages.pop(0), close=lambda: "closed")
+    made = Selective(subscriber)
+    assert made.poll() == ("k", None)
+    assert made.poll()[1]["error_message"] == "a worker died"
+    assert made.poll() == (None, None)
+    assert made.close() == "closed"
