@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -70,6 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"taskpgm: {missing} is not installed, which studies need: {INSTALL}", file=sys.stderr)
         return ResourceError.exit_code
+    except BrokenPipeError:
+        # Whoever read the output (`| head`) has seen enough; Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         print("taskpgm: interrupted; finished work is kept, the same command goes on from it", file=sys.stderr)
         return exit_code()

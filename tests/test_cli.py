@@ -212,3 +212,19 @@ def test_every_mistake_in_a_config_has_its_line(tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 6
     assert all(line.startswith(f"taskpgm: ConfigError: {file}: ") for line in lines)
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command_without_a_word():
+    command = f"{sys.executable} -m taskpgm_ray.cli config --reference"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} | head -1; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True, timeout=120
+    )
+    assert done.stderr == ""
+    # The pipe may be large enough for all of it.
+    assert done.returncode in (0, 141)
+    code = (
+        "import os, sys\nfrom taskpgm_ray.cli import main\nread, write = os.pipe()\nos.close(read)\n"
+        "os.dup2(write, 1)\nsys.exit(main(['config', '--schema']))"
+    )
+    done = python(code)
+    assert (done.returncode, done.stderr) == (141, "")
