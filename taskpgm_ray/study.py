@@ -95,9 +95,14 @@ class Study:
                 self.storage.write_bytes(CONFIG, self.config.to_yaml().encode())
                 yield
             finally:
-                self.session.close()
+                self._close()
                 if self.proxy is not None:
-                    self.proxy.session.close()
+                    self.proxy._close()
+
+    def _close(self) -> None:
+        """End what this run has started; a session that could not even begin has nothing to end."""
+        if "session" in self.__dict__:
+            self.session.close()
 
     @cached_property
     def storage(self) -> Storage:

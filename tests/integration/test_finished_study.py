@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from taskpgm_ray.config import load_config
+from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.storage import Storage
 from taskpgm_ray.workload import fine_tunes
 
@@ -185,12 +186,16 @@ def folder_of(again):
     return again[0]
 
 
-def test_a_finished_study_in_python(again):
+def test_a_finished_study_in_python(again, monkeypatch):
     import pandas as pd
 
     from taskpgm_ray import Study
 
     folder, *_ = again
+    # Its config names model and data by relative paths.
+    with pytest.raises(EvaluationError, match="'evaluation' is no folder"):
+        Study.finished(str(folder))
+    monkeypatch.chdir(folder.parents[1])
     result = Study.finished(str(folder))
     tasks = result.tasks()
     mixture = json.loads((folder / "mixture.json").read_text())
@@ -218,6 +223,7 @@ def test_the_example_runs_cell_by_cell(again):
         capture_output=True,
         text=True,
         timeout=300,
+        cwd=folder.parents[1],
         env={**os.environ, "TASKPGM_STUDY": str(folder)},
     )
     assert done.returncode == 0, done.stderr
