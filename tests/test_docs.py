@@ -227,7 +227,7 @@ def test_commands_and_configs_were_found_at_all():
     assert ["taskpgm", "merge", "runs/my-study", "model/"] in readme
     assert ["python", "jobs/optimize.py", "--config", "jobs/llama2-7b.yaml"] in readme
     (plan,) = [given for given in readme if given[:2] == ["taskpgm", "plan"]]
-    assert plan[-2:] == ["--config", "study.yaml"]
+    assert plan[2:] == ["--config", "study.yaml", "--gpu", "A100"]
     fenced = [block for text in texts for block in blocks(text) if block.language == "yaml"]
     configs = [block for block in fenced if SECTIONS & set(parse(block.text, "it"))]
     assert len(configs) > 15
