@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ MOST_CALLS = 1_000_000
 """Calls that an actor of ours has open at one time: a waiting job is one, and those of the lanes must come through."""
 PROBE_SECONDS = 20.0
 """A cluster's head that has not answered by then is taken for absent."""
+MANY_WORKERS = "worker processes have been started"
 _local: list[Path] = []
 """The folder of the local Ray, while there is one."""
 
@@ -155,31 +156,26 @@ def _without_remarks() -> Iterator[None]:
         log.setLevel(before)
 
 
-class Selective:
-    """Ray's subscriber to the cluster's messages, without those that say nothing to a user.
+def telling(tell: Callable[..., None]) -> Callable[..., None]:
+    """Ray's own printing of the cluster's messages, without those that say nothing to a user.
 
     Trials that only wait are processes too, and Ray warns at every other one that there are many.
     """
 
-    def __init__(self, subscriber: Any) -> None:
-        self.subscriber = subscriber
+    def told(message: dict[str, Any], *arguments: Any, **options: Any) -> None:
+        if not any(MANY_WORKERS in str(line) for line in message.get("lines", ())):
+            tell(message, *arguments, **options)
 
-    def poll(self, *arguments: Any, **options: Any) -> tuple[Any, Any]:
-        """The next (key, message); no message in the place of one that is left out."""
-        from ray._private.ray_constants import WORKER_POOL_LARGE_ERROR
-
-        key, message = self.subscriber.poll(*arguments, **options)
-        return key, None if message is not None and message.get("type") == WORKER_POOL_LARGE_ERROR else message
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.subscriber, name)
+    return told
 
 
 def _leave_out_remarks() -> None:
-    from ray._private.worker import global_worker
+    from ray._private import worker
 
-    worker: Any = global_worker
-    worker.gcs_error_subscriber = Selective(worker.gcs_error_subscriber)
+    # In the module, where the thread that listens looks it up: one that waits for a message already would not see more.
+    module: Any = worker
+    if module.print_to_stdstream.__module__ != __name__:
+        module.print_to_stdstream = telling(module.print_to_stdstream)
 
 
 def stop_listening() -> None:

@@ -100,7 +100,7 @@ class TuneRunner:
                 callbacks=[_Shown(self.stage, self.fleet), *loggers(self.config, Path(self.storage.uri).name)],
             ),
         )
-        with _interruptible():
+        with _as_part_of_a_study():
             results = tuner.fit()
         failed = {}
         for result in (results[index] for index in range(len(results))):
@@ -113,22 +113,24 @@ class TuneRunner:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end the search as it ends every other stage.
+def _as_part_of_a_study() -> Iterator[None]:
+    """Let Ctrl-C end the search as it ends every other stage, and let it be told like every other stage.
 
     Tune's own handler makes an interrupted search look like a finished one, whose winner would be reported, and stays
-    installed afterwards, where it swallows the next interrupt.
+    installed afterwards, where it swallows the next interrupt. And whatever its verbosity, its newer output begins with
+    a box of settings and the hint to look at a temporary folder with TensorBoard.
     """
-    name = "TUNE_DISABLE_SIGINT_HANDLER"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
+    wanted = {"TUNE_DISABLE_SIGINT_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 class _Plans:

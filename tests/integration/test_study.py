@@ -62,6 +62,10 @@ def test_every_stage_left_its_artifacts(finished):
     assert any(kind.startswith("tau-") for kind in kinds)
     for stage in ("tasks", "finetune", "score", "affinity", "search", "report split"):
         assert re.search(rf"^{stage}: ", printed, re.M), stage
+    # Nothing of Tune's and Ray's own.
+    for word in ("TensorBoard", "Configuration for experiment", "worker processes", "(raylet)"):
+        assert word not in printed
+    assert printed.startswith("study tiny in runs/tiny\n")
 
 
 def test_adapters_are_standard_peft_folders_with_metrics(finished):

@@ -1,7 +1,6 @@
 """Joining a cluster that is not there, and a Ray that does not start: one line, soon."""
 
 import socket
-from types import SimpleNamespace
 
 import pytest
 import ray
@@ -9,7 +8,7 @@ import ray
 from taskpgm_ray.config import ClusterConfig
 from taskpgm_ray.errors import ResourceError
 from taskpgm_ray.runtime import cluster
-from taskpgm_ray.runtime.cluster import Selective
+from taskpgm_ray.runtime.cluster import telling
 
 
 @pytest.fixture(autouse=True)
@@ -49,14 +48,8 @@ def test_a_ray_that_does_not_start_here(monkeypatch):
 
 
 def test_messages_that_say_nothing_to_a_user_are_left_out():
-    messages = [
-        ("k", {"type": "worker_pool_large", "error_message": "12 PYTHON worker processes have been started"}),
-        ("k", {"type": "worker_died", "error_message": "a worker died"}),
-        (None, None),
-    ]
-    subscriber = SimpleNamespace(poll=lambda: messages.pop(0), close=lambda: "closed")
-    made = Selective(subscriber)
-    assert made.poll() == ("k", None)
-    assert made.poll()[1]["error_message"] == "a worker died"
-    assert made.poll() == (None, None)
-    assert made.close() == "closed"
+    told = []
+    tell = telling(lambda message, ignore_prefix: told.append(message["lines"]))
+    tell({"lines": ["WARNING: 12 PYTHON worker processes have been started on node"]}, ignore_prefix=False)
+    tell({"lines": ["a worker died"]}, ignore_prefix=False)
+    assert told == [["a worker died"]]
