@@ -72,15 +72,7 @@ class Agreement:
         """
         chat = self.prompt_format == "chat"
         for task in tasks:
-            task.build_all_requests(
-                limit=SAMPLES,
-                rank=0,
-                world_size=1,
-                apply_chat_template=chat,
-                fewshot_as_multiturn=chat,
-                chat_template=self.bridge.apply_chat_template if chat else None,
-                tokenizer_name=self.bridge.tokenizer_name if chat else "",
-            )
+            task.build_requests(self.bridge, chat, SAMPLES)
             for request in task.instances[:SAMPLES]:
                 context, answer = request.args[0], request.args[1]
                 if isinstance(answer, str) and context:

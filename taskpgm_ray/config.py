@@ -32,6 +32,8 @@ CLUSTERS = "clusters:"
 """Before the number of clusters that get equal shares."""
 PAIRWISE = "pmi_pairwise"
 """The paper's affinity."""
+PROXY = "proxy"
+"""Folder inside a study's for what the model of its affinities has done, where that is another one."""
 GIVEN = "mixture:"
 """Before the path of a mixture that the user has already."""
 

@@ -14,7 +14,7 @@ from taskpgm_ray.config import EvaluationConfig, StudyConfig
 from taskpgm_ray.report.text import MISSING, amount
 from taskpgm_ray.runtime.fitted_table import FittedTable
 from taskpgm_ray.storage import Storage
-from taskpgm_ray.workload import fine_tunes, noise_tasks
+from taskpgm_ray.workload import jobs_by_kind, noise_tasks
 
 ENGINE_START_SECONDS = 60.0
 """Until an engine answers its first request."""
@@ -80,9 +80,7 @@ def plan_engines(
     Returns:
         One row for the probe set and one for each side of the evaluation, in the order in which they run.
     """
-    jobs = {row.kind: 0 for row in fine_tunes(config, tasks)}
-    for row in fine_tunes(config, tasks):
-        jobs[row.kind] += row.jobs
+    jobs = jobs_by_kind(config, tasks)
     positions = tasks * config.pool.probes_per_task * config.scoring.positions_per_probe
     scored = tasks + noise_tasks(config, tasks) + 1
     probes, later = tasks * config.pool.probes_per_task, config.scoring.positions_per_probe - 1
@@ -92,8 +90,8 @@ def plan_engines(
     if config.search.balances:
         lifts = tasks + 1 if config.search.measures_lift else 0
         for what, models, side in (
-            ("search split", jobs.get("trials", 0) + lifts, "search"),
-            ("report split", jobs.get("finalists", 0) + jobs.get("budgets", 0) + 1, "report"),
+            ("search split", jobs["trials"] + lifts, "search"),
+            ("report split", jobs["finalists"] + jobs["budgets"] + 1, "report"),
         ):
             items, tokens = _items(config.evaluation, tasks, side, example_tokens)
             asked.append((what, models, items, tokens))

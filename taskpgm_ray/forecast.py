@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
-from taskpgm_ray.config import FinetuneConfig, LoraSection, StudyConfig
+from taskpgm_ray.config import PROXY, FinetuneConfig, LoraSection, StudyConfig
 from taskpgm_ray.engine_forecast import EngineSpeed, measured_engines
 from taskpgm_ray.errors import ConfigError
 from taskpgm_ray.gpu_speeds import READ, TRAINED, reading_speed, training_speed
@@ -223,7 +223,7 @@ def proxy_speed_of(config: StudyConfig, tokens_per_second: float | None, lanes: 
     if proxy is None:
         return None
     measured = (
-        measure(_folder(config) / "proxy") if lanes.measured or (tokens_per_second is None and gpu is None) else None
+        measure(_folder(config) / PROXY) if lanes.measured or (tokens_per_second is None and gpu is None) else None
     )
     if measured is not None:
         return replace(measured, tokens_per_second=tokens_per_second or measured.tokens_per_second)
@@ -250,11 +250,8 @@ def speed_of(
         ConfigError: Something is neither given nor measured; the message says how to get it.
     """
     source = "given"
-    if tokens_per_second is None and gpu is not None and _measured(config) is None:
-        tokens_per_second = training_speed(config, _model(config), gpu)
-        source = f"estimated for {gpu}: {TRAINED:.0%} of its peak"
-    known = tokens_per_second is not None and (example_tokens is not None or config.finetune.tokens is not None)
-    measured = None if known else _known(config)
+    sized = example_tokens is not None or config.finetune.tokens is not None
+    measured = None if sized and tokens_per_second is not None else _measured(config)
     if measured is not None:
         size = measured.adapter_bytes if adapter_mib is None else adapter_mib * 2**20
         return replace(
@@ -263,7 +260,11 @@ def speed_of(
             example_tokens=example_tokens or measured.example_tokens,
             adapter_bytes=size,
         )
-    assert tokens_per_second is not None, "otherwise it was measured"
+    if tokens_per_second is None and gpu is not None:
+        tokens_per_second = training_speed(config, _model(config), gpu)
+        source = f"estimated for {gpu}: {TRAINED:.0%} of its peak"
+    if tokens_per_second is None or not sized:
+        raise ConfigError(_unknown(_folder(config)))
     if adapter_mib is None:
         size = adapter_bytes(_model(config), config.finetune.lora, config.model.trust_remote_code)
     else:
@@ -305,15 +306,12 @@ def _measured(config: StudyConfig) -> Speed | None:
     return measure(_folder(config), "adapters" if config.affinity.model is None else "mixtures")
 
 
-def _known(config: StudyConfig) -> Speed:
-    storage, measured = _folder(config), _measured(config)
-    if measured is None:
-        raise ConfigError(
-            f"no adapter was trained in {storage.uri} yet, so the speed is unknown: give --tokens-per-second (--gpu "
-            "estimates it) and --example-tokens, or measure them with a few tasks (taskpgm finetune --config ... "
-            "pool.max_tasks=2)"
-        )
-    return measured
+def _unknown(storage: Storage) -> str:
+    return (
+        f"no adapter was trained in {storage.uri} yet, so the speed is unknown: give --tokens-per-second (--gpu "
+        "estimates it) and --example-tokens, or measure them with a few tasks (taskpgm finetune --config ... "
+        "pool.max_tasks=2)"
+    )
 
 
 def _finished(storage: Storage, folder: str) -> list[str]:

@@ -9,15 +9,13 @@ from itertools import islice
 from statistics import median
 from typing import Any
 
-from taskpgm_ray.config import StudyConfig, load_config
+from taskpgm_ray.config import PROXY, StudyConfig, load_config
 from taskpgm_ray.errors import InputError, MissingFileError
 from taskpgm_ray.finetune.stage import FAILURE
 from taskpgm_ray.runtime.lease import current_driver
 from taskpgm_ray.storage import MANIFEST, Storage
-from taskpgm_ray.workload import fine_tunes
+from taskpgm_ray.workload import jobs_by_kind
 
-PROXY = "proxy/"
-"""Folder of what another model than the study's has done."""
 RAY = "ray"
 """Folder of Ray Train's own files: checkpoints of jobs that run."""
 SAMPLED = 20
@@ -78,7 +76,9 @@ def state_of(storage: Storage) -> State:
         found[kind_of(unit)][unit] = files
     done = {kind: [unit for unit, files in units.items() if MANIFEST in files] for kind, units in found.items()}
     failed = [unit for units in found.values() for unit, files in units.items() if FAILURE in files]
-    planned = _planned(config, sum(not unit.startswith(PROXY) for unit in done.get("tasks", []))) if config else {}
+    planned = (
+        _planned(config, sum(not unit.startswith(f"{PROXY}/") for unit in done.get("tasks", []))) if config else {}
+    )
     holder = current_driver(storage)
     return State(
         folder=storage.uri,
@@ -118,7 +118,7 @@ def leftovers(storage: Storage, failed: bool = False) -> dict[str, int]:
         for unit, files in sorted(_units(sizes).items())
         if MANIFEST not in files and (FAILURE not in files or failed)
     }
-    for folder in (RAY, f"{PROXY}{RAY}"):
+    for folder in (RAY, f"{PROXY}/{RAY}"):
         rays = [size for path, size in sizes.items() if path.startswith(f"{folder}/")]
         found |= {folder: sum(rays)} if rays else {}
     return found
@@ -143,7 +143,7 @@ def _units(sizes: Mapping[str, int]) -> dict[str, dict[str, int]]:
 
 def kind_of(folder: str) -> str:
     """The kind of a unit: the folder that it lies in."""
-    return folder.removeprefix(PROXY).partition("/")[0]
+    return folder.removeprefix(f"{PROXY}/").partition("/")[0]
 
 
 def _config(storage: Storage) -> StudyConfig | None:
@@ -157,9 +157,7 @@ def _config(storage: Storage) -> StudyConfig | None:
 
 def _planned(config: StudyConfig, tasks: int) -> dict[str, int]:
     """At most how many units there will be of each kind."""
-    jobs: dict[str, int] = defaultdict(int)
-    for row in fine_tunes(config, tasks):
-        jobs[row.kind] += row.jobs
+    jobs = jobs_by_kind(config, tasks)
     # With a proxy the tasks are tokenised for either model.
     models = 1 if config.affinity.model is None else 2
     planned = {"tasks": models * tasks, "adapters": jobs["adapters"] + jobs["noise"]}

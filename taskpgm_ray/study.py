@@ -16,7 +16,7 @@ from taskpgm_ray.affinity.affinities import Affinities
 from taskpgm_ray.affinity.stage import affinity_unit, compute_affinities
 from taskpgm_ray.affinity.stored import divergence_groups
 from taskpgm_ray.conclusion import Conclusion
-from taskpgm_ray.config import StudyConfig
+from taskpgm_ray.config import PROXY, StudyConfig
 from taskpgm_ray.errors import DamagedScoresError
 from taskpgm_ray.evaluation import prepare as prepare_evaluation
 from taskpgm_ray.evaluation.items import POOL
@@ -53,7 +53,6 @@ from taskpgm_ray.tasks.prepare import Task, prepare_tasks
 from taskpgm_ray.tasks.separation import separate
 from taskpgm_ray.version import __version__
 
-PROXY = "proxy"
 CONFIG, MIXTURE, REPORT, STATE = "config.yaml", "mixture.json", "report.html", "finished.json"
 INSIGHT = "insight.json"
 

@@ -7,6 +7,7 @@ and with ``report_seeds: auto`` the seeds that a verdict takes do.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from taskpgm_ray.config import FAMILIES, PAIRWISE, StudyConfig
@@ -43,6 +44,14 @@ def fine_tunes(config: StudyConfig, tasks: int) -> list[FineTunes]:
         # Of a balance that no trial had; of another it is the trial's.
         rows.append(FineTunes("final", int(config.search.choose == "curve" and _balances(config) > 1)))
     return [row for row in rows if row.jobs]
+
+
+def jobs_by_kind(config: StudyConfig, tasks: int) -> Counter[str]:
+    """Kind of fine-tunes -> how many of all budgets together; 0 of a kind that the study has none of."""
+    found: Counter[str] = Counter()
+    for row in fine_tunes(config, tasks):
+        found[row.kind] += row.jobs
+    return found
 
 
 def noise_tasks(config: StudyConfig, tasks: int) -> int:

@@ -37,15 +37,7 @@ def prompts(split: Split, items: Sequence[Item], config: EvaluationConfig, model
     )
     asked: dict[str, Prompt] = {item.id: item.tokens[0] for item in items if item.tokens is not None}
     for task in tasks.values():
-        task.build_all_requests(
-            limit=None,
-            rank=0,
-            world_size=1,
-            apply_chat_template=chat,
-            fewshot_as_multiturn=chat,
-            chat_template=model.apply_chat_template if chat else None,
-            tokenizer_name=model.tokenizer_name if chat else "",
-        )
+        task.build_requests(model, chat)
         for request in task.instances:
             asked.setdefault(request.doc[ITEM], request.args[0])
     return [asked[item.id] for item in items]

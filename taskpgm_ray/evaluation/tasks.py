@@ -55,6 +55,18 @@ class SplitTask(ConfigurableTask):
         """Build the data sets that lm-eval reads (it calls this while it is constructed)."""
         self.dataset = {name: Documents(map(_document, items)) for name, items in self._splits.items()}
 
+    def build_requests(self, model: Any, chat: bool, limit: int | None = None) -> None:
+        """The requests of the first ``limit`` documents, as lm-eval's evaluator has them built for this model."""
+        self.build_all_requests(
+            limit=limit,
+            rank=0,
+            world_size=1,
+            apply_chat_template=chat,
+            fewshot_as_multiturn=chat,
+            chat_template=model.apply_chat_template if chat else None,
+            tokenizer_name=model.tokenizer_name if chat else "",
+        )
+
     def build_all_requests(self, **kwargs: Any) -> None:
         """As lm-eval, without its progress bar for each task."""
         with _without_progress():

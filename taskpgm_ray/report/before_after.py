@@ -10,7 +10,7 @@ from taskpgm_ray.report.tables import Cell, table
 from taskpgm_ray.report.text import MISSING, number, score
 
 POOL = "pool"
-"""The benchmark of the pool's own held-out examples (that of `taskpgm_ray.evaluation`, which imports lm-eval)."""
+"""The benchmark of the pool's own held-out examples (as in `taskpgm_ray.evaluation`, which is not loaded here)."""
 
 
 @dataclass(frozen=True)
