@@ -49,12 +49,16 @@ class LoraTrainer:
     ) -> None:
         import torch
 
+        from taskpgm_ray.finetune.lora_product import fuse
+
         self.mixed_precision = model.dtype == torch.bfloat16
         self.model = with_adapter(model, lora)
         if gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.device = device
         self.workers = workers or Workers()
+        if self.workers.whole:
+            fuse(self.model)
         self.module = self.workers.wrap(self.model, device)
         self.parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.base: Any = self.model.get_base_model()

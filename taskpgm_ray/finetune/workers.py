@@ -30,6 +30,11 @@ class Workers:
         """Whether this worker speaks for the lane: takes jobs, writes artifacts."""
         return self.rank == 0
 
+    @property
+    def whole(self) -> bool:
+        """Whether each worker holds the whole model, and not a share of every layer."""
+        return self.size == 1 or self.parallel == "ddp"
+
     def wrap(self, model: Any, device: str) -> Any:
         """Bring ``model`` to the device; the module to call instead, which averages gradients over the workers."""
         if self.size > 1 and self.parallel == "fsdp":
