@@ -14,9 +14,9 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from pyarrow import fs as pafs
 from pydantic import BaseModel
 
 from taskpgm_ray.errors import DamagedFileError, MissingFileError, OutageError, StorageError
+from taskpgm_ray.filesystems import LOCAL, OBJECT_STORES, opened, sync, uninterrupted
 
 MANIFEST = "manifest.json"
 RETRY_SECONDS = (0.2, 1.0, 5.0)
@@ -39,7 +40,12 @@ WRONG_PLACE = (NotADirectoryError, IsADirectoryError, FileExistsError)
 LASTING = (PermissionError, *WRONG_PLACE)
 """Errors that a pause does not mend; credentials that have expired may be renewed."""
 
+SIDE_BY_SIDE = 32
+"""Requests that a process has under way at once."""
+
 T = TypeVar("T")
+_buckets: set[str] = set()
+"""Those that exist since a write of this process."""
 _answered: set[str] = set()
 """Storages (scheme and host) that have answered this process."""
 _listeners: list[Callable[[str], None]] = []
@@ -96,13 +102,24 @@ class Storage:
     def _filesystem(self) -> tuple[pafs.FileSystem, str]:
         if "fs" not in self._cache:
             try:
-                if "://" in self.uri:
-                    self._cache["fs"] = pafs.FileSystem.from_uri(self.uri)
-                else:
-                    self._cache["fs"] = (pafs.LocalFileSystem(), self.uri)
+                self._cache["fs"] = opened(self.uri) if "://" in self.uri else (LOCAL, self.uri)
             except (pa.ArrowInvalid, OSError, ValueError) as error:
                 raise StorageError(f"storage {self.uri!r} cannot be opened: {error}") from error
         return self._cache["fs"]
+
+    @property
+    def _is_objects(self) -> bool:
+        """Whether there are no folders, only names with slashes in them."""
+        return self._filesystem[0].type_name in OBJECT_STORES
+
+    @property
+    def _manifests(self) -> dict[str, bytes]:
+        """Contents of manifests that were read, by their paths: a finished unit does not change while a study runs."""
+        return self._cache.setdefault("manifests", {})
+
+    def forget(self) -> None:
+        """Read every manifest anew from now on; a user may have removed units since."""
+        self._manifests.clear()
 
     def path(self, relative: str = "") -> str:
         """The path of ``relative`` inside the filesystem (for local storage: on this machine)."""
@@ -129,20 +146,25 @@ class Storage:
         written = f"{target}.{uuid.uuid4().hex[:8]}{PARTIAL}" if self.is_local else target
 
         def write() -> None:
-            filesystem.create_dir(target.rpartition("/")[0], recursive=True)
+            # Markers for folders would be more requests than the object itself, and other prefixes' business.
+            if not self._is_objects:
+                filesystem.create_dir(target.rpartition("/")[0], recursive=True)
+            elif "allow_bucket_creation=true" in self.uri and (bucket := target.partition("/")[0]) not in _buckets:
+                filesystem.create_dir(bucket, recursive=False)
+                _buckets.add(bucket)
             with filesystem.open_output_stream(written, compression=None) as stream:
                 stream.write(content)
 
         def write_and_rename() -> None:
             try:
                 write()
-                _sync(written)
+                sync(written)
                 filesystem.move(written, target)
             except BaseException:
                 Path(written).unlink(missing_ok=True)
                 raise
 
-        self._attempt(write_and_rename if self.is_local else lambda: _uninterrupted(write), relative, "written")
+        self._attempt(write_and_rename if self.is_local else lambda: uninterrupted(write), relative, "written")
 
     def append_bytes(self, relative: str, content: bytes) -> None:
         """Add to the end of a file; on an object store, which cannot append, the file is written anew."""
@@ -184,8 +206,23 @@ class Storage:
 
     def read_json(self, relative: str) -> Any:
         """The content of one JSON file."""
+        return self._json(relative, self.read_bytes(relative))
+
+    def read_manifest(self, relative: str) -> Any:
+        """The content of a finished unit's manifest, read once."""
+        content = self._manifests.get(relative) or self.read_bytes(relative)
+        manifest = self._json(relative, content)
+        self._manifests[relative] = content
+        return manifest
+
+    def write_manifest(self, relative: str, manifest: Any) -> None:
+        """Write a unit's manifest."""
+        self._manifests.pop(relative, None)
+        self.write_json(relative, manifest)
+
+    def _json(self, relative: str, content: bytes) -> Any:
         try:
-            return json.loads(self.read_bytes(relative))
+            return json.loads(content)
         except ValueError as error:
             problem = f"{self.uri}/{relative} is damaged (not JSON): {error}; remove it to redo it"
             raise DamagedFileError(problem) from error
@@ -246,6 +283,8 @@ class Storage:
 
     def delete(self, relative: str) -> None:
         """Remove one folder with all that is in it, if it is there."""
+        for known in [path for path in self._manifests if path.startswith(f"{relative}/")]:
+            del self._manifests[known]
         if self.exists(relative):
             self._attempt(lambda: self._filesystem[0].delete_dir(self.path(relative)), relative, "removed")
 
@@ -316,11 +355,28 @@ class Unit:
 
     def manifest(self) -> dict[str, Any]:
         """What was recorded when the unit was finished."""
-        return self.storage.read_json(f"{self.path}/{MANIFEST}")
+        return self.storage.read_manifest(f"{self.path}/{MANIFEST}")
 
     def finish(self, manifest: dict[str, Any]) -> None:
         """Mark the unit as finished. Call it after all its files are written, never before."""
-        self.storage.write_json(f"{self.path}/{MANIFEST}", manifest)
+        self.storage.write_manifest(f"{self.path}/{MANIFEST}", manifest)
+
+
+def finished(units: Sequence[Unit]) -> list[bool]:
+    """Whether each unit is finished; as `Unit.done`, but an object store is asked side by side.
+
+    Folders are listed first, so that units that nobody has begun cost nothing.
+    """
+    if not units or units[0].storage.is_local:
+        return [unit.done() for unit in units]
+    storage = units[0].storage
+    places = [unit.path.rpartition("/") for unit in units]
+    folders = sorted({folder for folder, _, _ in places})
+    # Daemon threads: an interrupt does not wait for a storage that does not answer.
+    with ThreadPool(SIDE_BY_SIDE) as threads:
+        held = dict(zip(folders, map(set, threads.map(storage.names, folders)), strict=True))
+        begun = [name in held[folder] for folder, _, name in places]
+        return threads.starmap(lambda unit, begun: begun and unit.done(), zip(units, begun, strict=True), chunksize=1)
 
 
 def _rows_of(source: Any, rows: slice) -> pa.Table:
@@ -333,21 +389,6 @@ def _rows_of(source: Any, rows: slice) -> pa.Table:
     held = [i for i, at in enumerate(starts) if at < rows.stop and at + sizes[i] > rows.start]
     table = file.read_row_groups(held)
     return table.slice(rows.start - starts[held[0]], rows.stop - rows.start) if held else table
-
-
-def _sync(path: str) -> None:
-    """Have a file on the disk before its name is: after a power cut a manifest must not stand beside empty files."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _uninterrupted(operation: Callable[[], T]) -> T:
-    """Run it in a thread of its own: an upload that an interrupt leaves half-way would be completed as it is."""
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(operation).result()
 
 
 def _checked(relative: str) -> str:

@@ -94,6 +94,7 @@ FLOORS = (
         "config",
         "config_reference",
         "examples",
+        "filesystems",
         "storage",
         "workload",
         "matrix_file",

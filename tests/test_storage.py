@@ -11,7 +11,7 @@ import pytest
 
 from taskpgm_ray.config import LoraSection
 from taskpgm_ray.errors import DamagedFileError, MissingFileError, OutageError, StorageError
-from taskpgm_ray.storage import MANIFEST, Storage, Unit, fingerprint
+from taskpgm_ray.storage import MANIFEST, Storage, Unit, fingerprint, finished
 
 
 @pytest.fixture(autouse=True)
@@ -151,7 +151,7 @@ def test_what_was_begun_is_removed_when_a_write_fails(storage, monkeypatch, erro
     def sync(path):
         raise error
 
-    monkeypatch.setattr("taskpgm_ray.storage._sync", sync)
+    monkeypatch.setattr("taskpgm_ray.storage.sync", sync)
     with pytest.raises((OutageError, KeyboardInterrupt)):
         storage.write_bytes("f", b"new")
     assert storage.names() == ["f"]
@@ -348,3 +348,22 @@ def test_a_relative_folder_is_the_same_for_a_worker_that_runs_elsewhere(tmp_path
     received.write_json("a.json", 1)
     assert (tmp_path / "runs" / "study" / "a.json").exists()
     assert received.local_copy("a.json") == tmp_path / "runs" / "study" / "a.json"
+
+
+def test_a_manifest_is_read_once_until_it_changes_or_is_forgotten(storage):
+    unit = Unit(storage, "adapters/a")
+    unit.finish({"steps": 1})
+    assert finished([unit, Unit(storage, "adapters/b")]) == [True, False]
+    # What another process does to a finished unit is not looked for.
+    Path(storage.path("adapters/a/manifest.json")).unlink()
+    assert unit.manifest() == {"steps": 1}
+    unit.manifest()["steps"] = 9
+    assert unit.manifest() == {"steps": 1}
+    storage.forget()
+    assert not unit.done()
+    unit.finish({"steps": 2})
+    assert unit.manifest() == {"steps": 2}
+    unit.finish({"steps": 3})
+    assert unit.manifest() == {"steps": 3}
+    storage.delete("adapters/a")
+    assert not unit.done()

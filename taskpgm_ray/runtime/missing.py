@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from taskpgm_ray.runtime.progress import Stage
 from taskpgm_ray.runtime.run import Run
-from taskpgm_ray.storage import Unit
+from taskpgm_ray.storage import Unit, finished
 
 
 class Work(Protocol):
@@ -35,7 +35,8 @@ def missing(run: Run, name: str, works: Sequence[W]) -> Iterator[tuple[Stage, li
         works: All of them, finished or not; works that share a unit are done once.
     """
     units = {work.unit.path: work for work in works}
-    todo = [work for work in units.values() if not work.unit.done()]
+    done = finished([work.unit for work in units.values()])
+    todo = [work for work, ready in zip(units.values(), done, strict=True) if not ready]
     with run.progress.stage(name, len(units), len(units) - len(todo)) as stage:
         if todo:
             run.connect()

@@ -1,0 +1,56 @@
+"""pyarrow filesystems by URI: one, with its connections, for each place that a process reads and writes."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from pyarrow import fs as pafs
+
+OBJECT_STORES = ("s3", "gcs", "abfs")
+"""pyarrow's names of filesystems without folders."""
+LOCAL = pafs.LocalFileSystem()
+
+_made: dict[tuple[str, str, str], tuple[pafs.FileSystem, str]] = {}
+"""With their roots, by scheme, host and options."""
+_making = threading.Lock()
+
+T = TypeVar("T")
+
+
+def opened(uri: str) -> tuple[pafs.FileSystem, str]:
+    """The filesystem of ``scheme://host/path?options``, and the path inside it.
+
+    Raises:
+        pyarrow.ArrowInvalid, OSError, ValueError: Not such a URI, or no such place.
+    """
+    scheme, _, rest = uri.partition("://")
+    rest, _, options = rest.partition("?")
+    host, slash, path = rest.partition("/")
+    with _making:
+        place = (scheme, host, options)
+        if place not in _made:
+            # A small object is then one request, and not the three of an upload in parts.
+            delayed = "allow_delayed_open=true" if scheme == "s3" and "allow_delayed_open" not in options else ""
+            query = "&".join(filter(None, (options, delayed)))
+            _made[place] = pafs.FileSystem.from_uri(f"{scheme}://{host}{slash}" + (f"?{query}" if query else ""))
+        filesystem, root = _made[place]
+    return filesystem, f"{root.rstrip('/')}/{path}" if root.strip("/") and path else f"{root}{path}"
+
+
+def sync(path: str) -> None:
+    """Have a file on the disk before its name is: after a power cut a manifest must not stand beside empty files."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def uninterrupted(operation: Callable[[], T]) -> T:
+    """Run it in a thread of its own: an upload that an interrupt leaves half-way would be completed as it is."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(operation).result()
