@@ -30,6 +30,7 @@ from taskpgm_ray.commands import (
 from taskpgm_ray.errors import ConfigError, Problems, ResourceError, TaskPGMError
 from taskpgm_ray.paths import redacted
 from taskpgm_ray.runtime.signals import exit_code, stoppable
+from taskpgm_ray.version import INSTALL
 
 MODULES = (
     *(init, validate, tasks, plan, study, status, report, explain, compare, export, merge, solve, add_tasks, clean),
@@ -49,7 +50,6 @@ OF_A_STUDY = (
     "transformers",
 )
 """What only the package's extras install."""
-INSTALL = "pip install 'taskpgm-ray[cpu]', on a machine with GPUs 'taskpgm-ray[gpu]'"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -99,7 +99,7 @@ def test_a_study_without_its_packages_says_what_to_install(tmp_path):
         f"{code}from taskpgm_ray.cli import main\nsys.exit(main(sys.argv[1:]))", "run", "--config", str(config)
     )
     assert done.returncode == 5, done.stderr
-    assert "is not installed, which studies need: pip install 'taskpgm-ray[cpu]'" in done.stderr
+    assert "is not installed, which studies need: pip install 'taskpgm-ray[gpu]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -2,30 +2,84 @@
 
 import ast
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from taskpgm_ray.config import load_config
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "taskpgm_ray"
+CLUSTERS = ROOT / "docs" / "clusters"
 
 
-def test_the_cluster_launcher_file_fits_rays_schema():
+@pytest.mark.parametrize("file", [ROOT / "cluster.yaml", CLUSTERS / "gcp.yaml"], ids=["aws", "gcp"])
+def test_the_cluster_launcher_file_fits_rays_schema(file):
     import jsonschema
     import ray.autoscaler
+    from ray.autoscaler._private.util import prepare_config, validate_config
 
     schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
-    cluster = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    cluster = yaml.safe_load(file.read_text())
     jsonschema.validate(cluster, schema)
+    validate_config(prepare_config(cluster))
     assert cluster["available_node_types"][cluster["head_node_type"]]["resources"]["GPU"] == 0
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**cluster, "max_wrokers": 1}, schema)
+
+
+def test_the_workers_on_google_cloud_have_the_account_that_ray_makes():
+    import ray.autoscaler
+
+    # Not imported: that takes Google's client.
+    source = (Path(ray.autoscaler.__file__).parent / "_private" / "gcp" / "config.py").read_text()
+    named = ("RAY", "VERSION", "DEFAULT_SERVICE_ACCOUNT_ID", "DEFAULT_SERVICE_ACCOUNT_ROLES")
+    known = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in named:
+            exec(compile(ast.Module([node], []), "config.py", "exec"), known)
+    cluster = yaml.safe_load((CLUSTERS / "gcp.yaml").read_text())
+    (account,) = cluster["available_node_types"]["gpu_spot"]["node_config"]["serviceAccounts"]
+    project = cluster["provider"]["project_id"]
+    assert account["email"] == f"{known['DEFAULT_SERVICE_ACCOUNT_ID']}@{project}.iam.gserviceaccount.com"
+    assert any(role.startswith("roles/storage.") for role in known["DEFAULT_SERVICE_ACCOUNT_ROLES"])
+
+
+def test_the_kubernetes_job_is_a_study_on_a_head_without_lanes():
+    job = yaml.safe_load((CLUSTERS / "rayjob.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    script, *arguments = job["spec"]["entrypoint"].removeprefix("python ").split()
+    assert (ROOT / script).is_file()
+    config, override = arguments[arguments.index("--config") + 1 :]
+    assert load_config(ROOT / config, [override]).storage.startswith("s3://")
+    cluster = job["spec"]["rayClusterSpec"]
+    head, (workers,) = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
+    assert head["rayStartParams"]["num-gpus"] == "0"
+    assert workers["minReplicas"] == workers["replicas"] == 0 < workers["maxReplicas"]
+    pods = [group["template"]["spec"] for group in (head, workers)]
+    (image,) = {pod["containers"][0]["image"] for pod in pods}
+    assert image.rpartition(":")[2] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert cluster["rayVersion"] == locked("gpu")["ray"]
+    lane = load_config(ROOT / config).finetune.lanes
+    assert lane.gpus <= float(pods[1]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"])
+    assert lane.cpus <= float(pods[1]["containers"][0]["resources"]["limits"]["cpu"])
+
+
+def test_the_image_is_built_as_dockers_linter_would_have_it():
+    linter = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if linter is None:
+        pytest.skip("hadolint is not installed")
+    done = subprocess.run([linter, str(CLUSTERS / "Dockerfile")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_launcher_bootstraps_the_cluster_on_a_mock_of_aws(monkeypatch, tmp_path):
@@ -67,20 +121,45 @@ def test_every_job_config_is_valid_and_survives_a_round_trip(file):
     assert load_config(yaml.safe_load(config.to_yaml())) == config
 
 
-def test_the_lock_file_holds_every_dependency_and_nothing_that_clashes():
-    def canonical(name):
-        return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=~! ;]", name)[0]).lower()
+LOCKS = {"cpu": ("run", "cpu", "quickstart", "bench", "dev"), "gpu": ("run", "gpu", "quickstart")}
+"""What each lock file is a resolution of."""
 
+
+def locked(kind):
+    """Package -> version."""
+    lines = (ROOT / "requirements" / f"{kind}.txt").read_text().split()
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+
+
+def declared(kind):
+    """What pyproject.toml asks for, without the package itself."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = (ROOT / "requirements" / "cpu.txt").read_text().split()
-    assert all("==" in line for line in lines)
-    locked = {canonical(line) for line in lines}
-    extras = [
-        d for name in ("run", "cpu", "quickstart", "bench", "dev") for d in project["optional-dependencies"][name]
-    ]
-    wanted = {canonical(d) for d in [*project["dependencies"], *extras]} - {"torch", "taskpgm-ray"}
-    assert not wanted - locked
-    assert not {"torch", "torchvision", "torchaudio", "torchcodec", "triton"} & locked
+    extras = [wanted for extra in LOCKS[kind] for wanted in project["optional-dependencies"][extra]]
+    found = [Requirement(wanted) for wanted in [*project["dependencies"], *extras]]
+    return [wanted for wanted in found if wanted.name != "taskpgm-ray"]
+
+
+@pytest.mark.parametrize("kind", LOCKS)
+def test_the_lock_file_holds_every_dependency_in_its_range(kind):
+    versions = locked(kind)
+    # The CPU's torch is whatever build pip finds; the Makefile asks for it by its version.
+    wanted = [one for one in declared(kind) if (kind, one.name) != ("cpu", "torch")]
+    wrong = [str(one) for one in wanted if versions.get(canonicalize_name(one.name), "none") not in one.specifier]
+    assert not wrong
+
+
+def test_the_lock_file_of_cpu_machines_holds_nothing_that_clashes():
+    assert not {"torch", "torchvision", "torchaudio", "torchcodec", "triton", "vllm"} & set(locked("cpu"))
+
+
+def test_gpu_machines_have_the_versions_that_are_tested():
+    cpu, gpu = locked("cpu"), locked("gpu")
+    direct = {canonicalize_name(one.name) for one in declared("gpu")} & set(cpu)
+    assert {name: gpu[name] for name in direct} == {name: cpu[name] for name in direct}
+    torch = re.search(r"torch==(\S+)", (ROOT / "Makefile").read_text())
+    assert torch is not None
+    assert gpu["torch"] == torch[1]
+    assert f"torch=={torch[1]} " in (CLUSTERS / "Dockerfile").read_text()
 
 
 # Bottom to top: a file imports from its own floor and from those below, never from one above.

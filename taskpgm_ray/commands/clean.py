@@ -42,5 +42,5 @@ def run(options: argparse.Namespace) -> None:
         return
     for folder, size in found.items():
         print(f"{size / 2**20:8.1f} MiB  {folder}")
-    whole = f"{len(found)} folders, {sum(found.values()) / 2**20:,.1f} MiB"
+    whole = f"{len(found)} folder{'s'[: len(found) != 1]}, {sum(found.values()) / 2**20:,.1f} MiB"
     print(f"{whole} removed" if options.yes else f"{whole}; --yes removes them")

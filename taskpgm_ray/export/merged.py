@@ -30,8 +30,6 @@ def merge_final(study: str | os.PathLike[str], folder: str | os.PathLike[str]) -
         ModelError: The base model cannot be loaded.
         StorageError: A file cannot be read or written.
     """
-    from peft import PeftModel
-
     storage = Storage(os.fspath(study))
     config = study_config(storage)
     names = storage.names(ADAPTER)
@@ -45,6 +43,9 @@ def merge_final(study: str | os.PathLike[str], folder: str | os.PathLike[str]) -
     except MissingFileError as error:
         raise InputError(f"the final adapter is incomplete: {error}; run the study again") from error
     _check_base(card, model, config)
+    # Here, as it takes ten seconds: what is wrong is said at once.
+    from peft import PeftModel
+
     with scratch.temporary("merge") as local:
         for name in names:
             (local / name).write_bytes(storage.read_bytes(f"{ADAPTER}/{name}"))

@@ -12,6 +12,7 @@ from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import ModelError, ResourceError, TaskPGMError, raise_all
 from taskpgm_ray.runtime.capacity import idle_gpus
 from taskpgm_ray.runtime.cluster import named
+from taskpgm_ray.version import INSTALL
 from taskpgm_ray.workload import candidates
 
 OTHER_DRIVERS = ("/dev/kfd", "/dev/dxg", "/dev/nvidiactl")
@@ -34,10 +35,7 @@ def preflight(config: StudyConfig) -> list[str]:
     problems: list[TaskPGMError] = []
     if config.scoring.scorer == "vllm" and importlib.util.find_spec("vllm") is None:
         problems.append(
-            ModelError(
-                "scoring.scorer is vllm, which is not installed: pip install 'taskpgm-ray[cpu]' on a machine without "
-                "GPU, 'taskpgm-ray[gpu]' on one with, or set scoring.scorer=hf"
-            )
+            ModelError(f"scoring.scorer is vllm, which is not installed: {INSTALL}; or set scoring.scorer=hf")
         )
     problems += _unusable_address(config)
     local = _starts_local_ray(config)
