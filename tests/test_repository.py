@@ -207,6 +207,7 @@ FLOORS = (
         "state",
         "first_config",
         "checkup",
+        "stack_check",
     ),
     ("",),  # the package's own __init__: what users import
     ("commands",),

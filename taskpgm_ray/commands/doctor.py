@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from taskpgm_ray.commands.arguments import add_json, print_json
+from taskpgm_ray.models import PACKAGED
 
 if TYPE_CHECKING:
     from taskpgm_ray.commands import Commands
@@ -15,6 +16,14 @@ def add(commands: Commands) -> None:
     """See the module."""
     text = "what this machine has for studies: packages, CPUs, memory, GPUs, disk; and what is missing"
     sub = commands.add_parser("doctor", help=text, description=text)
+    sub.add_argument(
+        "--stack",
+        nargs="?",
+        const=PACKAGED,
+        metavar="MODEL",
+        help="also train an adapter and have both engines score it, on a GPU where there is one: some minutes "
+        f"(default model: {PACKAGED})",
+    )
     sub.add_argument("--storage", default="runs", help="where studies are to lie (default: %(default)s)")
     add_json(sub)
     sub.set_defaults(command=run)
@@ -26,6 +35,12 @@ def run(options: argparse.Namespace) -> None:
     from taskpgm_ray.errors import raise_all
 
     lines, problems = checkup(options.storage)
+    if options.stack and not problems:
+        from rich.console import Console
+
+        from taskpgm_ray.stack_check import check_stack
+
+        lines += check_stack(options.stack, Console(stderr=True)).lines()
     if options.json:
         print_json({"found": lines, "missing": [str(problem) for problem in problems]})
     else:
