@@ -19,7 +19,7 @@ from taskpgm_ray.gpu_speeds import READ, TRAINED, reading_speed, training_speed
 from taskpgm_ray.models import adapted_layers, linear_layers, prepare, resolve
 from taskpgm_ray.report.text import amount
 from taskpgm_ray.runtime.fitted_table import FittedTable
-from taskpgm_ray.storage import MANIFEST, Storage
+from taskpgm_ray.storage import Storage, Unit, finished
 from taskpgm_ray.workload import OF_ONE_TASK, FineTunes, fine_tunes
 
 LANE_START_SECONDS = 30.0
@@ -78,10 +78,10 @@ def measure(storage: Storage, folder: str = "adapters") -> Speed | None:
         storage: The study's folder, or a proxy's inside it.
         folder: ``adapters``, or ``mixtures`` where the adapters are a proxy's.
     """
-    trained = [storage.read_json(f"{folder}/{name}/{MANIFEST}") for name in _finished(storage, folder)]
+    trained = _manifests(storage, folder)
     if not trained:
         return None
-    tasks = [storage.read_json(f"tasks/{name}/{MANIFEST}") for name in _finished(storage, "tasks")]
+    tasks = _manifests(storage, "tasks")
     return Speed(
         tokens_per_second=sum(m["tokens"] for m in trained) / sum(m["seconds"] for m in trained),
         example_tokens=sum(t["train_tokens"] for t in tasks) / sum(t["train"] for t in tasks),
@@ -314,5 +314,7 @@ def _unknown(storage: Storage) -> str:
     )
 
 
-def _finished(storage: Storage, folder: str) -> list[str]:
-    return [name for name in storage.names(folder) if storage.exists(f"{folder}/{name}/{MANIFEST}")]
+def _manifests(storage: Storage, folder: str) -> list[dict[str, Any]]:
+    """Of the folder's finished units."""
+    units = [Unit(storage, f"{folder}/{name}") for name in storage.names(folder)]
+    return [unit.manifest() for unit, ready in zip(units, finished(units), strict=True) if ready]

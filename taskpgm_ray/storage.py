@@ -25,7 +25,7 @@ from pyarrow import fs as pafs
 from pydantic import BaseModel
 
 from taskpgm_ray.errors import DamagedFileError, MissingFileError, OutageError, StorageError
-from taskpgm_ray.filesystems import LOCAL, OBJECT_STORES, opened, sync, uninterrupted
+from taskpgm_ray.filesystems import LOCAL, NO_MARKERS, opened, sync, uninterrupted
 
 MANIFEST = "manifest.json"
 RETRY_SECONDS = (0.2, 1.0, 5.0)
@@ -108,11 +108,6 @@ class Storage:
         return self._cache["fs"]
 
     @property
-    def _is_objects(self) -> bool:
-        """Whether there are no folders, only names with slashes in them."""
-        return self._filesystem[0].type_name in OBJECT_STORES
-
-    @property
     def _manifests(self) -> dict[str, bytes]:
         """Contents of manifests that were read, by their paths: a finished unit does not change while a study runs."""
         return self._cache.setdefault("manifests", {})
@@ -147,7 +142,7 @@ class Storage:
 
         def write() -> None:
             # Markers for folders would be more requests than the object itself, and other prefixes' business.
-            if not self._is_objects:
+            if filesystem.type_name not in NO_MARKERS:
                 filesystem.create_dir(target.rpartition("/")[0], recursive=True)
             elif "allow_bucket_creation=true" in self.uri and (bucket := target.partition("/")[0]) not in _buckets:
                 filesystem.create_dir(bucket, recursive=False)

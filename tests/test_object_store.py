@@ -81,3 +81,32 @@ def test_an_outage_while_manifests_are_read_is_an_error_and_not_an_unfinished_un
     server.share = 1.0
     with pytest.raises(OutageError, match="cannot be listed"):
         finished([Unit(storage, "adapters/a")])
+
+
+def test_a_folder_without_a_marker_is_listed_and_removed(server):
+    storage = Storage(server.uri("bucket", "runs"))
+    Unit(storage, "adapters/a").finish({})
+    Unit(storage, "adapters/b").finish({})
+    assert storage.exists("adapters/a")
+    assert storage.names("adapters") == ["a", "b"]
+    storage.delete("adapters/a")
+    storage.delete("adapters/none")
+    assert storage.names("adapters") == ["b"]
+    assert not storage.exists("adapters/a")
+
+
+@pytest.mark.parametrize("kind", ["gcs", "abfs", "hdfs"])
+def test_elsewhere_folders_are_made(tmp_path, kind):
+    """pyarrow lists no folder of Google's storage that has no marker: finished work would be done again."""
+    from pyarrow import fs
+
+    class Elsewhere:
+        type_name = kind
+
+        def __getattr__(self, name):
+            return getattr(fs.LocalFileSystem(), name)
+
+    storage = Storage(str(tmp_path))
+    storage._cache["fs"] = (Elsewhere(), str(tmp_path))
+    Unit(storage, "adapters/a").finish({})
+    assert finished([Unit(storage, "adapters/a"), Unit(storage, "adapters/b")]) == [True, False]
