@@ -11,8 +11,8 @@ from typing import TypeVar
 from pyarrow import fs as pafs
 
 NO_MARKERS = ("s3",)
-"""pyarrow's names of filesystems whose folders are listed and removed although nothing marks them; that of Google's storage
-lists none that has no marker."""
+"""pyarrow's names of filesystems whose folders are listed and removed although nothing marks them; that of Google's
+storage lists none that has no marker."""
 LOCAL = pafs.LocalFileSystem()
 
 _made: dict[tuple[str, str, str], tuple[pafs.FileSystem, str]] = {}

@@ -84,7 +84,7 @@ def test_an_outage_while_manifests_are_read_is_an_error_and_not_an_unfinished_un
 
 
 def test_a_folder_without_a_marker_is_listed_and_removed(server):
-    storage = Storage(server.uri("bucket", "runs"))
+    storage = Storage(server.uri("bucket", "marked"))
     Unit(storage, "adapters/a").finish({})
     Unit(storage, "adapters/b").finish({})
     assert storage.exists("adapters/a")
