@@ -40,7 +40,10 @@ def _plain(layer: Any) -> bool:
 
 
 def _forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
-    base, (name,) = layer.base_layer, layer.lora_A
+    if layer.disable_adapters:
+        plain: torch.Tensor = layer.base_layer(x)
+        return plain
+    base, (name,) = layer.base_layer, layer.active_adapters
     # Mixed precision: the base's is that of all products, as in autocast.
     x = x.to(base.weight.dtype)
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight

@@ -24,6 +24,8 @@ class HFEngine:
     def __init__(self, spec: EngineSpec) -> None:
         import torch
 
+        from taskpgm_ray.finetune.lora_product import fuse
+
         self.device = "cuda" if spec.config.gpus > 0 else "cpu"
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ResourceError(
@@ -34,6 +36,7 @@ class HFEngine:
         # An adapter that is never used: the base model is then the same program whether adapters were loaded before it
         # or not. Bare, and with adapters switched off, its predictions differ in the last digits.
         self._model: Any = with_adapter(spec.model.load(), spec.lora).to(self.device).eval()
+        fuse(self._model)
         self._resident = spec.config.max_loras
         self._budget = spec.config.max_batched_tokens
         self._folders = AdapterFolders(spec.model, spec.lora, spec.config.cached_adapters)
@@ -126,7 +129,8 @@ class HFEngine:
             input_ids=ids.to(self.device),
             attention_mask=mask.to(self.device),
             position_ids=(mask.cumsum(1) - 1).clamp(min=0).to(self.device),
-            logits_to_keep=keep,
+            # Indices rather than a number: see `Batch.logits`.
+            logits_to_keep=torch.arange(width - keep, width, device=self.device),
             use_cache=False,
         ).logits
         places = [

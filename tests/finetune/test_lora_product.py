@@ -87,3 +87,31 @@ def test_a_trainer_uses_it(tiny_llama):
     trainer = LoraTrainer(base(tiny_llama, torch.float32), LoraSection(r=4))
     taken = [module for module in trainer.model.modules() if "forward" in vars(module)]
     assert len(taken) * 2 == len(trainer.parameters)
+
+
+def test_the_active_adapter_is_used_or_none(tiny_llama, tmp_path):
+    plain, fused = adapted(tiny_llama), adapted(tiny_llama)
+    other = adapted(tiny_llama)
+    for name, parameter in other.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    other.save_pretrained(tmp_path)
+    fuse(fused)
+    ids = torch.arange(12).reshape(2, 6) + 7
+
+    def outputs(model):
+        model.load_adapter(str(tmp_path), "other")
+        found = []
+        with torch.inference_mode():
+            for name in ("default", "other"):
+                model.set_adapter(name)
+                found.append(model(input_ids=ids).logits)
+            with model.disable_adapter():
+                found.append(model(input_ids=ids).logits)
+        return found
+
+    first, second, bare = outputs(fused)
+    for got, expected in zip((first, second, bare), outputs(plain), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(first, second, atol=1e-2)
+    assert not torch.allclose(first, bare, atol=1e-2)
