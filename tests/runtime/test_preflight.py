@@ -31,7 +31,7 @@ def test_vllm_that_is_not_installed(good, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "vllm" else find(name))
     preflight(load_config(good))
-    with pytest.raises(ModelError, match=r"scoring.scorer is vllm, .*taskpgm-ray\[cpu\].*, or set scoring.scorer=hf"):
+    with pytest.raises(ModelError, match=r"scoring.scorer is vllm, .*taskpgm-ray\[cpu\].*; or set scoring.scorer=hf"):
         preflight(changed(good, ["scoring.scorer=vllm"]))
 
 
