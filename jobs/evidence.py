@@ -105,7 +105,9 @@ def mixtures(records):
             if group:
                 parts.setdefault(group, []).append(i)
         for group, members in parts.items():
-            share = {method(s): sum(w[i] for i in members) for s, w in record["weights"].items()}
+            # The winner may lie between the trials, and then has no weights among theirs.
+            weights = record["weights"] | ({record["chosen"]: record["mixture"]} if record["chosen"] else {})
+            share = {method(s): sum(w[i] for i in members) for s, w in weights.items()}
             others = ", ".join(
                 f"{name} {100 * share[name]:.0f} %" for name in sorted(share) if name not in ("uniform", "oracle")
             )

@@ -48,7 +48,7 @@ def records(tmp_path):
         "chosen": "jsd-tau-0.52",
         "verdict": "",
         "weights": {
-            "jsd-tau-0.52": [0.1, 0.1, 0.6, 0.2],
+            # The winner is the maximum of the curve: no trial had it.
             "uniform": [0.25] * 4,
             "given-redundant-oracle": [0.25, 0.25, 0.5, 0.0],
         },

@@ -6,7 +6,6 @@ import argparse
 from typing import TYPE_CHECKING
 
 from taskpgm_ray.commands.arguments import add_json, print_json
-from taskpgm_ray.models import PACKAGED
 
 if TYPE_CHECKING:
     from taskpgm_ray.commands import Commands
@@ -19,10 +18,10 @@ def add(commands: Commands) -> None:
     sub.add_argument(
         "--stack",
         nargs="?",
-        const=PACKAGED,
+        const="",
         metavar="MODEL",
         help="also train an adapter and have both engines score it, on a GPU where there is one: some minutes "
-        f"(default model: {PACKAGED})",
+        "(default model: the packaged SmolLM2-135M)",
     )
     sub.add_argument("--storage", default="runs", help="where studies are to lie (default: %(default)s)")
     add_json(sub)
@@ -35,12 +34,13 @@ def run(options: argparse.Namespace) -> None:
     from taskpgm_ray.errors import raise_all
 
     lines, problems = checkup(options.storage)
-    if options.stack and not problems:
+    if options.stack is not None and not problems:
         from rich.console import Console
 
+        from taskpgm_ray.models import PACKAGED
         from taskpgm_ray.stack_check import check_stack
 
-        lines += check_stack(options.stack, Console(stderr=True)).lines()
+        lines += check_stack(options.stack or PACKAGED, Console(stderr=True)).lines()
     if options.json:
         print_json({"found": lines, "missing": [str(problem) for problem in problems]})
     else:
