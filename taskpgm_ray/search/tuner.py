@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -118,14 +119,19 @@ def _as_part_of_a_study() -> Iterator[None]:
 
     Tune's own handler makes an interrupted search look like a finished one, whose winner would be reported, and stays
     installed afterwards, where it swallows the next interrupt. And whatever its verbosity, its newer output begins with
-    a box of settings and the hint to look at a temporary folder with TensorBoard.
+    a box of settings and the hint to look at a temporary folder with TensorBoard. It also warns of callbacks that take
+    long, as those here do on a busy laptop: they ask the fleet how far it is.
     """
+    slowness = logging.getLogger("ray.tune.utils.util")
+    level = slowness.level
+    slowness.setLevel(logging.ERROR)
     wanted = {"TUNE_DISABLE_SIGINT_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
         yield
     finally:
+        slowness.setLevel(level)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
