@@ -67,8 +67,8 @@ def check_stack(model: str, console: Console) -> StackCheck:
     for before, after in losses:
         if not after < before:
             raise ScoringError(
-                f"{STEPS} steps did not lower the held-out loss ({before:.3f} before, {after:.3f} after): training does "
-                "not work with this model on this machine"
+                f"{STEPS} steps did not lower the held-out loss ({before:.3f} before, {after:.3f} after): training "
+                "does not work with this model on this machine"
             )
     return StackCheck(
         max(one["tokens"] / one["seconds"] for one in trained),
