@@ -44,8 +44,8 @@ SIDE_BY_SIDE = 32
 """Requests that a process has under way at once."""
 
 T = TypeVar("T")
-_buckets: set[str] = set()
-"""Those that exist since a write of this process."""
+_buckets: set[tuple[str, str]] = set()
+"""Those that exist since a write of this process: name and options of the filesystem."""
 _answered: set[str] = set()
 """Storages (scheme and host) that have answered this process."""
 _listeners: list[Callable[[str], None]] = []
@@ -144,9 +144,12 @@ class Storage:
             # Markers for folders would be more requests than the object itself, and other prefixes' business.
             if filesystem.type_name not in NO_MARKERS:
                 filesystem.create_dir(target.rpartition("/")[0], recursive=True)
-            elif "allow_bucket_creation=true" in self.uri and (bucket := target.partition("/")[0]) not in _buckets:
-                filesystem.create_dir(bucket, recursive=False)
-                _buckets.add(bucket)
+            elif "allow_bucket_creation=true" in self.uri:
+                # The same name at another endpoint is another bucket.
+                bucket = (target.partition("/")[0], self.uri.partition("?")[2])
+                if bucket not in _buckets:
+                    filesystem.create_dir(bucket[0], recursive=False)
+                    _buckets.add(bucket)
             with filesystem.open_output_stream(written, compression=None) as stream:
                 stream.write(content)
 

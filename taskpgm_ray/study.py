@@ -88,7 +88,8 @@ class Study:
             StorageError: The study's folder cannot be written.
             StudyBusyError: Another driver works on this study.
         """
-        self.storage.forget()
+        for study in filter(None, (self, self.proxy)):
+            study.storage.forget()
         self.storage.check_writable()
         with sole_driver(self.storage, lambda text: self.console.print(escape(text), style="yellow", soft_wrap=True)):
             try:

@@ -59,8 +59,8 @@ def test_a_thousand_units_are_looked_up_at_once_and_read_once(server):
         Unit(storage, f"adapters/task{number}").finish({"number": number})
     storage.write_bytes("adapters/task1/metrics.jsonl", b"")
     server.asked()
-    fresh = [Unit(Storage(storage.uri), unit.path) for unit in units]
-    reader = [Unit(fresh[0].storage, unit.path) for unit in units]
+    fresh = Storage(storage.uri)
+    reader = [Unit(fresh, unit.path) for unit in units]
     assert finished(reader) == [number < 40 and number % 2 == 0 for number in range(1000)]
     asked = server.asked()
     # The unit that was begun is asked for, and is not there.

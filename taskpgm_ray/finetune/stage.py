@@ -9,10 +9,10 @@ from typing import Any
 from taskpgm_ray.errors import DamagedFileError, DataError, TrainingError
 from taskpgm_ray.finetune.fleet_view import Pace, describe, fleet_table
 from taskpgm_ray.finetune.job import Job, Recipe, make_job
-from taskpgm_ray.runtime.missing import missing
+from taskpgm_ray.runtime.missing import missing, unfinished
 from taskpgm_ray.runtime.progress import collect
 from taskpgm_ray.runtime.run import Run, news_of
-from taskpgm_ray.storage import fingerprint, finished
+from taskpgm_ray.storage import fingerprint
 from taskpgm_ray.tasks.prepare import Task
 from taskpgm_ray.workload import noise_tasks
 
@@ -70,7 +70,7 @@ def finetune_pool(jobs: Sequence[Job], run: Run) -> list[Job]:
         TaskPGMError: A job failed for good and ``on_task_failure`` is ``stop``, or fewer than two are left.
     """
     skip = run.config.finetune.on_task_failure == "skip"
-    earlier = _recorded(_without_adapter(jobs)) if skip else {}
+    earlier = _recorded(unfinished(jobs)) if skip else {}
     failed = dict(earlier)
     with missing(run, "finetune", [job for job in jobs if job.name not in earlier]) as (stage, todo):
 
@@ -119,11 +119,6 @@ def finetune_pool(jobs: Sequence[Job], run: Run) -> list[Job]:
 def skipped(jobs: Sequence[Job], kept: Sequence[Job]) -> dict[str, str]:
     """Why each job that was left out has no adapter, by name."""
     return _recorded([job for job in jobs if job not in kept])
-
-
-def _without_adapter(jobs: Sequence[Job]) -> list[Job]:
-    done = finished([job.unit for job in jobs])
-    return [job for job, ready in zip(jobs, done, strict=True) if not ready]
 
 
 def _recorded(jobs: Sequence[Job]) -> dict[str, str]:

@@ -37,7 +37,7 @@ class Workers:
 
     def wrap(self, model: Any, device: str) -> Any:
         """Bring ``model`` to the device; the module to call instead, which averages gradients over the workers."""
-        if self.size > 1 and self.parallel == "fsdp":
+        if not self.whole:
             # Moves one layer at a time and keeps this worker's share of it: the whole need not fit on one device.
             return _shard(model)
         model.to(device)

@@ -22,6 +22,12 @@ class Work(Protocol):
 W = TypeVar("W", bound=Work)
 
 
+def unfinished(works: Sequence[W]) -> list[W]:
+    """Those whose unit has no manifest yet."""
+    done = finished([work.unit for work in works])
+    return [work for work, ready in zip(works, done, strict=True) if not ready]
+
+
 @contextmanager
 def missing(run: Run, name: str, works: Sequence[W]) -> Iterator[tuple[Stage, list[W]]]:
     """Around the work of one stage: (its progress, the works to do). With nothing to do, Ray is not started.
@@ -35,8 +41,7 @@ def missing(run: Run, name: str, works: Sequence[W]) -> Iterator[tuple[Stage, li
         works: All of them, finished or not; works that share a unit are done once.
     """
     units = {work.unit.path: work for work in works}
-    done = finished([work.unit for work in units.values()])
-    todo = [work for work, ready in zip(units.values(), done, strict=True) if not ready]
+    todo = unfinished(list(units.values()))
     with run.progress.stage(name, len(units), len(units) - len(todo)) as stage:
         if todo:
             run.connect()
