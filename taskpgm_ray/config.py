@@ -262,8 +262,9 @@ class LaneConfig(Section):
     """Save a running job after every so many steps, whatever the clock says."""
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
     """Save a running job after so many seconds: the most that a lost node costs."""
-    idle_seconds: Annotated[float, Field(gt=0)] = 5.0
-    """A lane that finds no job for so long ends and gives its resources back."""
+    idle_seconds: Annotated[float, Field(gt=0)] | None = None
+    """A lane that finds no job for so long ends and gives its resources back. Default: 5; on a Ray of the study's own on
+    this machine, in which all lanes, all engines and one more CPU have room side by side, only with the study."""
     start_timeout: Annotated[float, Field(gt=0)] = 900
     """Seconds that a lane may take to load the model, counted from when it got its resources."""
     silent_seconds: Annotated[float, Field(gt=0)] = 60.0
@@ -358,8 +359,9 @@ class EngineConfig(Section):
     """Units of several adapters share one call of the engine until they have so many positions together."""
     start_timeout: Annotated[float, Field(gt=0)] = 900
     """Seconds that an engine may take to load, counted from when it got its resources."""
-    idle_seconds: Annotated[float, Field(gt=0)] = 30.0
-    """An engine without work for so long ends and gives its resources back."""
+    idle_seconds: Annotated[float, Field(gt=0)] | None = None
+    """An engine without work for so long ends and gives its resources back. Default: 30, or only with the study, as of
+    lanes."""
     silent_seconds: Annotated[float, Field(gt=0)] = 120.0
     """An engine that has not answered for so long, or for ten times what the tokens that it was asked for should take
     where that is longer, has hung: it is ended and the work is given to another; after each hang twice as long."""

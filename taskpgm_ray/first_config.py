@@ -127,6 +127,7 @@ finetune:
   lanes: {lanes}
 
 scoring:
+  scorer: {"vllm" if found.gpus or large else "hf  # Hugging Face: for small models on CPUs faster than vLLM"}
   engines: {engines}
 
 mixture: {{examples: {examples}}}  # as many as all tasks have together, at most 100,000
@@ -178,10 +179,14 @@ def _resources(found: Found) -> tuple[str, str, str]:
             "{max: 1, gpus: 0.5, gpu_memory_utilization: 0.45}",
             "this machine has one GPU, which training and scoring share",
         )
-    half = max(0.9, round(found.cpus / 2 - 0.1, 1))
+    # A small model's products are too short to gain from many threads: two lanes train more than one of twice the width.
+    pairs = 1 if found.width >= LARGE or found.cpus < 2 else 2
+    # Side by side with one CPU to spare, lanes and engines stay up from stage to stage.
+    share = 0.9 if found.cpus < 2 else (found.cpus - 1) / 2 / pairs
+    workers = f"max: {pairs}, cpus: {share:g}, threads: {found.cpus // pairs}"
     return (
-        f"{{max: 1, cpus: {half:g}, threads: {found.cpus}, micro_batch_tokens: 512}}",
-        f"{{max: 1, cpus: {half:g}, threads: {found.cpus}, kv_cache_gib: 1}}",
+        f"{{{workers}, micro_batch_tokens: 512}}",
+        f"{{{workers}, kv_cache_gib: 1}}",
         f"no GPU was found: training and scoring share {found.cpus} CPUs",
     )
 

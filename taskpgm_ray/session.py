@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
 
-from taskpgm_ray.config import StudyConfig
+from taskpgm_ray.config import EngineConfig, LaneConfig, StudyConfig
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.models import BaseModelRef, prepare
-from taskpgm_ray.runtime.capacity import check_capacity
+from taskpgm_ray.runtime.capacity import check_capacity, side_by_side
 from taskpgm_ray.runtime.cluster import end_ray, ensure_ray, stop_listening, where
 from taskpgm_ray.runtime.preflight import preflight
 from taskpgm_ray.runtime.progress import Progress
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from taskpgm_ray.finetune.fleet import Fleet
     from taskpgm_ray.scoring.pool import EnginePool
 
+Workers = TypeVar("Workers", LaneConfig, EngineConfig)
+IDLE_LANE_SECONDS, IDLE_ENGINE_SECONDS = 5.0, 30.0
+"""Where somebody else may wait for the resources. A lane of one node starts in less time than an engine."""
+
 
 class Session:
     """The `taskpgm_ray.runtime.run.Run` that stages work with: owns what it started, and ends it."""
@@ -33,6 +37,8 @@ class Session:
         self.config, self.model, self.storage, self.offline = config, model, storage, offline
         self.progress = Progress(storage, console)
         self._connected = self._owns_ray = False
+        self._room = False
+        """Whether lanes and engines need not make room for each other."""
 
     def connect(self) -> None:
         """Connect to Ray, and make sure that the base model's files are there; once.
@@ -49,6 +55,7 @@ class Session:
             preflight(self.config)
             self.progress.console.print(f"  [dim]Ray: {escape(where(self.config.cluster))}[/]", soft_wrap=True)
             self._owns_ray = ensure_ray(self.config.cluster)
+            self._room = self._owns_ray and side_by_side(self.config)
             for line in check_capacity(self.config):
                 self.progress.console.print(f"[yellow]{escape(line)}[/]", soft_wrap=True)
             prepare(self.model)
@@ -63,7 +70,8 @@ class Session:
         from taskpgm_ray.finetune.lane import LaneSpec
 
         self.connect()
-        return Fleet(LaneSpec(self.model, self.config.finetune.lora, self.config.finetune.lanes, self.storage / "ray"))
+        lanes = self._that_end(self.config.finetune.lanes, IDLE_LANE_SECONDS)
+        return Fleet(LaneSpec(self.model, self.config.finetune.lora, lanes, self.storage / "ray"))
 
     @cached_property
     def pool(self) -> EnginePool:
@@ -78,7 +86,8 @@ class Session:
         from taskpgm_ray.scoring.pool import EnginePool
 
         self.connect()
-        return EnginePool(EngineSpec(kind, self.model, self.config.finetune.lora, self.config.scoring.engines))
+        engines = self._that_end(self.config.scoring.engines, IDLE_ENGINE_SECONDS)
+        return EnginePool(EngineSpec(kind, self.model, self.config.finetune.lora, engines))
 
     @cached_property
     def evaluator(self) -> Evaluator:
@@ -86,6 +95,12 @@ class Session:
         from taskpgm_ray.evaluation.evaluator import Evaluator
 
         return Evaluator(self.model, self.pool, self.config)
+
+    def _that_end(self, workers: Workers, seconds: float) -> Workers:
+        """The lanes or engines with the time after which they give their resources back, if they ever have to."""
+        if workers.idle_seconds is not None or self._room:
+            return workers
+        return workers.model_copy(update={"idle_seconds": seconds})
 
     def release(self) -> None:
         """End lanes and engines, so that others have their resources; Ray stays."""

@@ -54,8 +54,9 @@ def test_lengths_decide_how_long_examples_may_be(tiny_llama, tmp_path):
 @pytest.mark.parametrize(
     ("gpus", "cpus", "lanes", "engines"),
     [
-        (0, 2, {"max": 1, "gpus": 0, "cpus": 0.9, "threads": 2}, {"max": 1, "gpus": 0, "cpus": 0.9}),
-        (0, 16, {"max": 1, "gpus": 0, "cpus": 7.9, "threads": 16}, {"cpus": 7.9}),
+        (0, 1, {"max": 1, "gpus": 0, "cpus": 0.9, "threads": 1}, {"max": 1, "cpus": 0.9}),
+        (0, 2, {"max": 2, "gpus": 0, "cpus": 0.25, "threads": 1}, {"max": 2, "cpus": 0.25, "threads": 1}),
+        (0, 16, {"max": 2, "cpus": 3.75, "threads": 8}, {"max": 2, "cpus": 3.75}),
         (1, 16, {"max": 1, "gpus": 0.5}, {"max": 1, "gpus": 0.5, "gpu_memory_utilization": 0.45}),
         (8, 64, {"max": 6, "gpus": 1}, {"max": 2, "gpus": 1}),
     ],
@@ -68,6 +69,8 @@ def test_the_machine_decides_the_resources(tiny_llama, tmp_path, gpus, cpus, lan
     assert config.finetune.steps == (100 if gpus else 48)
     wide = check(first_config("s", ["a"], str(tiny_llama), replace(found, width=4096)))
     assert (config.finetune.learning_rate, wide.finetune.learning_rate) == (1e-3, 2e-4)
+    assert (config.scoring.scorer, wide.scoring.scorer) == ("vllm" if gpus else "hf", "vllm")
+    assert gpus or (wide.finetune.lanes.max, wide.finetune.lanes.threads) == (1, cpus)
 
 
 def test_sources_with_a_scheme_stay_and_names_are_usable():

@@ -40,6 +40,39 @@ def connecting(tiny_llama, tmp_path, monkeypatch):
     return connect
 
 
+@pytest.mark.parametrize(
+    ("ours", "room", "given", "lanes", "engines"),
+    [
+        (True, True, [], None, None),
+        (True, False, [], 5.0, 30.0),
+        (False, True, [], 5.0, 30.0),  # others may wait for what a shared cluster has
+        (True, True, ["finetune.lanes.idle_seconds=7"], 7.0, None),
+        (False, False, ["scoring.engines.idle_seconds=8"], 5.0, 8.0),
+    ],
+)
+def test_how_long_idle_workers_stay(tiny_llama, tmp_path, monkeypatch, ours, room, given, lanes, engines):
+    monkeypatch.setattr(sessions, "preflight", lambda config: [])
+    monkeypatch.setattr(sessions, "ensure_ray", lambda config: ours)
+    monkeypatch.setattr(sessions, "check_capacity", lambda config: [])
+    monkeypatch.setattr(sessions, "side_by_side", lambda config: room)
+    monkeypatch.setattr("taskpgm_ray.finetune.fleet.Fleet", lambda spec: spec)
+    monkeypatch.setattr("taskpgm_ray.scoring.pool.EnginePool", lambda spec: spec)
+    config = load_config(
+        {
+            "study": "s",
+            "model": {"path": str(tiny_llama), "dtype": "float32"},
+            "pool": {"tasks": ["jsonl:x"]},
+            "finetune": {"steps": 1},
+            "scoring": {"scorer": "hf"},
+        },
+        given,
+    )
+    storage = Storage(str(tmp_path / "runs"))
+    session = sessions.Session(config, resolve(config.model, storage), storage, Console())
+    assert session.fleet.config.idle_seconds == lanes
+    assert session.pool.config.idle_seconds == engines
+
+
 def test_what_vllm_does_not_serve_is_refused_before_it_is_trained(connecting):
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("vLLM is not installed")

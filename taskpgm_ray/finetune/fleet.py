@@ -250,8 +250,9 @@ class FleetActor:
         return RayLane(ray.remote(run_lane).options(**options).remote(me, number, self.spec))
 
     def _trim_later(self) -> None:
-        if not self.waiting:
-            asyncio.get_running_loop().call_later(self.spec.config.idle_seconds, self._trim)
+        idle = self.spec.config.idle_seconds
+        if not self.waiting and idle is not None:
+            asyncio.get_running_loop().call_later(idle, self._trim)
 
     def _trim(self) -> None:
         """Cancel lanes that still wait for their resources when no job is left for them."""

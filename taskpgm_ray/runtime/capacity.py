@@ -87,6 +87,20 @@ def check_capacity(config: StudyConfig) -> list[str]:
     return idle_gpus(config, sum(node.resources.get("GPU", 0) for node in nodes), "the cluster")
 
 
+def side_by_side(config: StudyConfig) -> bool:
+    """Whether all lanes, all engines and whatever else a study asks for have room on one node at one time.
+
+    Where nobody else uses that node, idle ones are then in nobody's way.
+    """
+    lanes, engines = config.finetune.lanes, config.scoring.engines
+    workers = lanes.max * lanes.workers
+    other = max(1.0, lanes.cpus)  # merges take a lane's CPUs, everything else one
+    cpus = workers * lanes.cpus + engines.max * engines.cpus + other
+    gpus = workers * lanes.gpus + engines.max * engines.gpus
+    together = Need("lanes and engines", _resources(cpus, gpus, lanes.accelerator_type), lanes.labels)
+    return any(node.holds(together) for node in _nodes())
+
+
 def idle_gpus(config: StudyConfig, gpus: float, whose: str) -> list[str]:
     """A line where there are GPUs and neither lanes nor engines ask for any.
 

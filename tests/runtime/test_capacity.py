@@ -5,7 +5,7 @@ import pytest
 from taskpgm_ray.config import load_config
 from taskpgm_ray.errors import ConfigError, Problems, ResourceError
 from taskpgm_ray.runtime import capacity
-from taskpgm_ray.runtime.capacity import Node, check_capacity, matches
+from taskpgm_ray.runtime.capacity import Node, check_capacity, matches, side_by_side
 
 SMALL = Node({"CPU": 8.0, "memory": 1e9}, {"ray.io/market-type": "on-demand"})
 GPUS = Node({"CPU": 16.0, "GPU": 4.0, "accelerator_type:A100": 1.0}, {"ray.io/market-type": "spot"})
@@ -120,3 +120,22 @@ def test_gpus_that_nothing_asks_for_are_named(check):
     assert line.startswith("the cluster has 4 GPUs that stay idle")
     assert "finetune.lanes.gpus=1" in line
     assert check(["finetune.lanes.gpus=1"]) == check(["scoring.engines.gpus=1"]) == check([], nodes=[SMALL]) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fit"),
+    [
+        (["finetune.lanes.cpus=3", "scoring.engines.cpus=2"], True),  # merges take a lane's three CPUs
+        (["finetune.lanes.cpus=3", "scoring.engines.cpus=2.1"], False),
+        (["finetune.lanes.max=7", "finetune.lanes.cpus=0.5", "scoring.engines.cpus=3.5"], True),
+        (["finetune.lanes.max=7", "finetune.lanes.cpus=0.5", "scoring.engines.max=2", "scoring.engines.cpus=2"], False),
+        (["finetune.lanes.workers=8"], False),
+        (["finetune.lanes.gpus=1", "finetune.lanes.max=4"], True),
+        (["finetune.lanes.gpus=1", "finetune.lanes.max=4", "scoring.engines.gpus=1"], False),
+    ],
+)
+def test_lanes_and_engines_side_by_side(monkeypatch, overrides, fit):
+    gpus = any("gpus" in override for override in overrides)
+    monkeypatch.setattr(capacity, "_nodes", lambda: [GPUS if gpus else SMALL])
+    config = {"study": "s", "pool": {"tasks": ["jsonl:x"]}, "finetune": {"steps": 3}}
+    assert side_by_side(load_config(config, overrides)) is fit
