@@ -263,8 +263,8 @@ class LaneConfig(Section):
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
     """Save a running job after so many seconds: the most that a lost node costs."""
     idle_seconds: Annotated[float, Field(gt=0)] | None = None
-    """A lane that finds no job for so long ends and gives its resources back. Default: 5; on a Ray of the study's own on
-    this machine, in which all lanes, all engines and one more CPU have room side by side, only with the study."""
+    """A lane that finds no job for so long ends and gives its resources back. Default: 5; where the study has a Ray of
+    its own with room for all lanes, all engines and one more CPU side by side, they stay until it ends."""
     start_timeout: Annotated[float, Field(gt=0)] = 900
     """Seconds that a lane may take to load the model, counted from when it got its resources."""
     silent_seconds: Annotated[float, Field(gt=0)] = 60.0
@@ -294,8 +294,11 @@ class LaneConfig(Section):
 
 
 class FinetuneConfig(Section):
-    """The recipe that every single-task adapter and every trial shares."""
+    """The recipe that every single-task fine-tune and every trial shares."""
 
+    method: Literal["lora", "full"] = "lora"
+    """What a mixture trains: an adapter, or ``full``, all weights of ``model``. Tasks are compared by adapters in any
+    case: with ``full`` by those of ``affinity.model``, which may be ``model`` again, and ``affinity.finetune``."""
     lora: LoraSection = LoraSection()
     steps: Positive | None = None
     """Optimizer steps of a single-task job: this or ``tokens``, not both."""
@@ -310,12 +313,17 @@ class FinetuneConfig(Section):
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Linear warm-up over this part of the budget, then cosine decay to a tenth of the peak."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Of AdamW, on the adapter's weights."""
+    """Of AdamW, on the weights that are trained."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are scaled down to this norm."""
     on_task_failure: Literal["stop", "skip"] = "stop"
     """``stop`` the study when a task's job fails for good, or ``skip`` that task and say so."""
     lanes: LaneConfig = LaneConfig()
+
+    @property
+    def adapter(self) -> LoraSection | None:
+        """The shape of what a mixture trains; ``None`` where that is all weights."""
+        return self.lora if self.method == "lora" else None
 
     @model_validator(mode="after")
     def _one_budget(self) -> FinetuneConfig:
@@ -785,6 +793,17 @@ class StudyConfig(Section):
                 f"scoring.engines.max_model_length ({self.scoring.engines.max_model_length}) is below "
                 f"affinity.model.max_length ({self.affinity.model.max_length}): the engine could not take all probes"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_to_compare_tasks_by(self) -> StudyConfig:
+        if self.finetune.method == "full" and (self.affinity.model is None or self.affinity.finetune is None):
+            raise ValueError(
+                "finetune.method: full trains all weights for a mixture, but tasks are compared by adapters: say whose "
+                "and how in affinity.model (it may be the same model) and affinity.finetune"
+            )
+        if self.affinity.finetune is not None and self.affinity.finetune.method == "full":
+            raise ValueError("affinity.finetune.method: tasks are compared by adapters, which is lora")
         return self
 
     @model_validator(mode="after")

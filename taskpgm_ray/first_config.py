@@ -179,7 +179,7 @@ def _resources(found: Found) -> tuple[str, str, str]:
             "{max: 1, gpus: 0.5, gpu_memory_utilization: 0.45}",
             "this machine has one GPU, which training and scoring share",
         )
-    # A small model's products are too short to gain from many threads: two lanes train more than one of twice the width.
+    # A small model's products are too short to gain from many threads: two lanes train more than one twice as wide.
     pairs = 1 if found.width >= LARGE or found.cpus < 2 else 2
     # Side by side with one CPU to spare, lanes and engines stay up from stage to stage.
     share = 0.9 if found.cpus < 2 else (found.cpus - 1) / 2 / pairs

@@ -16,7 +16,8 @@ from taskpgm_ray.config import PROXY, FinetuneConfig, LoraSection, StudyConfig
 from taskpgm_ray.engine_forecast import EngineSpeed, measured_engines
 from taskpgm_ray.errors import ConfigError
 from taskpgm_ray.gpu_speeds import READ, TRAINED, reading_speed, training_speed
-from taskpgm_ray.models import adapted_layers, linear_layers, prepare, resolve
+from taskpgm_ray.layers import adapted_layers, linear_layers, skeleton
+from taskpgm_ray.models import prepare, resolve
 from taskpgm_ray.report.text import amount
 from taskpgm_ray.runtime.fitted_table import FittedTable
 from taskpgm_ray.storage import Storage, Unit, finished
@@ -38,7 +39,7 @@ class Speed:
     job_seconds: float = 0.0
     """Seconds of a job beside its training: held-out losses, the adapter's upload."""
     adapter_bytes: float = 0.0
-    """Size of one stored adapter."""
+    """Size of one stored adapter, or model."""
     source: str = "given"
     measured: bool = False
 
@@ -120,14 +121,17 @@ def plan_study(
     return found
 
 
-def adapter_bytes(model: Any, lora: LoraSection, trust_remote_code: bool = False) -> int:
-    """Size of an adapter in float32, as it is stored.
+def trained_bytes(model: Any, lora: LoraSection | None, trust_remote_code: bool = False, width: int = 2) -> int:
+    """Size of what a fine-tune stores: an adapter in float32, or a model.
 
     Args:
         model: The base model's own configuration (transformers ``PretrainedConfig``).
-        lora: The adapters' shape.
+        lora: The adapters' shape; ``None`` where all weights are trained.
         trust_remote_code: Whether code that comes with the model may run.
+        width: Bytes of a model's weight.
     """
+    if lora is None:
+        return width * int(skeleton(model, trust_remote_code).num_parameters())
     layers = adapted_layers(linear_layers(model, trust_remote_code), lora)
     return sum(4 * lora.r * (inputs + outputs) for inputs, outputs in layers.values())
 
@@ -188,8 +192,8 @@ def _work(what: str, batches: Sequence[Batch], config: FinetuneConfig, speed: Sp
         lanes=lanes,
         seconds=seconds,
         gpu_hours=gpu_hours,
-        # An in-flight checkpoint holds the adapter and its two moments.
-        storage_bytes=(jobs + 3 * lanes) * speed.adapter_bytes,
+        # An in-flight checkpoint holds the weights and their two moments in float32, a stored model half as wide ones.
+        storage_bytes=(jobs + (3 if config.adapter else 6) * lanes) * speed.adapter_bytes,
         cost=None if price is None else hours * price,
     )
 
@@ -228,7 +232,7 @@ def proxy_speed_of(config: StudyConfig, tokens_per_second: float | None, lanes: 
     if measured is not None:
         return replace(measured, tokens_per_second=tokens_per_second or measured.tokens_per_second)
     model = _model(proxy)
-    size = adapter_bytes(model, proxy.finetune.lora, proxy.model.trust_remote_code)
+    size = trained_bytes(model, proxy.finetune.lora, proxy.model.trust_remote_code)
     if tokens_per_second is not None:
         return Speed(tokens_per_second, lanes.example_tokens, adapter_bytes=size)
     if gpu is None:
@@ -266,7 +270,8 @@ def speed_of(
     if tokens_per_second is None or not sized:
         raise ConfigError(_unknown(_folder(config)))
     if adapter_mib is None:
-        size = adapter_bytes(_model(config), config.finetune.lora, config.model.trust_remote_code)
+        width = 4 if config.model.dtype == "float32" else 2
+        size = trained_bytes(_model(config), config.finetune.adapter, config.model.trust_remote_code, width)
     else:
         size = adapter_mib * 2**20
     return Speed(tokens_per_second, example_tokens or 0.0, adapter_bytes=size, source=source)

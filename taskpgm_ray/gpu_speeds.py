@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from taskpgm_ray.config import StudyConfig
-from taskpgm_ray.models import linear_layers
+from taskpgm_ray.layers import linear_layers
 
 PEAKS = {
     "A10": 125e12,
@@ -18,14 +18,14 @@ PEAKS = {
 }
 """Dense bfloat16 operations a second, from NVIDIA's data sheets (those of SXM modules where there are several)."""
 TRAINED, READ = 0.3, 0.4
-"""Assumed shares of the peak: of LoRA training in micro-batches, of an engine that reads prompts."""
+"""Assumed shares of the peak: of training in micro-batches, of an engine that reads prompts."""
 
 
 def training_speed(config: StudyConfig, model: Any, gpu: str) -> float:
     """Tokens a second of one lane.
 
-    A token takes two operations a weight forwards and two backwards: the base model's weights have no gradients. With
-    gradient checkpointing it goes forwards twice.
+    A token takes two operations a weight forwards and two backwards, or four where all weights are trained: under an
+    adapter the base model's have no gradients. With gradient checkpointing it goes forwards twice.
 
     Args:
         config: The study, whose lanes may be several workers, or a part of a GPU.
@@ -33,7 +33,7 @@ def training_speed(config: StudyConfig, model: Any, gpu: str) -> float:
         gpu: One of `PEAKS`.
     """
     lanes = config.finetune.lanes
-    passes = 6 if lanes.gradient_checkpointing else 4
+    passes = (4 if config.finetune.adapter else 6) + 2 * lanes.gradient_checkpointing
     return TRAINED * PEAKS[gpu] * (lanes.gpus or 1) * lanes.workers / (passes * weights(model, config))
 
 

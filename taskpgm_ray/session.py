@@ -71,7 +71,7 @@ class Session:
 
         self.connect()
         lanes = self._that_end(self.config.finetune.lanes, IDLE_LANE_SECONDS)
-        return Fleet(LaneSpec(self.model, self.config.finetune.lora, lanes, self.storage / "ray"))
+        return Fleet(LaneSpec(self.model, self.config.finetune.adapter, lanes, self.storage / "ray"))
 
     @cached_property
     def pool(self) -> EnginePool:
@@ -87,7 +87,7 @@ class Session:
 
         self.connect()
         engines = self._that_end(self.config.scoring.engines, IDLE_ENGINE_SECONDS)
-        return EnginePool(EngineSpec(kind, self.model, self.config.finetune.lora, engines))
+        return EnginePool(EngineSpec(kind, self.model, self.config.finetune.adapter, engines))
 
     @cached_property
     def evaluator(self) -> Evaluator:

@@ -141,7 +141,10 @@ def _check_model(config: StudyConfig, root: Storage, cluster: bool, found: _Find
     with found.check():
         check_served(config, model)
     with found.check():
-        found.lines.append(f"adapters: on {', '.join(model.adapted_modules(config.finetune.lora))}")
+        lora = config.finetune.adapter
+        found.lines.append(
+            "trained: all weights" if lora is None else f"adapters: on {', '.join(model.adapted_modules(lora))}"
+        )
     return tokenizer
 
 

@@ -316,6 +316,38 @@ def test_habits_and_wrong_kinds_get_a_hint(changes, message):
         load_config(raw(**changes))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"finetune": {"steps": 1, "method": "full"}}, "say whose and how in affinity.model"),
+        (
+            {"finetune": {"steps": 1, "method": "full"}, "affinity": {"model": {"path": "x"}}},
+            "and how in affinity.model .it may be the same model. and affinity.finetune",
+        ),
+        (
+            {"affinity": {"model": {"path": "x"}, "finetune": {"steps": 1, "method": "full"}}},
+            "affinity.finetune.method: tasks are compared by adapters, which is lora",
+        ),
+    ],
+)
+def test_tasks_are_compared_by_adapters(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config({"study": "s", "pool": {"tasks": ["jsonl:x"]}, "finetune": {"steps": 1}, **changes})
+
+
+def test_all_weights_of_mixtures_and_adapters_of_the_proxy():
+    config = load_config(
+        {
+            "study": "s",
+            "pool": {"tasks": ["jsonl:x"]},
+            "finetune": {"steps": 1, "method": "full"},
+            "affinity": {"model": {"path": "x"}, "finetune": {"steps": 2}},
+        }
+    )
+    assert config.finetune.adapter is None
+    assert config.of_proxy().finetune.adapter == config.finetune.lora
+
+
 def test_every_name_of_other_trainers_leads_to_a_field():
     fields = set(all_fields(StudyConfig))
     for name, hint in HABITS.items():

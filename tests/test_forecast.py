@@ -16,7 +16,7 @@ from taskpgm_ray.engine_forecast import (
     plan_engines,
 )
 from taskpgm_ray.errors import ConfigError, ModelError
-from taskpgm_ray.forecast import GIB, LANE_START_SECONDS, Speed, adapter_bytes, measure, plan_study, speed_of
+from taskpgm_ray.forecast import GIB, LANE_START_SECONDS, Speed, measure, plan_study, speed_of, trained_bytes
 from taskpgm_ray.gpu_speeds import PEAKS, reading_speed, training_speed, weights
 from taskpgm_ray.models import resolve
 from taskpgm_ray.storage import Storage
@@ -86,7 +86,7 @@ def test_a_thousand_tasks_of_llama_2_7b_on_64_gpus():
     from transformers import LlamaConfig
 
     config = load_config("jobs/llama2-7b.yaml", ["search.balances=0", "mixture.tau=1", "affinity.gamma=median"])
-    size = adapter_bytes(LlamaConfig(), config.finetune.lora)
+    size = trained_bytes(LlamaConfig(), config.finetune.lora)
     # Rank 16 on q, k, v, o (4096 x 4096) and gate, up, down (4096 x 11008), in each of 32 layers, four bytes a number.
     assert size == 32 * 16 * (4 * (4096 + 4096) + 3 * (4096 + 11008)) * 4
     (row,) = plan_study(config, 1000, Speed(3000, 180, job_seconds=20, adapter_bytes=size), price=2.5)
@@ -114,7 +114,7 @@ def test_code_that_comes_with_the_model_runs_only_where_it_may(monkeypatch):
 def test_named_modules_are_counted_alone():
     from transformers import LlamaConfig
 
-    size = adapter_bytes(LlamaConfig(), LoraSection(r=8, target_modules=("q_proj", "v_proj")))
+    size = trained_bytes(LlamaConfig(), LoraSection(r=8, target_modules=("q_proj", "v_proj")))
     assert size == 32 * 8 * 2 * (4096 + 4096) * 4
 
 

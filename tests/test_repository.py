@@ -179,7 +179,7 @@ FLOORS = (
         "matrix_file",
     ),
     ("numerics",),
-    ("models",),
+    ("layers", "models"),
     ("runtime",),
     ("tasks",),
     ("finetune",),
@@ -371,10 +371,10 @@ def test_affinities_and_the_field_do_not_know_each_other():
 
 
 def test_the_training_loop_does_not_import_ray():
-    assert "finetune.lora" not in users("ray")
+    assert not {"finetune.trainer", "finetune.lora", "finetune.full"} & users("ray")
 
 
 def test_what_starts_processes_has_one_owner():
-    assert users("vllm") == {"scoring.vllm_engine", "scoring.cpu_lora"}
+    assert users("vllm") == {"scoring.vllm_engine", "scoring.vllm_exchange", "scoring.cpu_lora"}
     assert users("ray.train.torch.TorchTrainer") == {"finetune.lane"}
     assert users("taskpgm_ray.scoring.engine_actor") == {"scoring.pool"}

@@ -8,11 +8,12 @@ from pathlib import Path
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import InputError, MissingFileError, StorageError
 from taskpgm_ray.export.examples import study_config
+from taskpgm_ray.judge.hand_over import ADAPTER, MODEL
 from taskpgm_ray.models import BaseModelRef, prepare, resolve
 from taskpgm_ray.runtime import scratch
 from taskpgm_ray.storage import Storage
 
-ADAPTER, CARD = "adapter", "README.md"
+CARD = "README.md"
 
 
 def merge_final(study: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Path:
@@ -32,6 +33,8 @@ def merge_final(study: str | os.PathLike[str], folder: str | os.PathLike[str]) -
     """
     storage = Storage(os.fspath(study))
     config = study_config(storage)
+    if config.finetune.adapter is None:
+        raise InputError(f"{os.fspath(study)} trained all weights: its folder {MODEL} is a whole model")
     names = storage.names(ADAPTER)
     if not names:
         raise InputError(f"{os.fspath(study)} has no final adapter: a study without a search hands none over")

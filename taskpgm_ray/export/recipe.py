@@ -1,4 +1,4 @@
-"""The study's recipe in the words that trainers share: model, adapter, optimiser, length."""
+"""The study's recipe in the words that trainers share: model, adapter if any, optimiser, length."""
 
 from __future__ import annotations
 
@@ -9,16 +9,24 @@ from taskpgm_ray.config import StudyConfig
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What a final run repeats of the study's fine-tunes."""
+class Adapter:
+    """The shape of a LoRA adapter."""
 
-    model: str
-    """A folder or a hub name; empty where the study's model came out of a package."""
     r: int
     alpha: int
     dropout: float
     modules: list[str] | str
     """Names of layers, or ``all-linear``."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a final run repeats of the study's fine-tunes."""
+
+    model: str
+    """A folder or a hub name; empty where the study's model came out of a package."""
+    adapter: Adapter | None
+    """``None``: all weights are trained."""
     learning_rate: float
     warmup: float
     """Part of the run."""
@@ -33,13 +41,10 @@ class Recipe:
     def of(cls, config: StudyConfig) -> Recipe:
         """From a study's config."""
         finetune, model = config.finetune, config.model
-        modules = finetune.lora.target_modules
+        lora = finetune.adapter
         return cls(
             model="" if model.path.startswith("package:") else model.path,
-            r=finetune.lora.r,
-            alpha=finetune.lora.alpha,
-            dropout=finetune.lora.dropout,
-            modules=modules if isinstance(modules, str) else list(modules),
+            adapter=None if lora is None else Adapter(lora.r, lora.alpha, lora.dropout, _plain(lora.target_modules)),
             learning_rate=finetune.learning_rate,
             warmup=finetune.warmup_fraction,
             weight_decay=finetune.weight_decay,
@@ -71,3 +76,7 @@ class Recipe:
     def steps(self, examples: int, devices: int = 1) -> int:
         """Optimizer steps of one pass over so many examples, each device taking ``batch_size`` of them at a time."""
         return -(-examples // (self.batch_size * devices))
+
+
+def _plain(modules: str | tuple[str, ...]) -> list[str] | str:
+    return modules if isinstance(modules, str) else list(modules)

@@ -1,9 +1,13 @@
-"""In-flight checkpoints: one safetensors file in the job's unit, replaced as a whole, removed with the manifest."""
+"""In-flight checkpoints: safetensors files in the job's unit, replaced as a whole, removed with the manifest.
+
+One file holds an adapter's; of a whole model there are further ones, which the main file names.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from taskpgm_ray.errors import StorageError
@@ -13,12 +17,15 @@ if TYPE_CHECKING:
     import torch
 
 FILE = "checkpoint.safetensors"
+PART = "checkpoint-{step}-{number}.safetensors"
+MOST_BYTES = 2 * 2**30
+"""Of one file, as long as no tensor has more: so much of a checkpoint is in memory at one time."""
 _SCALARS = "state"
 
 
 @dataclass
 class TrainState:
-    """Everything that a fine-tune needs to go on.
+    """Everything but tensors that a fine-tune needs to go on.
 
     The random generator and the position in the data are functions of the step, so they need no entry.
     """
@@ -32,8 +39,6 @@ class TrainState:
     loss_first: float = 0.0
     loss_last: float = 0.0
     heldout_loss_before: float = 0.0
-    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
-    """Adapter and optimizer state by name, whole and on the CPU; filled in checkpoints only."""
 
     def after_step(self, loss: float, tokens: int, computed: int, seconds: float) -> TrainState:
         """The state after one more step: its loss, its tokens without and with padding, and all seconds so far."""
@@ -58,41 +63,92 @@ class TrainState:
             "loss_last": self.loss_last,
         }
 
-    def scalars(self) -> dict[str, Any]:
-        """All but the tensors."""
-        return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "tensors"}
+
+@dataclass
+class Checkpoint:
+    """A fine-tune between two steps."""
+
+    state: TrainState
+    tensors: Iterable[tuple[str, torch.Tensor]]
+    """Trained weights and optimizer state by name, whole and on the CPU; to be read once."""
 
 
-def save_checkpoint(unit: Unit, state: TrainState) -> None:
+def save_checkpoint(unit: Unit, checkpoint: Checkpoint) -> None:
     """Replace the unit's checkpoint; readers see the old one or the new one, whole."""
     import torch
     from safetensors.torch import save
 
-    scalars = torch.frombuffer(bytearray(json.dumps(state.scalars()).encode()), dtype=torch.uint8)
-    unit.files.write_bytes(FILE, save({**state.tensors, _SCALARS: scalars}))
+    parts: list[str] = []
+    batch: dict[str, Any] = {}
+    size = 0
+    for name, tensor in checkpoint.tensors:
+        if batch and size + tensor.nbytes > MOST_BYTES:
+            parts.append(PART.format(step=checkpoint.state.step, number=len(parts)))
+            unit.files.write_bytes(parts[-1], save(batch))
+            batch, size = {}, 0
+        batch[name] = tensor
+        size += tensor.nbytes
+    facts = asdict(checkpoint.state) | ({"parts": parts} if parts else {})
+    scalars = torch.frombuffer(bytearray(json.dumps(facts).encode()), dtype=torch.uint8)
+    unit.files.write_bytes(FILE, save({**batch, _SCALARS: scalars}))
+    if parts:
+        _drop_parts(unit, keep=parts)
 
 
-def load_checkpoint(unit: Unit) -> TrainState | None:
-    """The unit's checkpoint, if there is one.
+def load_checkpoint(unit: Unit) -> Checkpoint | None:
+    """The unit's checkpoint, if there is one; further files are read when their tensors are.
 
     Raises:
         StorageError: It is damaged.
     """
+    if not unit.files.exists(FILE):
+        return None
+    tensors = _read(unit, FILE)
+    try:
+        facts = json.loads(bytes(tensors.pop(_SCALARS).tolist()))
+        parts = facts.pop("parts", [])
+        state = TrainState(**facts)
+    except (KeyError, ValueError, TypeError) as error:
+        raise _damaged(unit, FILE, error) from error
+
+    def every() -> Iterator[tuple[str, Any]]:
+        yield from tensors.items()
+        for part in parts:
+            yield from _read(unit, part).items()
+
+    return Checkpoint(state, every())
+
+
+def drop_checkpoint(unit: Unit, parts: bool) -> None:
+    """Remove the checkpoint of a finished unit.
+
+    Args:
+        unit: The job's.
+        parts: Whether there may be further files.
+    """
+    unit.files.delete_file(FILE)
+    if parts:
+        _drop_parts(unit, keep=())
+
+
+def _drop_parts(unit: Unit, keep: Iterable[str]) -> None:
+    begin, _, end = PART.partition("{step}-{number}")
+    for name in unit.files.names():
+        if name.startswith(begin) and name.endswith(end) and name not in keep:
+            unit.files.delete_file(name)
+
+
+def _read(unit: Unit, file: str) -> dict[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    if not unit.files.exists(FILE):
-        return None
     try:
-        tensors = load(unit.files.read_bytes(FILE))
-        scalars = json.loads(bytes(tensors.pop(_SCALARS).tolist()))
-        return TrainState(**scalars, tensors=tensors)
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise StorageError(
-            f"the checkpoint {unit.files.uri}/{FILE} is damaged: {error}; remove it to train this job from the start"
-        ) from error
+        return load(unit.files.read_bytes(file))
+    except SafetensorError as error:
+        raise _damaged(unit, file, error) from error
 
 
-def drop_checkpoint(unit: Unit) -> None:
-    """Remove the checkpoint of a finished unit."""
-    unit.files.delete_file(FILE)
+def _damaged(unit: Unit, file: str, error: Exception) -> StorageError:
+    return StorageError(
+        f"the checkpoint {unit.files.uri}/{file} is damaged: {error}; remove it to train this job from the start"
+    )

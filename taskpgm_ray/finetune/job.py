@@ -16,7 +16,8 @@ from taskpgm_ray.tasks.prepare import Task
 class Recipe:
     """Everything about a fine-tune but its data and the base model."""
 
-    lora: LoraSection
+    lora: LoraSection | None
+    """The adapter's shape; ``None``: all weights of the base model are trained."""
     steps: int | None
     tokens: int | None
     batch_size: int
@@ -30,11 +31,16 @@ class Recipe:
     init_seed: int
     """All adapters of a study start from the same initialisation, so that they differ by their data alone."""
 
+    @property
+    def full(self) -> bool:
+        """Whether all weights are trained, and stored: a model rather than an adapter."""
+        return self.lora is None
+
     @staticmethod
     def of(config: FinetuneConfig, *, seed: int, init_seed: int, steps: int | None, tokens: int | None) -> Recipe:
         """The configured recipe with a budget and seeds of its own."""
         return Recipe(
-            lora=config.lora,
+            lora=config.adapter,
             steps=steps,
             tokens=tokens,
             batch_size=config.batch_size,
@@ -50,7 +56,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Job:
-    """Train this mixture with this recipe and store the adapter in this unit."""
+    """Train this mixture with this recipe and store the adapter, or the model, in this unit."""
 
     name: str
     tasks: tuple[Task, ...]
@@ -87,7 +93,7 @@ def make_job(
     places = tuple(i for i, task in enumerate(tasks) if mixture.get(task.name, 0.0) > 0.0)
     orders = places if len(used) > 1 and places != tuple(range(len(used))) else None
     weights = tuple(float(mixture[task.name]) for task in used)
-    lora = recipe.lora.model_dump(mode="json")
+    lora = recipe.lora.model_dump(mode="json") if recipe.lora else None
     identity = [
         [(task.facts.train_content, round(weight, 12)) for task, weight in zip(used, weights, strict=True)],
         {**recipe.__dict__, "lora": lora},

@@ -8,8 +8,10 @@ from typing import Any
 
 from taskpgm_ray.config import LaneConfig, LoraSection
 from taskpgm_ray.errors import OutageError, TaskPGMError
+from taskpgm_ray.finetune.full import FullTrainer
 from taskpgm_ray.finetune.job_data import Loader
 from taskpgm_ray.finetune.lora import LoraTrainer
+from taskpgm_ray.finetune.trainer import Trainer
 from taskpgm_ray.finetune.training import Training, train_job
 from taskpgm_ray.finetune.workers import Workers
 from taskpgm_ray.models import BaseModelRef
@@ -24,7 +26,8 @@ class LaneSpec:
     """What every lane of a fleet is made of."""
 
     model: BaseModelRef
-    lora: LoraSection
+    lora: LoraSection | None
+    """Of the adapters that are trained; ``None``: all weights are."""
     config: LaneConfig
     storage: Storage
     """Where Ray Train keeps its own run state."""
@@ -81,7 +84,7 @@ def lane_loop(config: dict[str, Any]) -> None:
     torch.set_num_threads(config["threads"])
     workers = Workers.of_this_lane(spec.config.parallel)
     training = Training(
-        LoraTrainer(spec.model.load(), spec.lora, str(get_device()), workers, spec.config.gradient_checkpointing),
+        make_trainer(spec, str(get_device()), workers),
         workers,
         spec.config,
         pad_token(spec.model.tokenizer()),
@@ -110,6 +113,14 @@ def lane_loop(config: dict[str, Any]) -> None:
             report = fleet.finished.remote(number, manifest) if workers.first else None
         if report is not None:
             ray.get(report)
+
+
+def make_trainer(spec: LaneSpec, device: str, workers: Workers) -> Trainer:
+    """Load the base model for what this lane trains."""
+    model, checkpointing = spec.model.load(), spec.config.gradient_checkpointing
+    if spec.lora is None:
+        return FullTrainer(model, device, workers, checkpointing)
+    return LoraTrainer(model, spec.lora, device, workers, checkpointing)
 
 
 def pad_token(tokenizer: Any) -> int:

@@ -1,43 +1,22 @@
-"""LoRA fine-tuning as a plain loop: no Ray, no trainer class, one function per step of the recipe.
-
->>> trainer = LoraTrainer(base_model, recipe.lora)                     # doctest: +SKIP
->>> outcome = trainer.run(batches, recipe, pad_id=0)                   # doctest: +SKIP
->>> trainer.save(folder)                                               # doctest: +SKIP
-"""
+"""What is trained of a base model where that is a LoRA adapter."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from taskpgm_ray.config import LoraSection
-from taskpgm_ray.errors import MemoryLimitError, ModelError, TrainingError
-from taskpgm_ray.finetune.batching import micro_batches, tokens_of
-from taskpgm_ray.finetune.checkpoint import TrainState
-from taskpgm_ray.finetune.job import Recipe
-from taskpgm_ray.finetune.workers import Workers, full, like
-from taskpgm_ray.models import adapted_layers, layers_of
-from taskpgm_ray.tasks.padding import Pair, collate
+from taskpgm_ray.errors import ModelError
+from taskpgm_ray.finetune.trainer import Trainer
+from taskpgm_ray.finetune.workers import Workers, full
+from taskpgm_ray.layers import adapted_layers, layers_of
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
-MICRO_BATCH_TOKENS = 2048
-EAGER_COLUMNS = 512
-"""On the CPU, up to this many tokens a row, attention written out is faster than the fused kernel, whose backward pass
-is slow there (1.2 times the whole step's speed at 64 and at 512 tokens); beyond, it takes more time and memory."""
-
-OnStep = Callable[[dict[str, Any], Callable[[], TrainState]], None]
 
 
-class LoraTrainer:
-    """A base model with one LoRA adapter that is re-initialised for every run, so the base is loaded only once."""
+class LoraTrainer(Trainer):
+    """A base model with one LoRA adapter that is re-initialised for every run."""
 
     def __init__(
         self,
@@ -51,109 +30,18 @@ class LoraTrainer:
 
         from taskpgm_ray.finetune.lora_product import fuse
 
-        self.mixed_precision = model.dtype == torch.bfloat16
-        self.model = with_adapter(model, lora)
-        if gradient_checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
-        self.device = device
-        self.workers = workers or Workers()
-        if self.workers.whole:
-            fuse(self.model)
-        self.module = self.workers.wrap(self.model, device)
-        self.parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        self.base: Any = self.model.get_base_model()
-        self._choose_attention = device == "cpu" and model.config._attn_implementation == "sdpa"
-
-    def run(
-        self,
-        batches: Iterator[Sequence[Pair]],
-        recipe: Recipe,
-        pad_id: int,
-        heldout: Sequence[Pair] = (),
-        micro_batch_tokens: int = MICRO_BATCH_TOKENS,
-        resume: TrainState | None = None,
-        on_step: OnStep = lambda row, snapshot: None,
-    ) -> dict[str, Any]:
-        """Train one adapter from the common initialisation, or go on with it from a checkpoint.
-
-        Args:
-            batches: Endless batches of (prompt_ids, response_ids), from the first step on, also when resuming.
-            recipe: Budget, optimiser and seeds.
-            pad_id: Token id that fills short rows.
-            heldout: Examples whose loss is measured before and after.
-            micro_batch_tokens: Most tokens of one forward pass of a worker, padding included.
-            resume: The state to go on from.
-            on_step: Called after each step with its metrics row and a function that makes a checkpoint of this moment.
-
-        Returns:
-            ``steps``, ``tokens`` (trained, without padding), ``padding`` (part of the computed tokens), ``seconds``,
-            ``loss_first``, ``loss_last`` and, with held-out examples, ``heldout_loss_before`` and
-            ``heldout_loss_after``; losses in nats per response token.
-
-        Raises:
-            TrainingError: The loss is not finite.
-            MemoryLimitError: A forward or backward pass did not fit into memory.
-        """
-        import torch
-
-        torch.manual_seed(recipe.init_seed)
-        self._initialise()
-        optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
-        if resume is None:
-            state = TrainState(heldout_loss_before=self.mean_loss(heldout, pad_id, micro_batch_tokens))
-        else:
-            self._restore(optimizer, resume.tensors)
-            state = replace(resume, tensors={})
-        self.model.train()
-        started = time.perf_counter() - state.seconds
-        upcoming = islice(batches, state.step, None)
-        while (progress := budget_used(recipe, state.step, state.tokens)) < 1:
-            # Seeded at every step, so that resuming needs no generator state.
-            torch.manual_seed(step_seed(recipe.seed, state.step, self.workers.rank))
-            rate = learning_rate(recipe, progress)
-            passes = micro_batches(next(upcoming), micro_batch_tokens, self.workers.size)
-            with memory_errors():
-                loss, tokens, computed = self._step(passes, optimizer, rate, recipe.max_grad_norm, pad_id)
-            # The first worker's clock is everyone's, so that all decide alike what follows from it.
-            (seconds,) = self.workers.sum((time.perf_counter() - started) * self.workers.first)
-            state = state.after_step(loss, tokens, computed, seconds)
-            on_step(_metrics(state, rate, recipe), lambda: replace(state, tensors=self._tensors(optimizer)))  # noqa: B023
-        outcome = state.outcome()
-        if heldout:
-            after = self.mean_loss(heldout, pad_id, micro_batch_tokens)
-            outcome |= {"heldout_loss_before": state.heldout_loss_before, "heldout_loss_after": after}
-        return outcome
+        workers = workers or Workers()
+        mixed_precision = model.dtype == torch.bfloat16
+        adapted = with_adapter(model, lora)
+        if workers.whole:
+            fuse(adapted)
+        super().__init__(adapted, adapted.get_base_model(), mixed_precision, device, workers, gradient_checkpointing)
 
     def save(self, folder: Path) -> None:
         """Write the adapter as a standard PEFT folder; all workers call it, the first one writes."""
         weights = {name: full(parameter) for name, parameter in self.parameters.items()}
         if self.workers.first:
             self.model.save_pretrained(str(folder), safe_serialization=True, state_dict=weights)
-
-    def mean_loss(self, examples: Sequence[Pair], pad_id: int, micro_batch_tokens: int = MICRO_BATCH_TOKENS) -> float:
-        """Mean negative log-likelihood per response token, in nats, over all response tokens of ``examples``."""
-        import torch
-
-        self.model.eval()
-        total, count = 0.0, 0
-        with torch.no_grad(), memory_errors():
-            for shares in micro_batches(examples, micro_batch_tokens, self.workers.size):
-                total += self._loss(shares, pad_id)[0].item()
-                count += sum(len(response) for share in shares for _, response in share)
-        return self.workers.sum(total)[0] / max(count, 1)
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        """Mixed precision for a bfloat16 base: the adapter's weights stay float32, its products are bfloat16.
-
-        Without it PEFT copies every layer's input to float32 and multiplies there.
-        """
-        import torch
-
-        if not self.mixed_precision:
-            return nullcontext()
-        return torch.autocast(torch.device(self.device).type, torch.bfloat16)
 
     def _initialise(self) -> None:
         """Draw the adapter's initial weights as PEFT does; the same seed gives the same weights in every lane."""
@@ -165,79 +53,6 @@ class LoraTrainer:
                 torch.nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
             self._assign(parameter, weight)
             parameter.grad = None
-
-    def _restore(self, optimizer: Any, tensors: dict[str, Any]) -> None:
-        """Put a checkpoint's adapter and optimizer state in place."""
-        states: dict[int, dict[str, Any]] = {}
-        for index, (name, parameter) in enumerate(self.parameters.items()):
-            self._assign(parameter, tensors[f"adapter.{name}"])
-            mean, square = (like(tensors[f"{moment}.{name}"], parameter) for moment in ("exp_avg", "exp_avg_sq"))
-            states[index] = {"step": tensors["optimizer_step"].clone(), "exp_avg": mean, "exp_avg_sq": square}
-        optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-
-    def _tensors(self, optimizer: Any) -> dict[str, Any]:
-        """A checkpoint's tensors, see `_restore`."""
-        tensors = {}
-        for name, parameter in self.parameters.items():
-            state = optimizer.state[parameter]
-            tensors[f"adapter.{name}"] = full(parameter)
-            tensors[f"exp_avg.{name}"] = full(state["exp_avg"])
-            tensors[f"exp_avg_sq.{name}"] = full(state["exp_avg_sq"])
-            tensors["optimizer_step"] = full(state["step"])
-        return tensors
-
-    @staticmethod
-    def _assign(parameter: Any, value: Any) -> None:
-        import torch
-
-        with torch.no_grad():
-            parameter.copy_(like(value.to(parameter.dtype), parameter))
-
-    def _step(
-        self, passes: list[list[list[Pair]]], optimizer: Any, rate: float, max_grad_norm: float, pad_id: int
-    ) -> tuple[float, int, int]:
-        """One optimizer step over all forward passes: mean loss, tokens, tokens with padding; over all workers."""
-        import torch
-
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        responses = sum(len(response) for shares in passes for share in shares for _, response in share)
-        tokens = sum(tokens_of(pair) for shares in passes for share in shares for pair in share)
-        total, computed = 0.0, 0
-        for number, shares in enumerate(passes, start=1):
-            with self.workers.accumulating(self.module, number == len(passes)):
-                loss, size = self._loss(shares, pad_id)
-                total += loss.item()
-                computed += size
-                # The workers' gradients are averaged, so each one's share counts as often as there are workers.
-                (loss * (self.workers.size / responses)).backward()
-        total, everyones = self.workers.sum(total, computed)
-        value = total / responses
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"the loss became {value}; lower finetune.learning_rate, or look for broken examples in this task"
-            )
-        torch.nn.utils.clip_grad_norm_(self.parameters.values(), max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return value, tokens, int(everyones)
-
-    def _loss(self, shares: list[list[Pair]], pad_id: int) -> tuple[Any, int]:
-        """Summed loss of this worker's share of one forward pass, and the tokens computed, padding included."""
-        from torch.nn.functional import cross_entropy
-
-        mine = shares[self.workers.rank]
-        # A worker without examples computes another's, and learns nothing: all must take part in the exchange.
-        batch = collate(mine or shares[0][:1], pad_id, self.device)
-        scored = (batch.targets != -100) if mine else (batch.targets != batch.targets)
-        if self._choose_attention:
-            short = batch.input_ids.shape[1] <= EAGER_COLUMNS
-            self.base.set_attn_implementation("eager" if short else "sdpa")
-        with self._precision():
-            logits = batch.logits(self.module)[scored]
-        # Only scored positions are copied to float32: the vocabulary is the largest dimension of all.
-        logits = logits.float()
-        return cross_entropy(logits, batch.targets[scored], reduction="sum"), batch.input_ids.numel()
 
 
 def with_adapter(model: Any, lora: LoraSection) -> Any:
@@ -262,54 +77,3 @@ def with_adapter(model: Any, lora: LoraSection) -> Any:
         return get_peft_model(model, config)
     except ValueError as error:
         raise ModelError(f"no adapter fits on {', '.join(modules)} of this model: {error}") from error
-
-
-def _metrics(state: TrainState, rate: float, recipe: Recipe) -> dict[str, Any]:
-    """The metrics row of the step that led to ``state``."""
-    return {
-        "step": state.step,
-        "loss": state.loss_last,
-        "learning_rate": rate,
-        "tokens": state.tokens,
-        "seconds": round(state.seconds, 3),
-        "progress": round(budget_used(recipe, state.step, state.tokens), 6),
-    }
-
-
-@contextmanager
-def memory_errors() -> Iterator[None]:
-    """Turn torch's out-of-memory errors, on GPU and CPU, into `MemoryLimitError`."""
-    import torch
-
-    try:
-        yield
-    except RuntimeError as error:
-        # The CPU's allocator has no exception class of its own.
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            raise MemoryLimitError(str(error).splitlines()[0]) from None
-        raise
-
-
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """Seed of the random generator of one worker in one step."""
-    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def budget_used(recipe: Recipe, steps: int, tokens: int) -> float:
-    """Part of the budget that is spent, 1 or more when it is used up."""
-    return steps / recipe.steps if recipe.steps else tokens / (recipe.tokens or 1)
-
-
-def learning_rate(recipe: Recipe, progress: float) -> float:
-    """Linear warm-up, then cosine decay to a tenth of the peak.
-
-    Args:
-        recipe: Peak rate and warm-up fraction.
-        progress: Part of the budget used so far, in [0, 1).
-    """
-    warmup = recipe.warmup_fraction
-    if progress < warmup:
-        # Never zero: with short budgets the first step would be lost.
-        return recipe.learning_rate * max(progress / warmup, 0.1)
-    decay = (progress - warmup) / (1 - warmup)
-    return recipe.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * decay)))

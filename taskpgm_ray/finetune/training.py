@@ -10,11 +10,11 @@ from typing import Any
 
 from taskpgm_ray.config import LaneConfig
 from taskpgm_ray.errors import MemoryLimitError, TrainingError
-from taskpgm_ray.finetune.checkpoint import TrainState, drop_checkpoint, load_checkpoint, save_checkpoint
+from taskpgm_ray.finetune.checkpoint import Checkpoint, drop_checkpoint, load_checkpoint, save_checkpoint
 from taskpgm_ray.finetune.job import Job, adapter_manifest
 from taskpgm_ray.finetune.job_data import JobData
-from taskpgm_ray.finetune.lora import LoraTrainer
 from taskpgm_ray.finetune.metrics import MetricsLog
+from taskpgm_ray.finetune.trainer import Trainer
 from taskpgm_ray.finetune.workers import Workers
 from taskpgm_ray.runtime import scratch
 
@@ -26,7 +26,7 @@ LOOK_SECONDS = 1.0
 class Training:
     """What the jobs that one process trains share."""
 
-    trainer: LoraTrainer
+    trainer: Trainer
     workers: Workers
     config: LaneConfig
     pad_id: int
@@ -48,7 +48,7 @@ def train_job(training: Training, job: Job, data: JobData) -> dict[str, Any]:
     finished = training.workers.from_first(lambda: job.unit.manifest() if job.unit.done() else None)
     if finished is not None:
         # A kill between the manifest and the checkpoint's removal leaves the latter.
-        training.workers.from_first(lambda: drop_checkpoint(job.unit))
+        training.workers.from_first(lambda: drop_checkpoint(job.unit, job.recipe.full))
         return finished
     started = time.perf_counter()
     outcome = _train(training, job, data)
@@ -88,7 +88,8 @@ def _train(training: Training, job: Job, data: JobData) -> dict[str, Any]:
             if tokens <= data.longest:
                 raise TrainingError(
                     f"out of memory even with one example of {data.longest} tokens at a time ({error}); lower "
-                    "model.max_length or finetune.lora.r, or set finetune.lanes.gradient_checkpointing"
+                    f"model.max_length{'' if job.recipe.full else ' or finetune.lora.r'}, or set "
+                    "finetune.lanes.gradient_checkpointing"
                 ) from None
             tokens = max(tokens // 2, data.longest)
         else:
@@ -106,7 +107,7 @@ class _Keeper:
         self.warned = False
         self.first = True
 
-    def __call__(self, row: dict[str, Any], snapshot: Callable[[], TrainState]) -> None:
+    def __call__(self, row: dict[str, Any], snapshot: Callable[[], Checkpoint]) -> None:
         config, now = self.training.config, row["seconds"]
         if self.first:
             # Seconds go on counting over restarts; the interval begins with this run.
@@ -116,13 +117,18 @@ class _Keeper:
             self.log.write(row)
             self.training.report(row)
         every = config.checkpoint_steps is not None and row["step"] % config.checkpoint_steps == 0
-        if every or now - self.saved >= config.checkpoint_seconds or self._leaving(now):
-            state = snapshot()
+        due = every or now - self.saved >= config.checkpoint_seconds or self._leaving(now)
+        if due and row["progress"] < 1:
+            checkpoint = snapshot()
             self.saved = now
-            if self.training.workers.first and row["progress"] < 1:
+            if self.training.workers.first:
                 self.training.confirm()
                 self.log.flush()
-                save_checkpoint(self.job.unit, state)
+                save_checkpoint(self.job.unit, checkpoint)
+            else:
+                # Every worker gives its share of each tensor; only the first one has a use for the whole.
+                for _ in checkpoint.tensors:
+                    pass
 
     def _leaving(self, now: float) -> bool:
         """Whether notice was given that this node goes, for the first time."""
@@ -137,4 +143,4 @@ def _store(training: Training, job: Job, folder: Path, manifest: dict[str, Any])
     training.confirm()
     job.unit.storage.upload(folder, job.unit.path)
     job.unit.finish(manifest)
-    drop_checkpoint(job.unit)
+    drop_checkpoint(job.unit, job.recipe.full)

@@ -35,11 +35,17 @@ class Workers:
         """Whether each worker holds the whole model, and not a share of every layer."""
         return self.size == 1 or self.parallel == "ddp"
 
-    def wrap(self, model: Any, device: str) -> Any:
-        """Bring ``model`` to the device; the module to call instead, which averages gradients over the workers."""
+    def wrap(self, model: Any, base: Any, device: str) -> Any:
+        """Bring ``model`` to the device; the module to call instead, which averages gradients over the workers.
+
+        Args:
+            model: What is called: the Hugging Face model, or one with an adapter.
+            base: The Hugging Face model in it.
+            device: Of this worker.
+        """
         if not self.whole:
             # Moves one layer at a time and keeps this worker's share of it: the whole need not fit on one device.
-            return _shard(model)
+            return _shard(model, base)
         model.to(device)
         if self.size == 1:
             return model
@@ -111,6 +117,11 @@ def full(parameter: Any) -> Any:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
+def own_part(parameter: Any) -> Any:
+    """This worker's part of a parameter, all of it where it is not sharded; written to, the parameter changes."""
+    return parameter.to_local() if hasattr(parameter, "to_local") else parameter
+
+
 def like(tensor: Any, parameter: Any) -> Any:
     """``tensor`` on the device of ``parameter``, sharded as it is."""
     if not hasattr(parameter, "full_tensor"):
@@ -123,7 +134,7 @@ def like(tensor: Any, parameter: Any) -> Any:
     )
 
 
-def _shard(model: Any) -> Any:
+def _shard(model: Any, base: Any) -> Any:
     """Shard every decoder layer, then what is left (embedding, head), over the workers."""
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
@@ -131,7 +142,7 @@ def _shard(model: Any) -> Any:
 
     kind = "cuda" if dist.get_backend() == "nccl" else "cpu"
     mesh = init_device_mesh(kind, (dist.get_world_size(),))
-    layers = set(model.get_base_model()._no_split_modules or ())
+    layers = set(base._no_split_modules or ())
     for module in model.modules():
         if type(module).__name__ in layers:
             fully_shard(module, mesh=mesh)

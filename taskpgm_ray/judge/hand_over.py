@@ -1,4 +1,4 @@
-"""The final adapter: the winner's, trained on the full budget, with a model card beside it."""
+"""The final adapter or model: the winner's, trained on the full budget, with a model card beside it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from taskpgm_ray.finetune.checkpoint import FILE as CHECKPOINT
+from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.insight.tasks import Insight, TaskInsight
 from taskpgm_ray.models import PACKAGED, published_name
+from taskpgm_ray.runtime import scratch
 from taskpgm_ray.runtime.missing import missing
 from taskpgm_ray.runtime.progress import collect
 from taskpgm_ray.runtime.run import Run
@@ -17,7 +19,9 @@ from taskpgm_ray.search.trials import Planner
 from taskpgm_ray.storage import MANIFEST, Storage
 from taskpgm_ray.workload import search_seeds
 
-FOLDER, SETTINGS = "adapter", "adapter_config.json"
+ADAPTER, MODEL = "adapter", "model"
+"""Folders of the study: what it hands over is one or the other."""
+SETTINGS, CARD = "adapter_config.json", "README.md"
 
 
 def hand_over(
@@ -30,15 +34,21 @@ def hand_over(
 ) -> None:
     """Write the winner's adapter (the search's first seed) and its card into the study's folder ``adapter``.
 
+    Where all weights are trained, it is a model with its tokenizer in the folder ``model``.
+
     A trial at the full budget is this very fine-tune, so it is trained again only when its unit was lost. The verdict
     rests on other fine-tunes of the same mixture; the card says on which.
     """
     job = planner.job(chosen, planner.config.seed)
     if not job.unit.done():
-        with missing(run, "final adapter", [job]) as (stage, todo):
+        with missing(run, "final model" if job.recipe.full else "final adapter", [job]) as (stage, todo):
             references = {run.fleet.submit(one): one for one in todo}
             collect(stage, references, lambda one, _: stage.finished(one.name), lambda: "a lane trains it")
-    files = planner.storage / FOLDER
+    files = planner.storage / (MODEL if job.recipe.full else ADAPTER)
+    card = model_card(chosen, verdict, judged_by, planner, job.unit.manifest(), insight).encode()
+    if job.recipe.full:
+        _write_model(job, files, planner, card)
+        return
     for name in job.unit.files.names():
         # A kill between the manifest and the end of the job leaves its last checkpoint.
         if name not in (MANIFEST, CHECKPOINT):
@@ -46,8 +56,20 @@ def hand_over(
             if name == SETTINGS:
                 content = _portable(content, planner.config.model.path)
             _write(files, name, content)
-    card = model_card(chosen, verdict, judged_by, planner, job.unit.manifest(), insight)
-    _write(files, "README.md", card.encode())
+    _write(files, CARD, card)
+
+
+def _write_model(job: Job, files: Storage, planner: Planner, card: bytes) -> None:
+    """The card, which names the fine-tune, comes last: with it there, gigabytes need not be compared."""
+    if files.exists(CARD) and files.read_bytes(CARD) == card:
+        return
+    with scratch.temporary("model") as folder:
+        planner.model.tokenizer().save_pretrained(str(folder))
+        planner.storage.upload(folder, MODEL)
+    for name in job.unit.files.names():
+        if name.endswith((".json", ".safetensors")) and name != MANIFEST and not name.startswith("checkpoint"):
+            files.write_bytes(name, job.unit.files.read_bytes(name))
+    files.write_bytes(CARD, card)
 
 
 def _write(files: Storage, name: str, content: bytes) -> None:
@@ -70,20 +92,23 @@ def model_card(
     insight: Insight | None = None,
 ) -> str:
     """The model card in the hub's format: what it is, what it was trained on, how it did."""
-    model, lora, finetune = planner.config.model, planner.config.finetune.lora, planner.config.finetune
+    model, finetune = planner.config.model, planner.config.finetune
+    lora = finetune.adapter
+    kind = "A LoRA adapter of" if lora else "All weights trained of"
+    shape = f"Rank {lora.r}, alpha {lora.alpha}, on {lora.target_modules}; " if lora else ""
     names = [task.name for task in planner.tasks]
     rows = insight.tasks if insight else [None] * len(names)
     shares = sorted(zip(chosen.weights.tolist(), names, map(_interval, rows), strict=True), reverse=True)
     table = "\n".join(f"| {name} | {weight:.4f} | {interval} |" for weight, name, interval in shares)
     return f"""---
 base_model: {published_name(model.path)}
-library_name: peft
-tags: [lora, taskpgm]
+library_name: {"peft" if lora else "transformers"}
+tags: [{"lora, " if lora else ""}taskpgm]
 ---
 
 # {planner.config.study}
 
-A LoRA adapter of `{model.path}` (fingerprint `{planner.model.fingerprint}`), fine-tuned on a mixture of \
+{kind} `{model.path}` (fingerprint `{planner.model.fingerprint}`), fine-tuned on a mixture of \
 {len(names)} tasks
 that TaskPGM ([arXiv 2507.12612](https://arxiv.org/abs/2507.12612)) found: {chosen.method}, tau = {chosen.tau:.4g}.
 
@@ -93,7 +118,7 @@ that TaskPGM ([arXiv 2507.12612](https://arxiv.org/abs/2507.12612)) found: {chos
 |---|---|---|
 {table}
 
-Rank {lora.r}, alpha {lora.alpha}, on {lora.target_modules}; {trained["steps"]} steps of {finetune.batch_size} \
+{shape}{trained["steps"]} steps of {finetune.batch_size} \
 examples, {trained["tokens"]} tokens,
 peak learning rate {finetune.learning_rate:g}, seed {planner.config.seed}; prompts in the {model.prompt_format} format.
 The search chose the mixture with seeds {_listed(search_seeds(planner.config))}; what is said above of its quality was \

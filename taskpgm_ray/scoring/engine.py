@@ -22,7 +22,7 @@ class Query:
     tokens: list[int]
     """At most `taskpgm_ray.config.MOST_TOKENS`."""
     adapter: Unit | None = None
-    """The adapter's unit; ``None`` is the base model."""
+    """The unit of the adapter, or of the model where all weights were trained; ``None`` is the base model."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class EngineSpec:
 
     kind: Literal["vllm", "hf"]
     model: BaseModelRef
-    lora: LoraSection
+    lora: LoraSection | None
+    """Of the adapters that it scores; ``None``: it scores whole models of the base model's kind."""
     config: EngineConfig
 
 

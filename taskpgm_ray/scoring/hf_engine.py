@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from taskpgm_ray.errors import ResourceError, ScoringError
-from taskpgm_ray.finetune.lora import with_adapter
-from taskpgm_ray.scoring.adapters import AdapterFolders, name_of
 from taskpgm_ray.scoring.engine import Answer, EngineSpec, Query, before_stop, chains
+from taskpgm_ray.scoring.hf_weights import weights_of
 from taskpgm_ray.storage import Unit
 
 
@@ -24,8 +22,6 @@ class HFEngine:
     def __init__(self, spec: EngineSpec) -> None:
         import torch
 
-        from taskpgm_ray.finetune.lora_product import fuse
-
         self.device = "cuda" if spec.config.gpus > 0 else "cpu"
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ResourceError(
@@ -33,23 +29,17 @@ class HFEngine:
                 "it torch's CPU build, or an old driver?); set gpus to 0 to score on the CPU"
             )
         self._tokenizer = spec.model.tokenizer()
-        # An adapter that is never used: the base model is then the same program whether adapters were loaded before it
-        # or not. Bare, and with adapters switched off, its predictions differ in the last digits.
-        self._model: Any = with_adapter(spec.model.load(), spec.lora).to(self.device).eval()
-        fuse(self._model)
-        self._resident = spec.config.max_loras
+        self._weights = weights_of(spec, self.device)
+        self._model = self._weights.model
         self._budget = spec.config.max_batched_tokens
-        self._folders = AdapterFolders(spec.model, spec.lora, spec.config.cached_adapters)
-        self._loaded: dict[str, str] = {}
-        self._count = 0
 
     def fetch(self, adapters: Sequence[Unit]) -> None:
         """See `Engine.fetch`."""
-        self._folders.fetch(adapters)
+        self._weights.folders.fetch(adapters)
 
     def check(self, adapter: Unit) -> None:
         """See `Engine.check`."""
-        self._folders.folder(adapter)
+        self._weights.folders.folder(adapter)
 
     def score(self, queries: list[Query]) -> list[NDArray[np.float32]]:
         """See `Engine.score`."""
@@ -88,7 +78,7 @@ class HFEngine:
         import torch
 
         texts = []
-        with torch.inference_mode(), self._under(adapter):
+        with torch.inference_mode(), self._weights.under(adapter):
             for prompt in prompts:
                 ids = torch.tensor([prompt], device=self.device)
                 out = self._model.generate(
@@ -109,7 +99,7 @@ class HFEngine:
         runs = chains(queries)
         for adapter in dict.fromkeys(query.adapter for query in queries):
             own = [run for run in runs if queries[run[0]].adapter == adapter]
-            with torch.inference_mode(), self._under(adapter):
+            with torch.inference_mode(), self._weights.under(adapter):
                 for group in _passes(own, [len(query.prompt) for query in queries], self._budget):
                     yield self._forward(group, queries)
 
@@ -140,29 +130,6 @@ class HFEngine:
         ]
         indices, rows, columns = (list(part) for part in zip(*places, strict=True))
         return indices, logits[rows, columns].float()
-
-    def _under(self, adapter: Unit | None) -> AbstractContextManager[Any]:
-        """Make the adapter (or, for ``None``, the bare base model) the active one."""
-        if adapter is None:
-            return self._model.disable_adapter()
-        name = self._load(adapter)
-        self._model.set_adapter(name)
-        return nullcontext()
-
-    def _load(self, adapter: Unit) -> str:
-        key = name_of(adapter)
-        if key not in self._loaded:
-            folder = str(self._folders.folder(adapter))
-            if len(self._loaded) >= self._resident:
-                oldest = next(iter(self._loaded))
-                # PEFT warns of the end of an active adapter.
-                self._model.set_adapter("default")
-                self._model.delete_adapter(self._loaded.pop(oldest))
-            # Names are never used twice, so a stale adapter cannot answer for another.
-            name, self._count = f"adapter{self._count}", self._count + 1
-            self._model.load_adapter(folder, name)
-            self._loaded[key] = name
-        return self._loaded[key]
 
 
 def _passes(runs: list[list[int]], lengths: Sequence[int], budget: int) -> Iterator[list[list[int]]]:

@@ -1,4 +1,4 @@
-"""The vLLM engine: next-token scoring with hot-loaded LoRA adapters.
+"""The vLLM engine: next-token scoring with hot-loaded LoRA adapters, or with exchanged weights.
 
 Three ways in which vLLM 0.32 returns wrong numbers without a word are guarded here:
 
@@ -22,13 +22,16 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from taskpgm_ray.config import MOST_TOKENS
+from taskpgm_ray.config import MOST_TOKENS, LoraSection
 from taskpgm_ray.errors import ScoringError
 from taskpgm_ray.scoring import cpu_lora
-from taskpgm_ray.scoring.adapters import AdapterFolders, name_of
+from taskpgm_ray.scoring.adapters import AdapterFolders
 from taskpgm_ray.scoring.engine import Answer, EngineSpec, Query, before_stop, chains
+from taskpgm_ray.scoring.folders import Folders, name_of
+from taskpgm_ray.scoring.whole_models import ModelFolders
 from taskpgm_ray.storage import Unit
 
+_EXCHANGE = "taskpgm_ray.scoring.vllm_exchange.WeightExchange"
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 _COMPARED = 16
 """Examples on which the one-pass way has to agree with next-token scoring."""
@@ -63,7 +66,11 @@ class VLLMEngine:
             cpu_lora.install()
         config, lora = spec.config, spec.lora
         # Before the model is loaded, see there.
-        self._folders = AdapterFolders(spec.model, lora, config.cached_adapters)
+        self._folders: Folders = (
+            ModelFolders(spec.model, config.cached_adapters)
+            if lora is None
+            else AdapterFolders(spec.model, lora, config.cached_adapters)
+        )
         self._llm: Any = LLM(
             model=spec.model.local(),
             revision=spec.model.revision,
@@ -81,12 +88,11 @@ class VLLMEngine:
             enforce_eager=True,
             disable_log_stats=True,
             max_logprobs=-1,
-            enable_lora=True,
-            max_loras=config.max_loras,
-            max_lora_rank=next((rank for rank in _RANKS if rank >= lora.r), lora.r),
-            # Without the list the output head is wrapped as well, which breaks its log-probabilities.
-            lora_target_modules=spec.model.adapted_modules(lora),
+            **({"worker_extension_cls": _EXCHANGE} if lora is None else _lora_options(spec, lora)),
         )
+        self._spec = spec
+        self._held: str | None = ""
+        """Of whole models: whose weights the engine has; empty: the base model's; ``None``: not known."""
         self._tokenizer = spec.model.tokenizer()
         self._lora_ids: dict[str, int] = {}
         self._agreement = _AGREEMENT[spec.model.dtype]
@@ -107,11 +113,11 @@ class VLLMEngine:
             self._compared = True
             if self._llm.llm_engine.vllm_config.use_v2_model_runner and self._one_pass_agrees(queries):
                 self.method = "vllm one-pass"
-        return _apart(queries, self._one_pass if self.method == "vllm one-pass" else self._by_next_token)
+        return self._apart(queries, self._one_pass if self.method == "vllm one-pass" else self._by_next_token)
 
     def next_token(self, queries: list[Query]) -> list[Answer]:
         """See `Engine.next_token`."""
-        answers = _apart(queries, self._next_token)
+        answers = self._apart(queries, self._next_token)
         if not all(np.isfinite(answer.logprobs).all() for answer in answers):
             raise ScoringError("the engine returned non-finite log-probabilities")
         return answers
@@ -181,7 +187,7 @@ class VLLMEngine:
             if taken[adapter] < _COMPARED:
                 taken[adapter] += 1
                 sample += [queries[index] for index in run]
-        pairs = zip(_apart(sample, self._one_pass), _apart(sample, self._by_next_token), strict=True)
+        pairs = zip(self._apart(sample, self._one_pass), self._apart(sample, self._by_next_token), strict=True)
         return all(np.abs(np.exp(a) - np.exp(b)).sum() / 2 <= self._agreement for a, b in pairs)
 
     def top_tokens(self, prompts: list[list[int]], k: int) -> NDArray[np.int32]:
@@ -207,12 +213,34 @@ class VLLMEngine:
         """Run one batch to its end."""
         if not prompts:
             return []
+        whole = self._spec.lora is None
+        if whole:
+            self._hold(adapters[0])
         return self._llm.generate(
             [{"prompt_token_ids": prompt} for prompt in prompts],
             params,
             use_tqdm=False,
-            lora_request=[self._lora(adapter) for adapter in adapters],
+            lora_request=None if whole else [self._lora(adapter) for adapter in adapters],
         )
+
+    def _hold(self, unit: Unit | None) -> None:
+        """Exchange the engine's weights for those of a fine-tune, or of the base model."""
+        wanted = name_of(unit) if unit else ""
+        if wanted != self._held:
+            folder = self._folders.folder(unit) if unit else self._spec.model.folder()
+            self._held = None
+            kept = {
+                kind for kinds in self._llm.collective_rpc("exchange_weights", args=(str(folder),)) for kind in kinds
+            }
+            if kept:
+                raise ScoringError(
+                    f"vLLM cannot exchange the weights of this model: {', '.join(sorted(kept))} kept those of another; "
+                    "set scoring.scorer=hf"
+                )
+            # Keys and values of the weights before.
+            if not self._llm.reset_prefix_cache():
+                raise ScoringError("vLLM kept what it had cached under other weights")
+            self._held = wanted
 
     def _lora(self, adapter: Unit | None) -> Any:
         if adapter is None:
@@ -223,15 +251,29 @@ class VLLMEngine:
         number = self._lora_ids.setdefault(name, len(self._lora_ids) + 1)
         return LoRARequest(lora_name=name, lora_int_id=number, lora_path=str(self._folders.folder(adapter)))
 
+    def _apart(self, queries: list[Query], ask: Callable[[list[Query]], list[T]]) -> list[T]:
+        """The base model's queries in a batch of their own, apart from those of adapters; the answers in order.
 
-def _apart(queries: list[Query], ask: Callable[[list[Query]], list[T]]) -> list[T]:
-    """The base model's queries in a batch of their own, apart from those of adapters; the answers in order."""
-    answers: dict[int, T] = {}
-    for base in (True, False):
-        batch = [index for index, query in enumerate(queries) if (query.adapter is None) == base]
-        if batch:
+        Of whole models each has a batch of its own.
+        """
+        whole = self._spec.lora is None
+        batches: dict[Unit | bool | None, list[int]] = {None if whole else True: []}
+        for index, query in enumerate(queries):
+            batches.setdefault(query.adapter if whole else query.adapter is None, []).append(index)
+        answers: dict[int, T] = {}
+        for batch in filter(None, batches.values()):
             answers |= zip(batch, ask([queries[index] for index in batch]), strict=True)
-    return [answers[index] for index in range(len(queries))]
+        return [answers[index] for index in range(len(queries))]
+
+
+def _lora_options(spec: EngineSpec, lora: LoraSection) -> dict[str, Any]:
+    return {
+        "enable_lora": True,
+        "max_loras": spec.config.max_loras,
+        "max_lora_rank": next((rank for rank in _RANKS if rank >= lora.r), lora.r),
+        # Without the list the output head is wrapped as well, which breaks its log-probabilities.
+        "lora_target_modules": spec.model.adapted_modules(lora),
+    }
 
 
 def _rows(run: list[int], queries: list[Query], first: int) -> list[list[int]]:

@@ -37,7 +37,7 @@ def check_served(config: StudyConfig, model: BaseModelRef) -> None:
         ModelError: vLLM is to score, or may be chosen to, and serves no adapters on this architecture.
     """
     scorer = config.scoring.scorer
-    if scorer == "hf":
+    if scorer == "hf" or config.finetune.adapter is None:
         return
     for architecture in model.architectures():
         if serves_lora(architecture) is False:

@@ -9,7 +9,14 @@ import pytest
 
 from taskpgm_ray.config import LaneConfig
 from taskpgm_ray.errors import MemoryLimitError, StorageError, TrainingError
-from taskpgm_ray.finetune.checkpoint import FILE, TrainState, load_checkpoint, save_checkpoint
+from taskpgm_ray.finetune.checkpoint import (
+    FILE,
+    Checkpoint,
+    TrainState,
+    drop_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from taskpgm_ray.finetune.job_data import Loader, load
 from taskpgm_ray.finetune.lora import LoraTrainer
 from taskpgm_ray.finetune.training import Training, train_job
@@ -101,7 +108,7 @@ def test_seconds_make_checkpoints_as_well(made, lane):
     job = made[1]("seconds")
     with pytest.raises(Killed):
         train_job(lane(kill_at(4), checkpoint_seconds=1e-6), job, load(job))
-    assert load_checkpoint(job.unit).step == 3
+    assert load_checkpoint(job.unit).state.step == 3
 
 
 def test_a_notice_that_the_node_goes_makes_one_checkpoint(made, lane, monkeypatch):
@@ -115,7 +122,7 @@ def test_a_notice_that_the_node_goes_makes_one_checkpoint(made, lane, monkeypatc
 
     with pytest.raises(Killed):
         train_job(lane(kill_at(7), preempted), job, load(job))
-    assert load_checkpoint(job.unit).step == 3
+    assert load_checkpoint(job.unit).state.step == 3
     assert len(asked) == 3
 
 
@@ -184,16 +191,37 @@ def test_a_damaged_checkpoint_is_named(made, lane):
         train_job(lane(), job, load(job))
 
 
-def test_a_checkpoint_comes_back_as_it_was(tmp_path):
+@pytest.mark.parametrize(("most", "files"), [(2**31, 1), (40, 2), (1, 3)])
+def test_a_checkpoint_comes_back_as_it_was(tmp_path, monkeypatch, most, files):
     import torch
 
+    monkeypatch.setattr("taskpgm_ray.finetune.checkpoint.MOST_BYTES", most)
     unit = Unit(Storage(str(tmp_path)), "unit")
     assert load_checkpoint(unit) is None
-    state = TrainState(3, 50, 60, 0.1, 2.5, float("1e-300"), 1 / 3, {"a": torch.randn(3, 2)})
-    save_checkpoint(unit, state)
+    # The second replaces the first, whose further files go with it.
+    for step in (2, 3):
+        state = TrainState(step, 50, 60, 0.1, 2.5, float("1e-300"), 1 / 3)
+        tensors = {"a": torch.randn(3, 2), "b": torch.randn(2), "c": torch.randn(4)}
+        save_checkpoint(unit, Checkpoint(state, tensors.items()))
     again = load_checkpoint(unit)
-    assert again.scalars() == state.scalars()
-    assert torch.equal(again.tensors["a"], state.tensors["a"])
+    assert again.state == state
+    read = dict(again.tensors)
+    assert read.keys() == tensors.keys()
+    assert all(torch.equal(read[name], tensors[name]) for name in tensors)
+    assert len(unit.files.names()) == files
+    drop_checkpoint(unit, parts=True)
+    assert unit.files.names() == []
+
+
+def test_a_damaged_part_of_a_checkpoint_is_named(tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr("taskpgm_ray.finetune.checkpoint.MOST_BYTES", 1)
+    unit = Unit(Storage(str(tmp_path)), "unit")
+    save_checkpoint(unit, Checkpoint(TrainState(4), [("a", torch.ones(2)), ("b", torch.ones(2))]))
+    unit.files.write_bytes("checkpoint-4-0.safetensors", b"nonsense")
+    with pytest.raises(StorageError, match=r"checkpoint-4-0\.safetensors is damaged: .*; remove it"):
+        dict(load_checkpoint(unit).tensors)
 
 
 def test_unreadable_data_are_the_jobs_fault(made):

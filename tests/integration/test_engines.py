@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from taskpgm_ray.config import EngineConfig, LoraSection, ModelConfig
+from taskpgm_ray.finetune.full import FullTrainer
 from taskpgm_ray.models import resolve
 from taskpgm_ray.runtime.cluster import thread_environment
 from taskpgm_ray.scoring.engine import EngineSpec, Query
 from taskpgm_ray.scoring.hf_engine import HFEngine
 from taskpgm_ray.scoring.pool import EngineActor
 from taskpgm_ray.scoring.vllm_engine import engine_environment
-from taskpgm_ray.storage import Storage
+from taskpgm_ray.storage import Storage, Unit
 
 pytestmark = pytest.mark.integration
 TOLERANCE = 1e-4
@@ -182,3 +183,44 @@ def test_greedy_generation_equals_the_reference(vllm, reference, prompts, adapte
     for adapter in (None, adapters[2]):
         got = vllm("generate", adapter, prompts[:6], 8, [])
         assert got == reference.generate(adapter, prompts[:6], 8, [])
+
+
+def test_exchanged_weights_equal_the_reference(local_ray, tiny_llama, prompts, tmp_path):
+    """Whole models in turn with the base model, of tied weights; nothing of the one before may be left in a cache."""
+    import ray
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(0)
+    config = AutoConfig.from_pretrained(tiny_llama)
+    config.tie_word_embeddings = True
+    base = AutoModelForCausalLM.from_config(config)
+    base.save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(tiny_llama).save_pretrained(tmp_path / "base")
+    units = []
+    for name in ("one", "two"):
+        other = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter += 0.05 * torch.randn(parameter.shape)
+        (tmp_path / name).mkdir()
+        FullTrainer(other).save(tmp_path / name)
+        units.append(Unit(Storage(str(tmp_path)), name))
+
+    def ask(spec, batches):
+        from taskpgm_ray.scoring.vllm_engine import VLLMEngine
+
+        engine = VLLMEngine(spec)
+        return [[answer.logprobs for answer in engine.next_token(batch)] for batch in batches]
+
+    model = resolve(ModelConfig(path=str(tmp_path / "base"), dtype="float32", max_length=64), Storage("unused"))
+    config = EngineConfig(kv_cache_gib=1, max_model_length=512, threads=1)
+    specs = {kind: EngineSpec(kind, model, None, config) for kind in ("vllm", "hf")}
+    turns = ([None], [units[0]], [None], [units[1]], [units[0]], [units[1], None, units[0]])
+    batches = [queries(prompts, list(turn)) for turn in turns]
+    environment = thread_environment(1) | engine_environment(specs["vllm"])
+    remote = ray.remote(ask).options(num_cpus=1, runtime_env={"env_vars": environment})
+    reference = HFEngine(specs["hf"])
+    for got, batch in zip(ray.get(remote.remote(specs["vllm"], batches)), batches, strict=True):
+        for values, want in zip(got, reference.next_token(batch), strict=True):
+            np.testing.assert_allclose(values, want.logprobs, atol=TOLERANCE)

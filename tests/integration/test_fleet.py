@@ -8,6 +8,7 @@ import pytest
 from taskpgm_ray.config import LaneConfig
 from taskpgm_ray.errors import TrainingError
 from taskpgm_ray.finetune.fleet import Fleet
+from taskpgm_ray.finetune.full import FullTrainer
 from taskpgm_ray.finetune.job_data import load
 from taskpgm_ray.finetune.lane import LaneSpec
 from taskpgm_ray.finetune.lora import LoraTrainer
@@ -25,9 +26,10 @@ def fleet(local_ray, tiny_jobs, tmp_path):
     model, job = tiny_jobs
     started = []
 
-    def start(**lanes):
+    def start(full=False, **lanes):
         config = LaneConfig(**{"cpus": 0.9, "threads": 1, "idle_seconds": 2, **lanes})
-        started.append(Fleet(LaneSpec(model, job("any").recipe.lora, config, Storage(str(tmp_path / "ray")))))
+        lora = None if full else job("any").recipe.lora
+        started.append(Fleet(LaneSpec(model, lora, config, Storage(str(tmp_path / "ray")))))
         return started[-1]
 
     yield start
@@ -68,6 +70,24 @@ def test_two_workers_learn_what_one_learns(fleet, alone, tiny_jobs, parallel):
         assert manifest[loss] == pytest.approx(expected[loss], rel=1e-5), loss
     assert (manifest["steps"], manifest["tokens"]) == (expected["steps"], expected["tokens"])
     ours, theirs = tensors(adapter(two)), tensors(adapter(one))
+    assert ours.keys() == theirs.keys()
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-3
+
+
+def test_all_weights_in_shards_learn_what_one_worker_learns(fleet, tiny_jobs):
+    import ray
+    from safetensors.torch import load_file
+
+    model, job = tiny_jobs
+    recipe = {"lora": None, "learning_rate": 2e-3, "batch_size": 5}
+    one, two = (job(f"{study}-full", "reverse", **recipe) for study in ("one", "two"))
+    alone = Training(FullTrainer(model.load()), Workers(), LaneConfig(), 0)
+    expected = train_job(alone, one, load(one))
+    lanes = fleet(full=True, workers=2, parallel="fsdp", checkpoint_steps=4, micro_batch_tokens=8)
+    manifest = ray.get(lanes.submit(two))
+    for loss in ("loss_first", "loss_last", "heldout_loss_before", "heldout_loss_after"):
+        assert manifest[loss] == pytest.approx(expected[loss], rel=1e-5), loss
+    ours, theirs = (load_file(f"{one.unit.files.path()}/model.safetensors") for one in (two, one))
     assert ours.keys() == theirs.keys()
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-3
 

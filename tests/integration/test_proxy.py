@@ -116,6 +116,27 @@ def test_it_is_found_finished_and_a_new_recipe_of_the_mixtures_leaves_the_proxy_
     before = made()
     printed = optimize(file)
     assert "Ray: " not in printed
-    optimize(file, "finetune.steps=5", "search.balances=0", "mixture.tau=0.5")
+    printed = optimize(file, "finetune.method=full", "finetune.learning_rate=0.002")
     assert made() == before
     assert len(before) > 16
+    assert re.search(r"^search: \d+ to do", printed, re.M)
+
+
+def test_all_weights_of_the_target_can_be_trained(finished):
+    """Of the run above: vLLM scored whole models, and the best one is handed over with its tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder, file, _ = finished
+    storage = Storage(str(folder))
+    models = [name for name in storage.names("mixtures") if storage.exists(f"mixtures/{name}/model.safetensors")]
+    assert len(models) >= 3
+    assert not any(name.startswith("checkpoint") for one in models for name in storage.names(f"mixtures/{one}"))
+    model = AutoModelForCausalLM.from_pretrained(folder / "model")
+    base = AutoModelForCausalLM.from_pretrained(yaml.safe_load(file.read_text())["model"]["path"])
+    assert AutoTokenizer.from_pretrained(folder / "model").eos_token_id is not None
+    moved = [not torch.equal(a, b) for a, b in zip(model.parameters(), base.parameters(), strict=True)]
+    assert all(moved)
+    assert "All weights trained of" in (folder / "model" / "README.md").read_text()
+    printed = optimize(file, "finetune.method=full", "finetune.learning_rate=0.002")
+    assert "Ray: " not in printed

@@ -1,5 +1,6 @@
 """Who may be judged on the report split, and what the card of the handed-over adapter says."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -63,9 +64,33 @@ def test_what_is_handed_over_is_the_adapter_alone(tmp_path, monkeypatch, path, n
     unit.files.write_json("adapter_config.json", {"r": 8, "base_model_name_or_path": "/node7/models/base"})
     unit.finish({"steps": 3, "tokens": 9})
     config = SimpleNamespace(seed=0, model=SimpleNamespace(path=path))
-    planner = SimpleNamespace(config=config, storage=storage, job=lambda candidate, seed: SimpleNamespace(unit=unit))
+    job = SimpleNamespace(unit=unit, recipe=SimpleNamespace(full=False))
+    planner = SimpleNamespace(config=config, storage=storage, job=lambda *_: job)
     monkeypatch.setattr("taskpgm_ray.judge.hand_over.model_card", lambda *arguments: "a card")
     hand_over(None, "a verdict", [1], planner, None)
     assert storage.names("adapter") == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
     # Where it was trained the base model had a folder of its own, which nobody else has.
     assert storage.read_json("adapter/adapter_config.json") == {"r": 8, "base_model_name_or_path": name}
+
+
+def test_a_whole_model_is_handed_over_with_its_tokenizer_and_once(tmp_path, monkeypatch):
+    storage = Storage(str(tmp_path))
+    unit = Unit(storage, "mixtures/tau-1-seed0")
+    kept = ("config.json", "model-00001-of-00002.safetensors", "model.safetensors.index.json")
+    for file in (*kept, CHECKPOINT, "checkpoint-3-0.safetensors", "metrics.jsonl"):
+        unit.files.write_bytes(file, file.encode())
+    unit.finish({"steps": 3, "tokens": 9})
+    tokenizer = SimpleNamespace(save_pretrained=lambda folder: Path(folder, "tokenizer.json").write_text("{}"))
+    planner = SimpleNamespace(
+        config=SimpleNamespace(seed=0),
+        storage=storage,
+        model=SimpleNamespace(tokenizer=lambda: tokenizer),
+        job=lambda *_: SimpleNamespace(unit=unit, recipe=SimpleNamespace(full=True)),
+    )
+    monkeypatch.setattr("taskpgm_ray.judge.hand_over.model_card", lambda *arguments: "a card")
+    hand_over(None, "a verdict", [1], planner, None)
+    assert storage.names("model") == sorted([*kept, "README.md", "tokenizer.json"])
+    assert not storage.exists("adapter")
+    written = {file: file.stat().st_mtime_ns for file in (tmp_path / "model").iterdir()}
+    hand_over(None, "a verdict", [1], planner, None)
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "model").iterdir()} == written

@@ -1,10 +1,13 @@
 """The reference engine against plain forward passes of a tiny model in float32."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from taskpgm_ray.config import EngineConfig, LoraSection, ModelConfig
-from taskpgm_ray.errors import ResourceError, ScoringError
+from taskpgm_ray.errors import ModelError, ResourceError, ScoringError
+from taskpgm_ray.finetune.full import FullTrainer
 from taskpgm_ray.models import resolve
 from taskpgm_ray.scoring.engine import EngineSpec, Query, chains
 from taskpgm_ray.scoring.engine_actor import build_engine
@@ -168,7 +171,7 @@ def test_adapters_that_had_to_leave_come_back_right(tiny_llama, tuned, base):
         unit, merged = tuned[index]
         check(engine, merged, ask(prompts, unit))
         check(engine, base, ask(prompts))
-        assert len(engine._loaded) == 1
+        assert len(engine._weights._loaded) == 1
         assert len(engine._model.peft_config) == 2  # with the one that is never used
 
 
@@ -206,3 +209,61 @@ def test_broken_weights_are_an_error_not_a_score(engine):
 
 def test_no_queries_no_answers(engine):
     assert engine.next_token([]) == []
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_llama, tmp_path_factory):
+    """Three models with other weights, as full fine-tuning stores them: (unit, the model)."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    storage = Storage(str(tmp_path_factory.mktemp("models")))
+    made = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.1 * torch.randn(parameter.shape)
+        unit = Unit(storage, f"model-{seed}")
+        folder = Path(storage.path(unit.path))
+        folder.mkdir()
+        FullTrainer(model).save(folder)
+        unit.finish({})
+        made.append((unit, model.eval()))
+    return made
+
+
+def of_whole_models(tiny_llama, **config):
+    model = resolve(ModelConfig(path=str(tiny_llama), dtype="float32"), Storage("unused"))
+    return build_engine(EngineSpec("hf", model, None, EngineConfig(**config)))
+
+
+def test_whole_models_take_turns_with_the_base_model(tiny_llama, whole, base):
+    engine = of_whole_models(tiny_llama)
+    prompts = [*chain(0, 12, 3), *chain(1, 3, 2)]
+    for unit, model in [(None, base), *whole, (None, base), whole[0]]:
+        check(engine, model, ask(prompts, unit))
+    mixed = [query for unit, _ in [(None, base), *whole] for query in ask(prompts, unit)]
+    apart = [answer for unit, _ in [(None, base), *whole] for answer in engine.next_token(ask(prompts, unit))]
+    for got, want in zip(engine.next_token(mixed), apart, strict=True):
+        np.testing.assert_array_equal(got.logprobs, want.logprobs)
+
+
+def test_a_model_of_another_shape_is_refused(tiny_llama, whole, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    engine = of_whole_models(tiny_llama)
+    unit = whole[0][0]
+    weights = load_file(f"{unit.files.path()}/model.safetensors")
+    storage = Storage(str(tmp_path))
+    gone = sorted(weights)[0]
+    less = {key: tensor for key, tensor in weights.items() if key != gone}
+    for name, content in (("less", less), ("more", {**weights, "x": weights[gone].clone()})):
+        (tmp_path / name).mkdir()
+        save_file(content, tmp_path / name / "model.safetensors")
+        with pytest.raises(ModelError, match=rf"the model {name} is no fine-tune of this study: .* remove its folder"):
+            engine.check(Unit(storage, name))
+    (tmp_path / "less" / "model.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(ModelError, match="the model less is not usable"):
+        engine.check(Unit(storage, "less"))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from taskpgm_ray.export.examples import Bundle, Line
-from taskpgm_ray.export.recipe import Recipe
+from taskpgm_ray.export.recipe import Adapter, Recipe
 from taskpgm_ray.export.registry import exporter, write_counted, write_yaml
 
 
@@ -26,11 +26,7 @@ def _axolotl(bundle: Bundle, folder: Path) -> list[Path]:
         "datasets": [source],
         "sequence_len": recipe.max_length,
         "train_on_inputs": False,
-        "adapter": "lora",
-        "lora_r": recipe.r,
-        "lora_alpha": recipe.alpha,
-        "lora_dropout": recipe.dropout,
-        **_modules(recipe),
+        **_adapter(recipe.adapter),
         "learning_rate": recipe.learning_rate,
         "lr_scheduler": "cosine",
         "optimizer": "adamw_torch",
@@ -47,10 +43,13 @@ def _axolotl(bundle: Bundle, folder: Path) -> list[Path]:
     return [write_yaml(folder / "axolotl.yaml", settings, "axolotl train axolotl.yaml"), data]
 
 
-def _modules(recipe: Recipe) -> dict[str, Any]:
-    if recipe.modules == "all-linear":
-        return {"lora_target_linear": True}
-    return {"lora_target_modules": recipe.modules}
+def _adapter(adapter: Adapter | None) -> dict[str, Any]:
+    if adapter is None:
+        return {}
+    linear = adapter.modules == "all-linear"
+    modules = {"lora_target_linear": True} if linear else {"lora_target_modules": adapter.modules}
+    shape = {"lora_r": adapter.r, "lora_alpha": adapter.alpha, "lora_dropout": adapter.dropout}
+    return {"adapter": "lora", **shape, **modules}
 
 
 def _segments(bundle: Bundle) -> Any:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from taskpgm_ray.export.examples import Bundle
-from taskpgm_ray.export.recipe import Recipe
+from taskpgm_ray.export.recipe import Adapter, Recipe
 from taskpgm_ray.export.registry import exporter, write_counted, write_tasks, write_yaml
 
 TEMPLATE = '''"""A mixture of fine-tuning tasks for Hugging Face datasets (4 or later).
@@ -78,14 +79,22 @@ def _trl(bundle: Bundle, folder: Path) -> list[Path]:
         # As in the study, only the completion is learned.
         "completion_only_loss": True,
         "max_length": recipe.max_length,
-        "use_peft": True,
-        "lora_r": recipe.r,
-        "lora_alpha": recipe.alpha,
-        "lora_dropout": recipe.dropout,
-        "lora_target_modules": recipe.modules,
+        **_peft(recipe.adapter),
         **recipe.training_arguments,
         "warmup_steps": recipe.warmup,
         "num_train_epochs": 1,
         "bf16": recipe.bf16,
     }
     return [write_yaml(folder / "sft.yaml", settings, "trl sft --config sft.yaml"), data]
+
+
+def _peft(adapter: Adapter | None) -> dict[str, Any]:
+    if adapter is None:
+        return {}
+    return {
+        "use_peft": True,
+        "lora_r": adapter.r,
+        "lora_alpha": adapter.alpha,
+        "lora_dropout": adapter.dropout,
+        "lora_target_modules": adapter.modules,
+    }

@@ -8,7 +8,7 @@ from typing import Any
 
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.export.examples import Bundle, Line, TaskExamples
-from taskpgm_ray.export.recipe import Recipe
+from taskpgm_ray.export.recipe import Adapter, Recipe
 from taskpgm_ray.export.registry import exporter, messages, write_tasks, write_yaml
 
 
@@ -62,16 +62,11 @@ def _layout(bundle: Bundle, task: TaskExamples) -> dict[str, Any]:
 
 def _common(bundle: Bundle, folder: Path) -> dict[str, Any]:
     recipe = Recipe.of(bundle.config)
-    modules = recipe.modules if isinstance(recipe.modules, str) else ",".join(recipe.modules)
     common: dict[str, Any] = {
         "model_name_or_path": recipe.name,
         "stage": "sft",
         "do_train": True,
-        "finetuning_type": "lora",
-        "lora_rank": recipe.r,
-        "lora_alpha": recipe.alpha,
-        "lora_dropout": recipe.dropout,
-        "lora_target": "all" if modules == "all-linear" else modules,
+        **_adapter(recipe.adapter),
         "dataset_dir": str(folder.resolve()),
         "dataset": ",".join(task.name for task in bundle.tasks),
         "cutoff_len": recipe.max_length,
@@ -84,6 +79,19 @@ def _common(bundle: Bundle, folder: Path) -> dict[str, Any]:
         return common | {"mask_history": True}
     # This template adds nothing, not even the end of the text: the responses bring it along.
     return common | {"template": "empty"}
+
+
+def _adapter(adapter: Adapter | None) -> dict[str, Any]:
+    if adapter is None:
+        return {"finetuning_type": "full"}
+    modules = adapter.modules if isinstance(adapter.modules, str) else ",".join(adapter.modules)
+    return {
+        "finetuning_type": "lora",
+        "lora_rank": adapter.r,
+        "lora_alpha": adapter.alpha,
+        "lora_dropout": adapter.dropout,
+        "lora_target": "all" if modules == "all-linear" else modules,
+    }
 
 
 def _with_end(bundle: Bundle) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.export.examples import Bundle
-from taskpgm_ray.export.recipe import Recipe
+from taskpgm_ray.export.recipe import Adapter, Recipe
 from taskpgm_ray.export.registry import exporter, messages, write_tasks
 
 
@@ -22,8 +22,7 @@ def _open_instruct(bundle: Bundle, folder: Path) -> list[Path]:
     line = [
         *("python", "open_instruct/finetune.py", "--model_name_or_path", recipe.name),
         *("--dataset_mixer_list", *mixer, "--dataset_mixer_list_splits", "train"),
-        *("--max_seq_length", str(recipe.max_length), "--use_lora", "--lora_rank", str(recipe.r)),
-        *("--lora_alpha", str(recipe.alpha), "--lora_dropout", str(recipe.dropout)),
+        *("--max_seq_length", str(recipe.max_length), *_adapter(recipe.adapter)),
         *("--learning_rate", str(recipe.learning_rate), "--lr_scheduler_type", "cosine"),
         *("--warmup_ratio", str(recipe.warmup), "--weight_decay", str(recipe.weight_decay)),
         *("--per_device_train_batch_size", str(recipe.batch_size), "--gradient_accumulation_steps", "1"),
@@ -37,3 +36,10 @@ def _open_instruct(bundle: Bundle, folder: Path) -> list[Path]:
         encoding="utf-8",
     )
     return [path, *files]
+
+
+def _adapter(adapter: Adapter | None) -> list[str]:
+    if adapter is None:
+        return []
+    shape = {"--lora_rank": adapter.r, "--lora_alpha": adapter.alpha, "--lora_dropout": adapter.dropout}
+    return ["--use_lora", *(str(word) for pair in shape.items() for word in pair)]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from taskpgm_ray.export.examples import Bundle
-from taskpgm_ray.export.recipe import Recipe
+from taskpgm_ray.export.recipe import Adapter, Recipe
 from taskpgm_ray.export.registry import exporter, messages, write_tasks, write_yaml
 
 
@@ -19,11 +19,7 @@ def _swift(bundle: Bundle, folder: Path) -> list[Path]:
         # "dummy" adds nothing but the end of the text. A chat has the model's own template, which is the default.
         **({} if bundle.chat else {"template": "dummy"}),
         "loss_scale": "last_round",
-        "tuner_type": "lora",
-        "lora_rank": recipe.r,
-        "lora_alpha": recipe.alpha,
-        "lora_dropout": recipe.dropout,
-        "target_modules": recipe.modules,
+        **_adapter(recipe.adapter),
         "max_length": recipe.max_length,
         **recipe.training_arguments,
         "warmup_ratio": recipe.warmup,
@@ -51,3 +47,15 @@ def _swift(bundle: Bundle, folder: Path) -> list[Path]:
         ),
         *files,
     ]
+
+
+def _adapter(adapter: Adapter | None) -> dict[str, Any]:
+    if adapter is None:
+        return {"tuner_type": "full"}
+    return {
+        "tuner_type": "lora",
+        "lora_rank": adapter.r,
+        "lora_alpha": adapter.alpha,
+        "lora_dropout": adapter.dropout,
+        "target_modules": adapter.modules,
+    }

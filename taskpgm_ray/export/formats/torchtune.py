@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from taskpgm_ray.export.examples import Bundle
-from taskpgm_ray.export.recipe import Recipe
+from taskpgm_ray.export.recipe import Adapter, Recipe
 from taskpgm_ray.export.registry import exporter, messages, plain_or_chat, write_counted, write_yaml
 
 
@@ -49,7 +49,13 @@ def _torchtune(bundle: Bundle, folder: Path) -> list[Path]:
             folder / "torchtune.yaml",
             settings,
             f"Merge this into your recipe, which names model and tokenizer: max_seq_len {recipe.max_length}, "
-            f"lora_rank {recipe.r}, lora_alpha {recipe.alpha}, lora_dropout {recipe.dropout}.",
+            f"{_adapter(recipe.adapter)}.",
         ),
         data,
     ]
+
+
+def _adapter(adapter: Adapter | None) -> str:
+    if adapter is None:
+        return "all weights trained (full_finetune)"
+    return f"lora_rank {adapter.r}, lora_alpha {adapter.alpha}, lora_dropout {adapter.dropout}"
