@@ -17,9 +17,12 @@ from taskpgm_ray.models import BaseModelRef
 from taskpgm_ray.runtime.cluster import on_this_node
 from taskpgm_ray.scoring.engine import Query
 from taskpgm_ray.scoring.pool import EnginePool
+from taskpgm_ray.scoring.shared_prefix import shared
 from taskpgm_ray.storage import Unit
 
 Side = Literal["search", "report"]
+PIECE = 8
+"""Forward passes that an engine makes of what it is given at a time."""
 
 
 class Evaluator:
@@ -47,24 +50,44 @@ class Evaluator:
 
 
 class PoolClient:
-    """The engine pool under one adapter, as lm-eval's bridge calls it."""
+    """The engine pool under one adapter, as lm-eval's bridge calls it.
 
-    def __init__(self, pool: EnginePool, adapter: Unit | None) -> None:
-        self.pool, self.adapter = pool, adapter
+    About ``piece_tokens`` go to an engine at a time, so that several engines share an evaluation. The pieces do not
+    depend on how many there are: whoever answers, the same prompts meet in a batch.
+    """
+
+    def __init__(self, pool: EnginePool, adapter: Unit | None, piece_tokens: int) -> None:
+        self.pool, self.adapter, self.piece_tokens = pool, adapter, piece_tokens
 
     def next_token(self, prompts: list[list[int]], tokens: list[list[int]]) -> NextToken:
         """Log-probabilities of the given next tokens, see `taskpgm_ray.evaluation.token_scorer.TokenScorer`."""
         import ray
 
         queries = [Query(prompt, wanted, self.adapter) for prompt, wanted in zip(prompts, tokens, strict=True)]
-        logprobs, greedy = ray.get(self.pool.next_token(queries))
-        return NextToken(logprobs=[np.asarray(row) for row in logprobs], greedy=greedy)
+        answers = ray.get([self.pool.next_token(queries[piece]) for piece in pieces(prompts, self.piece_tokens)])
+        return NextToken(
+            logprobs=[np.asarray(row) for logprobs, _ in answers for row in logprobs],
+            greedy=[token for _, greedy in answers for token in greedy],
+        )
 
     def generate(self, prompts: list[list[int]], max_tokens: int, stop: list[str]) -> list[str]:
         """Greedy continuations."""
         import ray
 
-        return ray.get(self.pool.generate(self.adapter, prompts, max_tokens, stop))
+        parts = pieces(prompts, self.piece_tokens)
+        answers = ray.get([self.pool.generate(self.adapter, prompts[part], max_tokens, stop) for part in parts])
+        return [text for texts in answers for text in texts]
+
+
+def pieces(prompts: Sequence[list[int]], most: int) -> list[slice]:
+    """Cuts a list of prompts after about ``most`` tokens each, but not between neighbours that begin alike."""
+    cuts, size = [0], 0
+    for index, prompt in enumerate(prompts):
+        if size >= most and 2 * shared(prompts[index - 1], prompt) < len(prompt):
+            cuts.append(index)
+            size = 0
+        size += len(prompt)
+    return [slice(start, end) for start, end in zip(cuts, [*cuts[1:], len(prompts)], strict=True)]
 
 
 class EvaluatorActor:
@@ -79,6 +102,7 @@ class EvaluatorActor:
         self.config = config.evaluation
         self.chat = config.model.prompt_format == "chat"
         self.window = model.window(config.scoring.engines.max_model_length)
+        self.piece_tokens = PIECE * config.scoring.engines.max_batched_tokens
 
     def evaluate(self, adapter: Unit | None, split: Split, seed: int, side: Side) -> list[ItemScore]:
         """One row per item of the split; ``seed`` of the fine-tune goes into the rows.
@@ -87,7 +111,7 @@ class EvaluatorActor:
             EvaluationError: The split is not the ``side`` that the caller is allowed to read.
         """
         split.require(side)
-        client = PoolClient(self.pool, adapter)
+        client = PoolClient(self.pool, adapter, self.piece_tokens)
         return evaluate(
             split,
             client,
@@ -115,7 +139,8 @@ class EvaluatorActor:
 
         split.require("report")
         by_id = {item.id: item for item in split.items()}
-        model = EngineLM(PoolClient(self.pool, adapter), self.tokenizer, max_length=self.window - 1)
+        client = PoolClient(self.pool, adapter, self.piece_tokens)
+        model = EngineLM(client, self.tokenizer, max_length=self.window - 1)
         asked = prompts(split, [by_id[one] for one in items], self.config, model, self.chat)
         ids = [model.prompt_ids(one, most_tokens) if isinstance(one, str) else one for one in asked]
         written = model.client.generate(ids, most_tokens, [])

@@ -13,6 +13,9 @@ from taskpgm_ray.config import EngineConfig, LoraSection
 from taskpgm_ray.models import BaseModelRef
 from taskpgm_ray.storage import Unit
 
+_AGREEMENT = {"float32": 1e-4, "bfloat16": 0.02}
+"""By the model's precision: in bfloat16 the same prompt in other company is predicted 0.005 otherwise, at most 0.06."""
+
 
 @dataclass(frozen=True)
 class Query:
@@ -94,6 +97,15 @@ def chains(queries: Sequence[Query]) -> list[list[int]]:
         else:
             found.append([index])
     return found
+
+
+def agree(one: Sequence[NDArray[np.float32]], other: Sequence[NDArray[np.float32]], dtype: str) -> bool:
+    """Whether two ways of scoring give the same log-probabilities, as far as this precision knows them.
+
+    Measured by the mean of the total variation distances over what was asked.
+    """
+    distances = [np.abs(np.exp(a) - np.exp(b)).sum() / 2 for a, b in zip(one, other, strict=True)]
+    return bool(np.mean(distances) <= _AGREEMENT[dtype])
 
 
 def before_stop(text: str, stop: list[str]) -> str:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from taskpgm_ray.errors import ResourceError, ScoringError
-from taskpgm_ray.scoring.engine import Answer, EngineSpec, Query, before_stop, chains
+from taskpgm_ray.scoring.engine import Answer, EngineSpec, Query, agree, before_stop, chains
 from taskpgm_ray.scoring.hf_weights import weights_of
+from taskpgm_ray.scoring.shared_prefix import Row, mask_of, rows_of, takes_masks
 from taskpgm_ray.storage import Unit
+
+T = TypeVar("T")
+COMPARED = 8
+"""Shared rows that are compared with separate ones before any is used."""
 
 
 class HFEngine:
@@ -32,6 +37,9 @@ class HFEngine:
         self._weights = weights_of(spec, self.device)
         self._model = self._weights.model
         self._budget = spec.config.max_batched_tokens
+        self._dtype = spec.model.dtype
+        self._shares: bool | None = None if takes_masks(spec.model.text_config()) else False
+        """Whether prompts that begin alike share a row; ``None``: to be compared with separate rows first."""
 
     def fetch(self, adapters: Sequence[Unit]) -> None:
         """See `Engine.fetch`."""
@@ -47,18 +55,30 @@ class HFEngine:
 
     def next_token(self, queries: list[Query]) -> list[Answer]:
         """See `Engine.next_token`."""
-        answers = [Answer(values, greedy) for values, greedy in self._answers(queries)]
+        if self._shares is None:
+            self._shares = self._sharing_agrees(queries)
+        answers = [Answer(values, greedy) for values, greedy in self._answers(queries, self._shares or False)]
         if not all(np.isfinite(answer.logprobs).all() for answer in answers):
             raise ScoringError("the model returned non-finite log-probabilities")
         return answers
 
-    def _answers(self, queries: list[Query]) -> list[tuple[NDArray[np.float32], int]]:
+    def _sharing_agrees(self, queries: list[Query]) -> bool | None:
+        """Whether some prompts are predicted alike in shared and in separate rows; ``None`` where none would share."""
+        runs = chains(queries)
+        joint = [members for row, members in rows_of([queries[run[-1]].prompt for run in runs]) if len(members) > 1]
+        sample = [queries[index] for members in joint[:COMPARED] for run in members for index in runs[run]]
+        if not sample:
+            return None
+        one, other = ([values for values, _ in self._answers(sample, share)] for share in (True, False))
+        return agree(one, other, self._dtype)
+
+    def _answers(self, queries: list[Query], share: bool = False) -> list[tuple[NDArray[np.float32], int]]:
         """(log-probabilities, most likely token) of every query."""
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
         answers: dict[int, tuple[NDArray[np.float32], int]] = {}
-        for indices, logits in self._logits(queries):
+        for indices, logits in self._logits(queries, share):
             wanted = [torch.tensor(queries[index].tokens, device=self.device) for index in indices]
             values = logits.gather(1, pad_sequence(wanted, batch_first=True)) - logits.logsumexp(1, keepdim=True)
             rows, greedy = values.cpu().numpy(), logits.argmax(1).tolist()
@@ -92,16 +112,23 @@ class HFEngine:
                 texts.append(before_stop(text, stop))
         return texts
 
-    def _logits(self, queries: list[Query]) -> Iterator[tuple[list[int], Any]]:
+    def _logits(self, queries: list[Query], share: bool = False) -> Iterator[tuple[list[int], Any]]:
         """(indices of queries, float32 logits [len(indices), vocabulary] after their prompts), a pass at a time."""
         import torch
 
         runs = chains(queries)
         for adapter in dict.fromkeys(query.adapter for query in queries):
             own = [run for run in runs if queries[run[0]].adapter == adapter]
+            prompts = [queries[run[-1]].prompt for run in own]
+            found = rows_of(prompts) if share else [(Row(prompt, [[]]), [i]) for i, prompt in enumerate(prompts)]
+            rows = [(row, [own[member] for member in members]) for row, members in found]
+            alone = [(row, runs[0]) for row, runs in rows if len(runs) == 1]
+            joint = [(row, runs) for row, runs in rows if len(runs) > 1]
             with torch.inference_mode(), self._weights.under(adapter):
-                for group in _passes(own, [len(query.prompt) for query in queries], self._budget):
-                    yield self._forward(group, queries)
+                for group in _passes(alone, [row.size for row, _ in alone], self._budget):
+                    yield self._forward([run for _, run in group], queries)
+                for passed in _passes(joint, [row.size for row, _ in joint], self._budget):
+                    yield self._forward_shared(passed, queries)
 
     def _forward(self, group: list[list[int]], queries: list[Query]) -> tuple[list[int], Any]:
         """One pass over the longest prompt of each run, padded on the left: what is scored lies at the right end."""
@@ -131,15 +158,41 @@ class HFEngine:
         indices, rows, columns = (list(part) for part in zip(*places, strict=True))
         return indices, logits[rows, columns].float()
 
+    def _forward_shared(self, passed: list[tuple[Row, list[list[int]]]], queries: list[Query]) -> tuple[list[int], Any]:
+        """One pass over rows of several runs each, see `taskpgm_ray.scoring.shared_prefix`."""
+        import torch
 
-def _passes(runs: list[list[int]], lengths: Sequence[int], budget: int) -> Iterator[list[list[int]]]:
-    """Runs of similar length together, as many as fit into ``budget`` tokens with padding; always the same ones."""
-    group: list[list[int]] = []
+        rows = [row for row, _ in passed]
+        width = max(row.size for row in rows)
+        ids = torch.zeros((len(rows), width), dtype=torch.long)
+        positions = torch.zeros_like(ids)
+        places: list[tuple[int, int, int]] = []
+        for number, (row, runs) in enumerate(passed):
+            start = width - row.size
+            ids[number, start:] = torch.tensor(row.ids)
+            positions[number, start:] = torch.tensor(row.positions)
+            for end, run in enumerate(runs):
+                places += [(index, number, start + row.place(end, len(queries[index].prompt))) for index in run]
+        first = min(column for _, _, column in places)
+        logits = self._model(
+            input_ids=ids.to(self.device),
+            attention_mask=mask_of(rows, width, self._model.dtype).to(self.device),
+            position_ids=positions.to(self.device),
+            logits_to_keep=torch.arange(first, width, device=self.device),
+            use_cache=False,
+        ).logits
+        indices, numbers, columns = (list(part) for part in zip(*places, strict=True))
+        return indices, logits[numbers, [column - first for column in columns]].float()
+
+
+def _passes(items: Sequence[T], sizes: Sequence[int], budget: int) -> Iterator[list[T]]:
+    """Items of similar size together, as many as fit into ``budget`` tokens with padding; always the same ones."""
+    passed: list[int] = []
     # The longest first: a pass that does not fit into memory fails at once, and padding is counted by the first.
-    for run in sorted(runs, key=lambda run: -lengths[run[-1]]):
-        if group and (len(group) + 1) * lengths[group[0][-1]] > budget:
-            yield group
-            group = []
-        group.append(run)
-    if group:
-        yield group
+    for index in sorted(range(len(items)), key=lambda index: -sizes[index]):
+        if passed and (len(passed) + 1) * sizes[passed[0]] > budget:
+            yield [items[each] for each in passed]
+            passed = []
+        passed.append(index)
+    if passed:
+        yield [items[index] for index in passed]

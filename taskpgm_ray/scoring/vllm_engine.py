@@ -26,7 +26,7 @@ from taskpgm_ray.config import MOST_TOKENS, LoraSection
 from taskpgm_ray.errors import ScoringError
 from taskpgm_ray.scoring import cpu_lora
 from taskpgm_ray.scoring.adapters import AdapterFolders
-from taskpgm_ray.scoring.engine import Answer, EngineSpec, Query, before_stop, chains
+from taskpgm_ray.scoring.engine import Answer, EngineSpec, Query, agree, before_stop, chains
 from taskpgm_ray.scoring.folders import Folders, name_of
 from taskpgm_ray.scoring.whole_models import ModelFolders
 from taskpgm_ray.storage import Unit
@@ -35,9 +35,6 @@ _EXCHANGE = "taskpgm_ray.scoring.vllm_exchange.WeightExchange"
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 _COMPARED = 16
 """Examples on which the one-pass way has to agree with next-token scoring."""
-_AGREEMENT = {"float32": 1e-4, "bfloat16": 0.02}
-"""Largest total variation distance at which the two ways agree, by the model's precision."""
-
 T = TypeVar("T")
 
 
@@ -95,7 +92,6 @@ class VLLMEngine:
         """Of whole models: whose weights the engine has; empty: the base model's; ``None``: not known."""
         self._tokenizer = spec.model.tokenizer()
         self._lora_ids: dict[str, int] = {}
-        self._agreement = _AGREEMENT[spec.model.dtype]
         self._compared = False
         self.method = "vllm next-token"
 
@@ -187,8 +183,8 @@ class VLLMEngine:
             if taken[adapter] < _COMPARED:
                 taken[adapter] += 1
                 sample += [queries[index] for index in run]
-        pairs = zip(self._apart(sample, self._one_pass), self._apart(sample, self._by_next_token), strict=True)
-        return all(np.abs(np.exp(a) - np.exp(b)).sum() / 2 <= self._agreement for a, b in pairs)
+        one, other = (self._apart(sample, way) for way in (self._one_pass, self._by_next_token))
+        return agree(one, other, self._spec.model.dtype)
 
     def top_tokens(self, prompts: list[list[int]], k: int) -> NDArray[np.int32]:
         """See `Engine.top_tokens`."""

@@ -47,7 +47,7 @@ def test_answers_are_greedy_texts_after_the_prompts(
     sets: EvaluationSets, model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = HFClient(model, tokenizer)
-    monkeypatch.setattr(evaluator, "PoolClient", lambda pool, adapter: client)
+    monkeypatch.setattr(evaluator, "PoolClient", lambda *arguments: client)
     config = load_config({"study": "s", "pool": {"tasks": ["jsonl:x"]}, "finetune": {"steps": 1}})
     base: Any = SimpleNamespace(tokenizer=lambda: tokenizer, window=lambda most: 500)
     pool: Any = None

@@ -267,3 +267,58 @@ def test_a_model_of_another_shape_is_refused(tiny_llama, whole, tmp_path):
     (tmp_path / "less" / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(ModelError, match="the model less is not usable"):
         engine.check(Unit(storage, "less"))
+
+
+def choices(seed, length, ends):
+    """A question's prompts: each choice's tokens after the same beginning, with every step of a choice."""
+    rng = np.random.default_rng(seed)
+    question = rng.integers(4, 512, size=length).tolist()
+    asked = [question]
+    for steps in ends:
+        end = rng.integers(4, 512, size=steps).tolist()
+        asked += [[*question, *end[:step]] for step in range(1, steps + 1)]
+    return asked
+
+
+def widths(engine):
+    """Shapes of the passes that the engine makes from here on."""
+    passes, forward = [], engine._model.forward
+
+    def counted(*args, **kwargs):
+        passes.append(tuple(kwargs["input_ids"].shape))
+        return forward(*args, **kwargs)
+
+    engine._model.forward = counted
+    return passes
+
+
+def test_choices_of_a_question_share_a_row_and_predict_as_alone(engine, base, tuned):
+    questions = [*choices(0, 40, (1, 2, 1)), *choices(1, 25, (3, 1)), *chain(2, 30, 2), *choices(3, 60, (1,) * 6)]
+    check(engine, base, ask(questions))
+    assert engine._shares is True
+    for unit, merged in tuned[:2]:
+        check(engine, merged, ask(questions, unit))
+    passes = widths(engine)
+    engine.next_token(ask(choices(3, 60, (1,) * 6)))
+    assert passes == [(1, 66)]
+
+
+def test_rows_are_not_shared_where_that_predicts_otherwise(tiny_llama, base, monkeypatch):
+    import torch
+
+    engine = engine_of(tiny_llama)
+    # A model that does not look at what it is told to leave out.
+    monkeypatch.setattr(
+        "taskpgm_ray.scoring.hf_engine.mask_of",
+        lambda rows, width, dtype: torch.zeros((len(rows), 1, width, width)).masked_fill_(
+            ~torch.ones((width, width), dtype=torch.bool).tril(), torch.finfo(dtype).min
+        ),
+    )
+    asked = ask([*choices(0, 40, (1, 2, 1)), *choices(1, 25, (3, 1))])
+    check(engine, base, asked)
+    assert engine._shares is False
+
+
+def test_nothing_is_decided_before_prompts_begin_alike(engine, base):
+    check(engine, base, ask(chain(0, 12, 3)))
+    assert engine._shares is None
