@@ -1,8 +1,7 @@
 """Make a small proxy out of SmolLM2's first layers: ``python jobs/studies/small_proxy.py runs/small-proxy``.
 
 It stands for the paper's GPT-2 where no hub can be reached: a fifth of the layers, the same tokenizer. Cut off in the
-middle a model predicts nonsense; that does not matter to the affinities, which ask what fine-tuning makes of it, and the
-study measures how much of the target's own affinities it keeps.
+middle a model predicts nonsense. The affinities ask what fine-tuning makes of it.
 """
 
 import sys
