@@ -11,7 +11,7 @@ import numpy as np
 from taskpgm_ray.affinity.bandwidth import NoiseFloor, NoiseKernel, noise_kernel
 from taskpgm_ray.affinity.distributions import LEAST_COVERAGE
 from taskpgm_ray.affinity.kernels import kernel, median_gamma
-from taskpgm_ray.affinity.mutual_information import profile_distances
+from taskpgm_ray.affinity.mutual_information import pmi_pairwise, profile_distances
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.numerics.types import FloatArray
 
@@ -41,7 +41,9 @@ class Affinities:
     gram: FloatArray
     """[n, n] inner products of the models' centred PMI profiles."""
     lift: FloatArray
-    """[n, n] mean log-likelihood ratio to the base model, nats: row model, column task's probes."""
+    """[n, n] mean log-likelihood ratio to the base model per token, nats: row model, column task's probes."""
+    answers: FloatArray
+    """[n, n] the same of whole answers, whose log-probability is taken as at least ln 1e-12."""
     coverage: FloatArray
     """[1 + n, n] mean mass on the support: the base model first, then the adapters; by the probes' task."""
     fingerprint: str
@@ -57,6 +59,10 @@ class Affinities:
     def distances(self, kind: Kind) -> FloatArray:
         """[n, n] what the kernel of this kind is made of: divergences in nats, or squared nats for PMI."""
         return self.divergence if kind == "jsd" else self.profile_distances
+
+    def pairwise(self, answer: Literal["mean", "sum"] = "mean") -> FloatArray:
+        """The paper's pairwise PMI [n, n], by an answer's mean token or by the whole answer; see `pmi_pairwise`."""
+        return pmi_pairwise(self.pmi if answer == "mean" else self.answers)
 
     def median_gamma(self, kind: Kind = "jsd") -> float:
         """The bandwidth of the median rule: ln 2 / median of the `distances`."""

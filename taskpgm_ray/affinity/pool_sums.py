@@ -21,8 +21,10 @@ from taskpgm_ray.numerics.types import FloatArray, IntArray
 
 POSITIONS = 8
 """Positions whose divergences are computed at one time: n x 8 x 65 cells stay in the cache up to n of about 1,000."""
-SUMMED = ("widening", "pmi", "lift", "gram", "coverage")
+SUMMED = ("widening", "pmi", "lift", "answers", "gram", "coverage")
 """The matrices of `PoolSums` in units of 2^-40."""
+LEAST_ANSWER = float(np.log(1e-12))
+"""Log-probability of a whole answer at least, as in the paper: one that no model gives would decide everything."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ class PoolSums:
     pmi: IntArray
     """[n, n] pointwise mutual information relative to the mean of all models."""
     lift: IntArray
-    """[n, n] log-likelihood ratio to the base model."""
+    """[n, n] log-likelihood ratio to the base model, per token."""
+    answers: IntArray
+    """[n, n] the same of whole answers."""
     gram: IntArray
     """[n, n] inner products of the models' centred PMI profiles."""
     coverage: IntArray
@@ -83,7 +87,7 @@ class PoolSums:
     @staticmethod
     def nbytes(n: int) -> int:
         """Bytes of the sums of n tasks."""
-        return 8 * n * n * (JSDSums(("one",)).buckets + 5)
+        return 8 * n * n * (JSDSums(("one",)).buckets + len(SUMMED))
 
     def copy(self) -> PoolSums:
         """A copy that `add` may change."""
@@ -121,6 +125,8 @@ class PoolSums:
         likelihood = _by_group(gold, probe, len(names)) / length
         self.pmi += _rounded(_by_group(pmi(likelihood[1:]), owner, n))
         self.lift += _rounded(_by_group(lift(likelihood[1:], likelihood[0]), owner, n))
+        whole = np.maximum(likelihood * length, LEAST_ANSWER)
+        self.answers += _rounded(_by_group(lift(whole[1:], whole[0]), owner, n))
         self.gram += _rounded(profile_gram(likelihood[1:], per_task[owner]))
         self.coverage += _rounded(_by_group(mass / length[probe], part.task, n))
         return self
@@ -146,7 +152,7 @@ class PoolSums:
         return np.asarray(np.minimum(upper, LN2))
 
     def mean(self, name: str) -> FloatArray:
-        """Mean over the probes of each column's task of ``pmi``, ``lift`` (nats) or ``coverage``."""
+        """Mean over the probes of each column's task of ``pmi``, ``lift``, ``answers`` (nats) or ``coverage``."""
         return np.asarray(getattr(self, name) / UNIT / np.array(self.probes, dtype=np.float64))
 
     def profiles(self) -> FloatArray:

@@ -17,7 +17,7 @@ from taskpgm_ray.storage import Unit
 MATRICES = "matrices.parquet"
 COVERAGE = "coverage.parquet"
 GROUPS = "groups.parquet"
-VERSION = 4
+VERSION = 5
 
 INERT = 1e-6
 """Largest difference in log-probability (nats) at which an adapter counts as predicting what the base predicts."""
@@ -44,6 +44,7 @@ def store(unit: Unit, sums: PoolSums) -> dict[str, object]:
         "pmi": sums.mean("pmi"),
         "gram": sums.profiles(),
         "lift": sums.mean("lift"),
+        "answers": sums.mean("answers"),
     }
     pairs = _pairs(tasks, *(grid.ravel() for grid in np.indices((n, n))))
     unit.files.write_table(MATRICES, pa.table(pairs | {name: matrix.ravel() for name, matrix in square.items()}))
@@ -79,6 +80,7 @@ def read(unit: Unit, fingerprint: str) -> Affinities:
         pmi=square("pmi"),
         gram=square("gram"),
         lift=square("lift"),
+        answers=square("answers"),
         coverage=np.stack([coverage[name].to_numpy() for name in tasks], axis=1),
         fingerprint=fingerprint,
     )

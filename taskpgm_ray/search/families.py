@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from taskpgm_ray.affinity import pmi_pairwise, text_affinity
+from taskpgm_ray.affinity import text_affinity
 from taskpgm_ray.affinity.affinities import Affinities, Kind
 from taskpgm_ray.affinity.bandwidth import NoiseKernel
 from taskpgm_ray.config import PAIRWISE, StudyConfig
@@ -97,7 +97,7 @@ def families(
     if "text" in search.baselines and not any(family.affinity == "text" for family in found):
         found.append(Family("text", "text", text_similarity(tasks), None, None, contender=False))
     if "paper" in search.baselines:
-        pairwise = pmi_pairwise(affinities.pmi)
+        pairwise = affinities.pairwise(config.affinity.answer)
         found.append(Family("paper", PAIRWISE, pairwise, None, None, contender=False, shortcut=True))
     return [replace(family, limits=limits, end=search.tau[1]) for family in found]
 
@@ -156,7 +156,7 @@ def _views(kind: str, affinities: Affinities, tasks: Sequence[Task], config: Stu
 
 def _pairwise(affinities: Affinities, config: StudyConfig) -> Family:
     """The paper's affinity, made fit for an exact mixture."""
-    measured = pmi_pairwise(affinities.pmi)
+    measured = affinities.pairwise(config.affinity.answer)
     S, repair = repaired(measured, config.affinity.repair)
     return Family(PAIRWISE, PAIRWISE, S, None, None, contender=True, repair=repair, indefinite=measured)
 

@@ -138,7 +138,7 @@ def test_what_a_pair_is_apart_is_what_the_pool_would_make_of_it(monkeypatch):
     sums = PoolSums.empty(models, counts).add(whole)
     expected = Affinities(
         models, sums.divergence.matrix(), sums.upper_divergence(), sums.divergence.standard_errors(), sums.mean("pmi"),
-        sums.profiles(), sums.mean("lift"), sums.mean("coverage"), "x",
+        sums.profiles(), sums.mean("lift"), sums.mean("answers"), sums.mean("coverage"), "x",
     )  # fmt: skip
 
     def read_part(part, tasks, adapters):
@@ -160,6 +160,6 @@ def test_what_a_pair_is_apart_is_what_the_pool_would_make_of_it(monkeypatch):
 
 def test_affinities_without_a_floor_say_how_to_get_one(monkeypatch):
     D = np.ones((3, 3)) - np.eye(3)
-    bare = Affinities(("a", "b", "c"), D, D, D, D, np.eye(3), D, D, "x")
+    bare = Affinities(("a", "b", "c"), D, D, D, D, np.eye(3), D, D, D, "x")
     with pytest.raises(InputError, match=r"it takes a second fine-tune of some tasks \(affinity\.gamma: noise\)"):
         bare.above_noise()

@@ -40,7 +40,7 @@ def whole(pool):
 
 
 def arrays(sums):
-    names = ("widening", "pmi", "lift", "gram", "coverage", "change")
+    names = ("widening", "pmi", "lift", "answers", "gram", "coverage", "change")
     return [sums.divergence.sums, sums.divergence.weight, *(getattr(sums, name) for name in names)]
 
 
@@ -68,6 +68,10 @@ def test_everything_equals_plain_numpy(pool):
     np.testing.assert_allclose(sums.upper_divergence(), upper, atol=1e-12)
     np.testing.assert_allclose(sums.mean("pmi"), pmi_matrix(gold[1:], owner), atol=1e-11)
     np.testing.assert_allclose(sums.mean("lift"), pmi_matrix(gold[1:], owner, gold[0]), atol=1e-11)
+    lengths = np.array([part.probe.count(name) for name in dict.fromkeys(part.probe)])
+    answers = np.maximum(gold * lengths, np.log(1e-12))
+    assert (answers > gold * lengths).any() and (answers == gold * lengths).any(), "some answers are below the least"
+    np.testing.assert_allclose(sums.mean("answers"), pmi_matrix(answers[1:], owner, answers[0]), atol=1e-11)
     np.testing.assert_allclose(profile_affinity(sums.profiles()), pmi_profile(gold[1:], owner), atol=1e-11)
     coverage = np.stack([mass[:, owner == task].mean(axis=1) for task in range(4)], axis=1)
     np.testing.assert_allclose(sums.mean("coverage"), coverage, atol=1e-11)

@@ -69,7 +69,7 @@ def outputs():
         model=SimpleNamespace(source="hub", fingerprint="abc"),
         tasks=[SimpleNamespace(name=name, facts=facts) for name in NAMES],
         jobs=[SimpleNamespace(unit=trained) for _ in NAMES],
-        affinities=Affinities(NAMES, matrix, matrix, matrix, matrix, np.eye(3), matrix, np.ones((4, 3)), "f"),
+        affinities=Affinities(NAMES, matrix, matrix, matrix, matrix, np.eye(3), matrix, matrix, np.ones((4, 3)), "f"),
         family=family(),
         mixture=MixtureDocument(study="demo", fingerprint="f", tasks=tasks, tau=1.0).as_json(),
         baselines={"uniform": np.full(3, 1 / 3)},

@@ -20,7 +20,7 @@ def affinities(noise=None):
     rng = np.random.default_rng(0)
     places = rng.normal(size=(4, 9))[[0, 0, 0, 1, 2, 3]] + 0.05 * rng.normal(size=(6, 9))
     D = ((places[:, None] - places[None]) ** 2).sum(axis=2) / 100
-    return Affinities(tuple("abcdef"), D, D, D, D, places @ places.T / 10, D, D, "f", noise)
+    return Affinities(tuple("abcdef"), D, D, D, D, places @ places.T / 10, D, D, D, "f", noise)
 
 
 def test_a_row_for_each_rule_and_kind_with_its_own_mixtures():
@@ -58,7 +58,7 @@ def test_where_most_tasks_are_one_the_median_rule_has_no_row():
     D[4, :4] = D[:4, 4] = 0.2
     gram = np.diag([0.0, 0.0, 0.0, 0.0, 0.2])
     noise = NoiseFloor(("a", "b"), (1e-6, 1.1e-6), (1e-6, 1.1e-6), np.zeros((2, 5)))
-    rows = bandwidth_rows(Affinities(tuple("abcde"), D, D, D, D, gram, D, D, "f", noise), list("abcde"))
+    rows = bandwidth_rows(Affinities(tuple("abcde"), D, D, D, D, gram, D, D, D, "f", noise), list("abcde"))
     assert [row.rule for row in rows] == ["noise", "noise"]
 
 

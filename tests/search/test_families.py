@@ -30,7 +30,7 @@ def test_the_papers_shortcut_is_a_baseline_with_mixtures_of_its_own():
     n = 6
     places, table = rng.normal(size=(n, 4)), rng.normal(size=(n, n)) + 2 * np.eye(n)
     D = ((places[:, None] - places[None]) ** 2).sum(-1) / 20
-    found = Affinities(tuple("abcdef"), D, D, D, table, places @ places.T, D, D, "f")
+    found = Affinities(tuple("abcdef"), D, D, D, table, places @ places.T, table, D, D, "f")
     search = {"balances": 3, "baselines": ["uniform", "paper"], "tau": [0, 2]}
     config = load_config(
         {
@@ -55,18 +55,20 @@ def test_the_papers_shortcut_is_a_baseline_with_mixtures_of_its_own():
     assert min(one.weights.min() for one in made) < 0.1
 
 
+@pytest.mark.parametrize("answer", ["mean", "sum"])
 @pytest.mark.parametrize("repair", ["project", "shift", "clip"])
-def test_pairwise_pmi_is_an_affinity_of_its_own_once_it_is_mended(repair):
+def test_pairwise_pmi_is_an_affinity_of_its_own_once_it_is_mended(repair, answer):
     rng = np.random.default_rng(1)
     n = 7
     D, table = np.zeros((n, n)), rng.normal(size=(n, n)) * 3
-    found = Affinities(tuple("abcdefg"), D, D, D, table, np.eye(n), D, D, "f")
+    of_tokens, of_answers = (table, table.T + 1) if answer == "mean" else (table.T + 1, table)
+    found = Affinities(tuple("abcdefg"), D, D, D, of_tokens, np.eye(n), of_tokens, of_answers, D, "f")
     config = load_config(
         {
             "study": "s",
             "pool": {"tasks": ["jsonl:x"]},
             "finetune": {"steps": 4},
-            "affinity": {"kind": "pmi_pairwise", "repair": repair},
+            "affinity": {"kind": "pmi_pairwise", "repair": repair, "answer": answer},
             "search": {"balances": 3, "gammas": [1, 2]},
         }
     )
