@@ -452,8 +452,8 @@ class AffinityConfig(Section):
     ``pmi_pairwise``: the paper's, how much better each of two adapters is than the other on its own task; no kernel,
     indefinite as a rule, and mended by ``repair``."""
     answer: Literal["mean", "sum"] = "mean"
-    """What ``pmi_pairwise`` and the baseline ``paper`` take of an answer: its mean token, or, as the paper, their ``sum``
-    over the scored ones, at least ln 1e-12 (long answers then weigh more)."""
+    """What ``pmi_pairwise`` and the baseline ``paper`` take of an answer: its mean token, or, as the paper, the ``sum``
+    of the scored ones, at least ln 1e-12 (long answers then weigh more)."""
     repair: Literal["project", "shift", "clip"] = "project"
     """How an indefinite S of ``pmi_pairwise`` is mended: by the least change that makes the mixture problem convex, by
     the paper's shift of the diagonal (mixtures become more uniform), or by clipping negative eigenvalues."""

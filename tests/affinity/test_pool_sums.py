@@ -70,7 +70,7 @@ def test_everything_equals_plain_numpy(pool):
     np.testing.assert_allclose(sums.mean("lift"), pmi_matrix(gold[1:], owner, gold[0]), atol=1e-11)
     lengths = np.array([part.probe.count(name) for name in dict.fromkeys(part.probe)])
     answers = np.maximum(gold * lengths, np.log(1e-12))
-    assert (answers > gold * lengths).any() and (answers == gold * lengths).any(), "some answers are below the least"
+    assert 0 < (answers > gold * lengths).mean() < 1, "some answers are below the least, and some are not"
     np.testing.assert_allclose(sums.mean("answers"), pmi_matrix(answers[1:], owner, answers[0]), atol=1e-11)
     np.testing.assert_allclose(profile_affinity(sums.profiles()), pmi_profile(gold[1:], owner), atol=1e-11)
     coverage = np.stack([mass[:, owner == task].mean(axis=1) for task in range(4)], axis=1)
