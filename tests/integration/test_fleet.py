@@ -129,6 +129,7 @@ def test_a_job_that_kills_every_lane_is_given_up(fleet, tiny_jobs, tmp_path):
         ray.get(lanes.submit(deadly))
 
 
+@pytest.mark.faults  # histories of every kind are simulated in tests/finetune/test_fleet_histories.py
 def test_lanes_that_wait_for_room_are_cancelled_when_no_job_is_left(fleet, tiny_jobs):
     """Four jobs, room for two lanes, four wanted: the surplus gives its claim on the cluster back."""
     import ray

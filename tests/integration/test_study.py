@@ -243,7 +243,9 @@ def test_one_cpu_is_enough(tiny_config, tiny_pool, tmp_path):
     """Lanes, engines and the affinity job take turns; no stage waits for what another one holds."""
     config = tiny_config("runs", cluster={"num_cpus": 1}, evaluation={"max_subjects": 1, "max_bbh_tasks": 1})
     config["pool"] |= {"tasks": [f"jsonl:{tiny_pool}"], "include": ["copy", "sum"]}
-    config["scoring"]["engines"]["idle_seconds"] = 2
+    config["finetune"]["lanes"] |= {"cpus": 0.9, "idle_seconds": 2}
+    config["scoring"]["engines"] |= {"cpus": 0.9, "idle_seconds": 2}
+    config["scoring"]["scorer"] = "hf"  # of which a start takes a few seconds: here they are many
     config["search"] = {"balances": 1, "baselines": ["uniform"]}
     config_file = tmp_path / "one.yaml"
     config_file.write_text(yaml.safe_dump(config))
