@@ -105,6 +105,27 @@ def tiny_llama(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def store_other_weights():
+    """Store a model as full fine-tuning does, with noise of this size on its weights; returns that model."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from taskpgm_ray.finetune.full import FullTrainer
+
+    def store(base, folder, seed, size):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += size * torch.randn(parameter.shape)
+        folder.mkdir()
+        FullTrainer(model).save(folder)
+        return model.eval()
+
+    return store
+
+
 # Of the module, not of the session: no two modules may meet in a study of the same name.
 @pytest.fixture(scope="module")
 def tiny_jobs(tiny_llama, tiny_pool, tmp_path_factory):

@@ -8,12 +8,10 @@ from pathlib import Path
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import InputError, MissingFileError, StorageError
 from taskpgm_ray.export.examples import study_config
-from taskpgm_ray.judge.hand_over import ADAPTER, MODEL
+from taskpgm_ray.judge.hand_over import ADAPTER, CARD, MODEL
 from taskpgm_ray.models import BaseModelRef, prepare, resolve
 from taskpgm_ray.runtime import scratch
 from taskpgm_ray.storage import Storage
-
-CARD = "README.md"
 
 
 def merge_final(study: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Path:

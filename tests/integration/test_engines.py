@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from taskpgm_ray.config import EngineConfig, LoraSection, ModelConfig
-from taskpgm_ray.finetune.full import FullTrainer
 from taskpgm_ray.models import resolve
 from taskpgm_ray.runtime.cluster import thread_environment
 from taskpgm_ray.scoring.engine import EngineSpec, Query
@@ -185,7 +184,7 @@ def test_greedy_generation_equals_the_reference(vllm, reference, prompts, adapte
         assert got == reference.generate(adapter, prompts[:6], 8, [])
 
 
-def test_exchanged_weights_equal_the_reference(local_ray, tiny_llama, prompts, tmp_path):
+def test_exchanged_weights_equal_the_reference(local_ray, tiny_llama, store_other_weights, prompts, tmp_path):
     """Whole models in turn with the base model, of tied weights; nothing of the one before may be left in a cache."""
     import ray
     import torch
@@ -197,15 +196,9 @@ def test_exchanged_weights_equal_the_reference(local_ray, tiny_llama, prompts, t
     base = AutoModelForCausalLM.from_config(config)
     base.save_pretrained(tmp_path / "base")
     AutoTokenizer.from_pretrained(tiny_llama).save_pretrained(tmp_path / "base")
-    units = []
-    for name in ("one", "two"):
-        other = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
-        with torch.no_grad():
-            for parameter in other.parameters():
-                parameter += 0.05 * torch.randn(parameter.shape)
-        (tmp_path / name).mkdir()
-        FullTrainer(other).save(tmp_path / name)
-        units.append(Unit(Storage(str(tmp_path)), name))
+    units = [Unit(Storage(str(tmp_path)), name) for name in ("one", "two")]
+    for seed, unit in enumerate(units, start=1):
+        store_other_weights(tmp_path / "base", tmp_path / unit.path, seed, 0.05)
 
     def ask(spec, batches):
         from taskpgm_ray.scoring.vllm_engine import VLLMEngine

@@ -7,7 +7,6 @@ import pytest
 
 from taskpgm_ray.config import EngineConfig, LoraSection, ModelConfig
 from taskpgm_ray.errors import ModelError, ResourceError, ScoringError
-from taskpgm_ray.finetune.full import FullTrainer
 from taskpgm_ray.models import resolve
 from taskpgm_ray.scoring.engine import EngineSpec, Query, chains
 from taskpgm_ray.scoring.engine_actor import build_engine
@@ -212,25 +211,14 @@ def test_no_queries_no_answers(engine):
 
 
 @pytest.fixture(scope="module")
-def whole(tiny_llama, tmp_path_factory):
+def whole(tiny_llama, store_other_weights, tmp_path_factory):
     """Three models with other weights, as full fine-tuning stores them: (unit, the model)."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
     storage = Storage(str(tmp_path_factory.mktemp("models")))
+    units = [Unit(storage, f"model-{seed}") for seed in range(3)]
     made = []
-    for seed in range(3):
-        torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).eval()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter += 0.1 * torch.randn(parameter.shape)
-        unit = Unit(storage, f"model-{seed}")
-        folder = Path(storage.path(unit.path))
-        folder.mkdir()
-        FullTrainer(model).save(folder)
+    for seed, unit in enumerate(units):
+        made.append((unit, store_other_weights(tiny_llama, Path(storage.path(unit.path)), seed, 0.1)))
         unit.finish({})
-        made.append((unit, model.eval()))
     return made
 
 
