@@ -60,7 +60,8 @@ def hand_over(
 
 
 def _write_model(job: Job, files: Storage, planner: Planner, card: bytes) -> None:
-    """The card, which names the fine-tune, comes last: with it there, gigabytes need not be compared."""
+    """The card, which here names the fine-tune, comes last: with it there, gigabytes need not be compared."""
+    card += f"\nIt is the study's `{job.unit.path}`.\n".encode()
     if files.exists(CARD) and files.read_bytes(CARD) == card:
         return
     with scratch.temporary("model") as folder:

@@ -94,3 +94,11 @@ def test_a_whole_model_is_handed_over_with_its_tokenizer_and_once(tmp_path, monk
     written = {file: file.stat().st_mtime_ns for file in (tmp_path / "model").iterdir()}
     hand_over(None, "a verdict", [1], planner, None)
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "model").iterdir()} == written
+    # Another fine-tune, of which nothing else in the card is different.
+    other = Unit(storage, "mixtures/tau-1-seed0-other")
+    for file in kept:
+        other.files.write_bytes(file, b"other weights")
+    other.finish({"steps": 3, "tokens": 9})
+    planner.job = lambda *_: SimpleNamespace(unit=other, recipe=SimpleNamespace(full=True))
+    hand_over(None, "a verdict", [1], planner, None)
+    assert storage.read_bytes(f"model/{kept[1]}") == b"other weights"
