@@ -25,8 +25,8 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Positive = Annotated[int, Field(gt=0)]
 Place = Annotated[str, AfterValidator(expanded)]
 """A path (or a name): a leading ``~`` and ``${VAR}`` are replaced as soon as it is read."""
-BASELINES = ("uniform", "proportional", "temperature", "capped", "equal_loss", "random", "text", "paper")
-FAMILIES = ("text", "paper")
+BASELINES = ("uniform", "proportional", "temperature", "capped", "equal_loss", "random", "text", "paper", "laplacian")
+FAMILIES = ("text", "paper", "laplacian")
 """Baselines that have a mixture for every balance."""
 CLUSTERS = "clusters:"
 """Before the number of clusters that get equal shares."""
@@ -452,8 +452,8 @@ class AffinityConfig(Section):
     ``pmi_pairwise``: the paper's, how much better each of two adapters is than the other on its own task; no kernel,
     indefinite as a rule, and mended by ``repair``."""
     answer: Literal["mean", "sum"] = "mean"
-    """What ``pmi_pairwise`` and the baseline ``paper`` take of an answer: its mean token, or, as the paper, the ``sum``
-    of the scored ones, at least ln 1e-12 (long answers then weigh more)."""
+    """What ``pmi_pairwise`` and the baselines ``paper`` and ``laplacian`` take of an answer: its mean token, or, as the
+    paper, the ``sum`` of the scored ones, at least ln 1e-12 (long answers then weigh more)."""
     repair: Literal["project", "shift", "clip"] = "project"
     """How an indefinite S of ``pmi_pairwise`` is mended: by the least change that makes the mixture problem convex, by
     the paper's shift of the diagonal (mixtures become more uniform), or by clipping negative eigenvalues."""
@@ -591,7 +591,8 @@ class SearchConfig(Section):
     """Mixtures to compare with. ``uniform``; by the true sizes of the sources ``proportional``, ``temperature`` and
     ``capped``; ``equal_loss``: by how far each task's own fine-tune lowered its loss; ``random``: another draw for
     every seed; ``text``: the best balance of the text affinity; ``paper``: that of the paper's own shortcut (pairwise
-    PMI, shifted diagonal, closed form, projection); ``clusters:K``: equal shares for K clusters of tasks, and inside
+    PMI, shifted diagonal, closed form, projection); ``laplacian``: that of its Laplacian variant, where tasks that are
+    alike get like shares; ``clusters:K``: equal shares for K clusters of tasks, and inside
     each (average linkage on the first affinity); ``mixture:FILE``: your own, a ``mixture.json`` or a CSV of task and
     weight."""
     temperature: Annotated[float, Field(gt=0)] = 2.0

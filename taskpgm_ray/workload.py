@@ -143,9 +143,9 @@ def _balances(config: StudyConfig) -> int:
 
 
 def _comparators(config: StudyConfig) -> int:
-    """Families that may not win: the text affinity and the paper's shortcut as baselines."""
+    """Families that may not win: the text affinity as a baseline, and what the paper does with its own."""
     search = config.search
-    return int("text" in search.baselines and "text" not in search.affinities) + int("paper" in search.baselines)
+    return sum(name in FAMILIES and name not in search.affinities for name in set(search.baselines))
 
 
 def _plain_baselines(config: StudyConfig) -> int:

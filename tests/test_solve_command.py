@@ -11,7 +11,7 @@ import pytest
 
 from taskpgm_ray.cli import main
 from taskpgm_ray.matrix_file import affinity_table, read_matrix
-from taskpgm_ray.mrf import Group, beside_exact, influence, path, repaired, select, solve, solve_grouped
+from taskpgm_ray.mrf import Group, beside_exact, influence, laplacian, path, repaired, select, solve, solve_grouped
 
 NAMES = ["boolq", "mawps", "sst2", "copa", "rte"]
 
@@ -224,3 +224,17 @@ def test_the_papers_method_stands_beside_the_exact_mixture(indefinite, S, file, 
     assert "of it lies elsewhere" in run(file, "--tau", "0.5", "--method", "paper", "--examples", "100")[1]
     assert "needs a balance" in fail(file, "--method", "paper")
     assert "knows no --floor" in fail(file, "--tau", "1", "--method", "paper", "--floor", "0.1")
+
+
+def test_the_papers_laplacian_variant_takes_limits_and_paths_but_no_repair(indefinite, S, run, fail):
+    matrix, named = indefinite
+    graph, degrees = laplacian(matrix)
+    out, _ = run(named, "--tau", "2", "--method", "laplacian", "--json")
+    assert weights(out) == pytest.approx(dict(zip(NAMES, solve(graph, 2.0, utility=degrees).weights, strict=True)))
+    held = weights(run(named, "--tau", "200", "--method", "laplacian", "--floor", "0.5", "--json")[0])
+    assert min(held.values()) == pytest.approx(0.5 / len(NAMES))
+    uniform = weights(run(named, "--tau", "0", "--method", "laplacian", "--json")[0])
+    assert list(uniform.values()) == pytest.approx([1 / len(NAMES)] * len(NAMES))
+    assert "breakpoints" in run(named, "--method", "laplacian", "--json")[0]
+    assert "knows no --repair" in fail(named, "--tau", "1", "--method", "laplacian", "--repair", "clip")
+    assert "knows no --influence" in fail(named, "--tau", "1", "--method", "laplacian", "--influence")

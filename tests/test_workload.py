@@ -39,6 +39,7 @@ def study(search=None, **changes):
         ({"baselines": ["uniform", "text"]}, 1, 8 + 1, 2 + 1),
         ({"affinities": ["text"], "baselines": ["uniform", "text"]}, 1, 4 + 1, 1 + 1),
         ({"baselines": ["uniform", "text", "paper"]}, 1, 12 + 1, 3 + 1),
+        ({"baselines": ["uniform", "paper", "laplacian"]}, 1, 12 + 1, 3 + 1),
     ],
 )
 def test_families_candidates_and_methods(search, families, tried, judged):

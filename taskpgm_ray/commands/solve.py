@@ -26,6 +26,7 @@ from taskpgm_ray.mrf import (
     RepairMethod,
     beside_exact,
     influence,
+    laplacian,
     repaired,
     select,
     solve,
@@ -86,9 +87,10 @@ def add(commands: Commands) -> None:
     limits.add_argument("--max-tasks", type=int, metavar="K", help="the best K tasks")
     limits.add_argument(
         "--method",
-        choices=["exact", "paper"],
+        choices=["exact", "paper", "laplacian"],
         default="exact",
-        help="paper: closed form of the shifted matrix, projected, with what that costs beside the exact mixture",
+        help="paper: closed form of the shifted matrix, projected, with what that costs beside the exact mixture; "
+        "laplacian: its variant that gives like shares to tasks that are alike",
     )
     output = sub.add_argument_group("what is shown")
     output.add_argument("--examples", type=int, help="also integer counts that sum to this")
@@ -114,6 +116,10 @@ def run(options: argparse.Namespace) -> None:
         S = _mended(S, options.repair)
     limits = _limits(options, names)
     utility = _column(options.utility, names) if options.utility else None
+    if options.method == "laplacian":
+        if others := [option for option in ("repair", "utility", "target", "influence") if getattr(options, option)]:
+            raise InputError(f"--method laplacian knows no --{others[0]}: it has a matrix and a utility of its own")
+        S, utility = laplacian(S)
     tau = _balance(options, len(S))
     if tau is None or options.path or options.plot:
         whole = limits.path(S, utility)

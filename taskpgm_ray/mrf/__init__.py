@@ -5,7 +5,7 @@ from taskpgm_ray.mrf.groups import Group
 from taskpgm_ray.mrf.limits import Limits
 from taskpgm_ray.mrf.mixture import Mixture, certificate, grid, solve, solve_grouped
 from taskpgm_ray.mrf.mixture_path import MixturePath, path
-from taskpgm_ray.mrf.paper import Shortcut, beside_exact, shortcut
+from taskpgm_ray.mrf.paper import Shortcut, beside_exact, laplacian, shortcut
 from taskpgm_ray.mrf.selection import Selection, select
 from taskpgm_ray.mrf.task_influence import (
     Influence,
@@ -42,6 +42,7 @@ __all__ = [
     "group_jackknife",
     "infinitesimal_jackknife",
     "influence",
+    "laplacian",
     "leave_one_out",
     "nearest_conditionally_psd",
     "pair_redundancy",

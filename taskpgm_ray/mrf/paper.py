@@ -1,4 +1,4 @@
-"""The paper's own shortcut to a mixture (arXiv 2507.12612), to compare with: shift, closed form, projection.
+"""The paper's own ways to a mixture (arXiv 2507.12612), to compare with: shift, closed form, projection; the Laplacian.
 
 The exact mixture is `taskpgm_ray.mrf.solve`. The shortcut differs from it wherever the closed form has negative
 weights, because the point of the simplex that is nearest to an infeasible optimum is not the best one of the simplex
@@ -59,6 +59,29 @@ def projected(point: npt.ArrayLike) -> FloatArray:
 def shortcut(S: npt.ArrayLike, tau: float) -> FloatArray:
     """The paper's mixture [n] of any symmetric S at one balance: the closed form of the shifted S, projected."""
     return projected(closed_form(shifted(S), tau))
+
+
+def laplacian(S: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """The Laplacian variant: exp(S / s) are the weights of a graph of tasks, s the deviation of S off its diagonal.
+
+    p'Lp / 2 is the sum over pairs of weight (p_i - p_j)^2 / 2: tasks that are alike get like shares, instead of few of
+    them any. At tau = 0 the optimum is uniform, and tau moves it towards tasks that are like many.
+
+    Args:
+        S: Symmetric [n, n]; its diagonal does not matter. It may be indefinite, the Laplacian never is.
+
+    Returns:
+        The Laplacian L = D - exp(S / s) [n, n] and the utility that goes with it, the degrees D [n]: what
+        `taskpgm_ray.mrf.solve` takes. Both are divided by the largest weight, which changes no mixture.
+    """
+    matrix = affinity_matrix(S)
+    off = ~np.eye(len(matrix), dtype=bool)
+    above = np.where(off, matrix - matrix.max(where=off, initial=-np.inf), 0.0)
+    deviation = float(matrix[off].std()) if off.any() else 0.0
+    # Pairs that are all alike weigh the same.
+    weights = np.where(off, np.exp(above / deviation) if deviation > 0 else 1.0, 0.0)
+    degrees = weights.sum(axis=1)
+    return np.asarray(np.diag(degrees) - weights), np.asarray(degrees)
 
 
 @dataclass(frozen=True, eq=False)

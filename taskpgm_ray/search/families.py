@@ -16,7 +16,7 @@ from taskpgm_ray.config import PAIRWISE, StudyConfig
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.mrf import Limits, MixturePath, Repair, repaired, solve
 from taskpgm_ray.mrf.limits import SampledPath
-from taskpgm_ray.mrf.paper import closed_form, projected, shifted
+from taskpgm_ray.mrf.paper import closed_form, laplacian, projected, shifted
 from taskpgm_ray.tasks.prepare import Task
 
 Floats = NDArray[np.float64]
@@ -99,7 +99,12 @@ def families(
     if "paper" in search.baselines:
         pairwise = affinities.pairwise(config.affinity.answer)
         found.append(Family("paper", PAIRWISE, pairwise, None, None, contender=False, shortcut=True))
-    return [replace(family, limits=limits, end=search.tau[1]) for family in found]
+    if "laplacian" in search.baselines:
+        graph, degrees = laplacian(affinities.pairwise(config.affinity.answer))
+        found.append(Family("laplacian", PAIRWISE, graph, None, degrees, contender=False))
+    # A target is another utility: a family that has its own has no use for it.
+    kept = [limits if family.utility is None else replace(limits, target=None) for family in found]
+    return [replace(family, limits=within, end=search.tau[1]) for family, within in zip(found, kept, strict=True)]
 
 
 def _shortcuts(S: Floats, end: float) -> MixturePath:

@@ -8,7 +8,7 @@ from taskpgm_ray.affinity.affinities import Affinities
 from taskpgm_ray.config import load_config
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.mrf import Limits, certificate, repaired, solve
-from taskpgm_ray.mrf.paper import shortcut
+from taskpgm_ray.mrf.paper import laplacian, shortcut
 from taskpgm_ray.report.repair import repair_sentence
 from taskpgm_ray.search.candidates import Pool, candidates
 from taskpgm_ray.search.families import Family, families, own_family, refuse_free
@@ -53,6 +53,32 @@ def test_the_papers_shortcut_is_a_baseline_with_mixtures_of_its_own():
         assert one.kind == "baseline"
         np.testing.assert_allclose(one.weights, shortcut(S, one.tau))
     assert min(one.weights.min() for one in made) < 0.1
+
+
+def test_the_papers_laplacian_is_a_baseline_within_the_limits():
+    rng = np.random.default_rng(1)
+    n = 6
+    D, table = np.zeros((n, n)), rng.normal(size=(n, n)) + 2 * np.eye(n)
+    found = Affinities(tuple("abcdef"), D, D, D, table, np.eye(n), table, D, D, "f")
+    config = load_config(
+        {
+            "study": "s",
+            "pool": {"tasks": ["jsonl:x"]},
+            "finetune": {"steps": 4},
+            "affinity": {"kind": "pmi_pairwise"},
+            "search": {"balances": 3, "baselines": ["uniform", "laplacian"], "tau": [0, 40]},
+        }
+    )
+    limits = Limits(np.full(n, 0.1), np.ones(n), target=np.arange(1, n + 1) / (n * (n + 1) / 2))
+    own, graph = families(found, [], config, limits, None)
+    assert (own.contender, graph.contender) == (True, False)
+    made = [one for one in candidates([own, graph], Pool([10] * n), config.search) if one.method == "laplacian"]
+    assert [one.kind for one in made] == ["baseline"] * len(made)
+    L, degrees = laplacian(pmi_pairwise(table))
+    for one in made:
+        best = solve(L, one.tau, utility=degrees, lower=limits.lower)
+        np.testing.assert_allclose(one.weights, best.weights, atol=1e-9)
+    assert min(one.weights.min() for one in made) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("answer", ["mean", "sum"])
