@@ -170,13 +170,13 @@ def _resources(found: Found) -> tuple[str, str, str]:
         scoring = max(1, found.gpus // 4)
         return (
             f"{{max: {found.gpus - scoring}, gpus: 1, micro_batch_tokens: 8192}}",
-            f"{{max: {scoring}, gpus: 1}}",
+            f"{{max: {scoring}, gpus: 1, max_batched_tokens: 8192, max_sequences: 256}}",
             f"this machine has {found.gpus} GPUs: a quarter of them score",
         )
     if found.gpus == 1:
         return (
             "{max: 1, gpus: 0.5, micro_batch_tokens: 4096}",
-            "{max: 1, gpus: 0.5, gpu_memory_utilization: 0.45}",
+            "{max: 1, gpus: 0.5, gpu_memory_utilization: 0.45, max_batched_tokens: 8192, max_sequences: 256}",
             "this machine has one GPU, which training and scoring share",
         )
     # A small model's products are too short to gain from many threads: two lanes train more than one twice as wide.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jobs.benchmarks._common import row
 from jobs.benchmarks._slow_s3 import LATENCY, SlowS3, counts
-from jobs.benchmarks._tiny import tiny_llama
+from jobs.benchmarks._tiny import random_llama
 from taskpgm_ray import Study, load_config
 from taskpgm_ray.storage import Storage, Unit
 
@@ -31,7 +31,7 @@ def run():
         for task in range(TASKS):
             lines = [{"prompt": " ".join(rng.choices(WORDS, k=5)), "response": rng.choice(WORDS)} for _ in range(12)]
             (pool / f"task{task:04d}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        settings = config(folder, tiny_llama(f"{folder}/tiny"), f"{folder}/runs")
+        settings = config(folder, random_llama(f"{folder}/tiny"), f"{folder}/runs")
         Study(load_config(settings)).run()
         remote = f"s3://studies/runs?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
         copy(f"{folder}/runs", remote + "&allow_bucket_creation=true")

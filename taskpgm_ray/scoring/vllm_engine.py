@@ -48,6 +48,10 @@ def engine_environment(spec: EngineSpec) -> dict[str, str]:
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_NO_USAGE_STATS": "1",
+        # Nothing is sampled here, and FlashInfer's sampler is compiled at an engine's first start.
+        "VLLM_USE_FLASHINFER_SAMPLER": "0",
+        # On GPUs, Triton's products of float32 (attention, adapters) are otherwise those of ten bits of mantissa.
+        "TRITON_F32_DEFAULT": "ieee",
     }
 
 
