@@ -151,10 +151,11 @@ class PoolActor:
             engine.cancel()
         await asyncio.gather(*self.engines, return_exceptions=True)
 
-    async def _queue(self, work: _Work) -> None:
+    async def _queue(self, work: _Work, first: bool = False) -> None:
+        """Let the work wait, and every idle engine look at it: nobody else would wake one that may idle for ever."""
         async with self.changed:
-            self.waiting.append(work)
-            self.changed.notify()
+            self.waiting.insert(0 if first else len(self.waiting), work)
+            self.changed.notify_all()
         self._staff()
 
     def _staff(self) -> None:
@@ -305,7 +306,7 @@ class PoolActor:
                     ScoringError(f"{work.attempts} engines failed at this work ({work.method}); the last: {cause}")
                 )
             else:
-                self.waiting.insert(0, work)
+                await self._queue(work, first=True)
             return False
         return True
 

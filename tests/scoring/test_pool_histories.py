@@ -34,6 +34,7 @@ class Engine:
 
     def __init__(self, loop):
         self.loop, self.error, self.killed = loop, None, False
+        self.loaded = False
         self.calls = {}
         """Method -> its pending call."""
 
@@ -109,6 +110,7 @@ class World:
 
     def answer(self, engine, name):
         call = engine.calls[name]
+        engine.loaded |= name == "load"
         engine.answer(name, {"score": call.arguments[:1], "load": [0.001]}.get(name, [None])[0])
         self.loop.settle()
 
@@ -141,6 +143,9 @@ class World:
         assert 0 <= self.pool.idle <= self.pool.spec.config.max
         for number, result in self.results.items():
             assert not result.done() or result.exception() is not None or result.result() == number
+        # An engine that is up has something to do as long as something waits.
+        free = [engine for engine in self.engines if engine.loaded and engine.pending("score") is None]
+        assert not (waiting and free)
 
     def close(self):
         self.loop.run_until_complete(self.pool.close())
@@ -153,9 +158,9 @@ class World:
 class Histories(RuleBasedStateMachine):
     """Work comes, engines start, load, work, idle, fail and die in every state; time passes."""
 
-    @initialize(most=st.integers(1, 3), failures=st.integers(0, 2))
-    def begin(self, most, failures):
-        self.world = World(max=most, max_failures=failures, start_timeout=100, idle_seconds=10)
+    @initialize(most=st.integers(1, 3), failures=st.integers(0, 2), idle=st.sampled_from([10, None]))
+    def begin(self, most, failures, idle):
+        self.world = World(max=most, max_failures=failures, start_timeout=100, idle_seconds=idle)
         self.innocent = True
 
     def of(self, name):
@@ -174,6 +179,13 @@ class Histories(RuleBasedStateMachine):
     @rule(data=st.data())
     def an_engine_is_up(self, data):
         self.world.answer(data.draw(st.sampled_from(self.of("load"))), "load")
+
+    @precondition(lambda self: self.of("placed"))
+    @rule()
+    def all_are_up(self):
+        for name in ("placed", "load"):
+            for engine in self.of(name):
+                self.world.answer(engine, name)
 
     @precondition(lambda self: self.of("score"))
     @rule(data=st.data())
@@ -274,6 +286,19 @@ def test_a_time_out_of_the_model_store_is_tried_again(world):
     here.die(engine, TimeoutError("the hub did not answer"))
     here.loop.elapse(2)
     here.serve()
+    assert here.results[number].result() == number
+
+
+def test_an_idle_engine_takes_over_what_another_died_of(world):
+    here = world(max=2, idle_seconds=None)
+    here.submit()
+    number = here.submit()
+    idles, dies = here.engines
+    up(here, idles)
+    up(here, dies)
+    here.answer(idles, "score")
+    here.die(dies, KILLED)
+    here.answer(idles, "score")
     assert here.results[number].result() == number
 
 
