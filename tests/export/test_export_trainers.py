@@ -280,3 +280,30 @@ def test_a_folder_that_cannot_be_made(plain_study, tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(StorageError, match=r"taken.* cannot be written"):
         export("csv", plain_study.folder, tmp_path / "taken" / "out")
+
+
+@pytest.mark.parametrize(
+    ("trainer", "said"),
+    [
+        ("axolotl", ["adapter: qlora", "load_in_4bit: true"]),
+        ("llamafactory", ["quantization_bit: 4", "quantization_method: bnb"]),
+        ("swift", ["quant_bits: 4", "quant_method: bnb"]),
+        ("torchtune", ["quantize_base true"]),
+        ("trl", ["load_in_4bit: true", "bnb_4bit_quant_type: nf4", "use_bnb_nested_quant: true"]),
+    ],
+)
+def test_an_adapter_on_4_bits_stays_one(plain_study, tmp_path, trainer, said):
+    def written(name, folder):
+        return "".join(
+            path.read_text() for path in export(trainer, folder, tmp_path / name) if path.suffix in (".yaml", ".json")
+        )
+
+    quantised = tmp_path / "study"
+    shutil.copytree(plain_study.folder, quantised)
+    config = yaml.safe_load((quantised / "config.yaml").read_text())
+    config["model"]["quantization"], config["scoring"]["scorer"] = "nf4", "hf"
+    (quantised / "config.yaml").write_text(yaml.safe_dump(config))
+    whole, four = written("whole", plain_study.folder), written("four", quantised)
+    for words in said:
+        assert words in four
+        assert words not in whole

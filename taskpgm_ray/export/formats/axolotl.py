@@ -49,7 +49,8 @@ def _adapter(adapter: Adapter | None) -> dict[str, Any]:
     linear = adapter.modules == "all-linear"
     modules = {"lora_target_linear": True} if linear else {"lora_target_modules": adapter.modules}
     shape = {"lora_r": adapter.r, "lora_alpha": adapter.alpha, "lora_dropout": adapter.dropout}
-    return {"adapter": "lora", **shape, **modules}
+    kind = {"adapter": "qlora", "load_in_4bit": True} if adapter.four_bits else {"adapter": "lora"}
+    return {**kind, **shape, **modules}
 
 
 def _segments(bundle: Bundle) -> Any:

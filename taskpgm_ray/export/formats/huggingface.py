@@ -97,4 +97,9 @@ def _peft(adapter: Adapter | None) -> dict[str, Any]:
         "lora_alpha": adapter.alpha,
         "lora_dropout": adapter.dropout,
         "lora_target_modules": adapter.modules,
+        **(
+            {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "use_bnb_nested_quant": True}
+            if adapter.four_bits
+            else {}
+        ),
     }

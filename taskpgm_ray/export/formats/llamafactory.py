@@ -91,6 +91,7 @@ def _adapter(adapter: Adapter | None) -> dict[str, Any]:
         "lora_alpha": adapter.alpha,
         "lora_dropout": adapter.dropout,
         "lora_target": "all" if modules == "all-linear" else modules,
+        **({"quantization_bit": 4, "quantization_method": "bnb"} if adapter.four_bits else {}),
     }
 
 

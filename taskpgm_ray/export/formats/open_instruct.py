@@ -42,4 +42,5 @@ def _adapter(adapter: Adapter | None) -> list[str]:
     if adapter is None:
         return []
     shape = {"--lora_rank": adapter.r, "--lora_alpha": adapter.alpha, "--lora_dropout": adapter.dropout}
-    return ["--use_lora", *(str(word) for pair in shape.items() for word in pair)]
+    bits = ["--use_qlora"] if adapter.four_bits else []
+    return ["--use_lora", *bits, *(str(word) for pair in shape.items() for word in pair)]

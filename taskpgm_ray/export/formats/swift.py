@@ -58,4 +58,5 @@ def _adapter(adapter: Adapter | None) -> dict[str, Any]:
         "lora_alpha": adapter.alpha,
         "lora_dropout": adapter.dropout,
         "target_modules": adapter.modules,
+        **({"quant_method": "bnb", "quant_bits": 4} if adapter.four_bits else {}),
     }

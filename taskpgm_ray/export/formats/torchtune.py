@@ -58,4 +58,5 @@ def _torchtune(bundle: Bundle, folder: Path) -> list[Path]:
 def _adapter(adapter: Adapter | None) -> str:
     if adapter is None:
         return "all weights trained (full_finetune)"
-    return f"lora_rank {adapter.r}, lora_alpha {adapter.alpha}, lora_dropout {adapter.dropout}"
+    shape = f"lora_rank {adapter.r}, lora_alpha {adapter.alpha}, lora_dropout {adapter.dropout}"
+    return f"{shape}, quantize_base true" if adapter.four_bits else shape
