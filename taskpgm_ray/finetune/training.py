@@ -68,6 +68,8 @@ def train_job(training: Training, job: Job, data: JobData) -> dict[str, Any]:
 
 def _train(training: Training, job: Job, data: JobData) -> dict[str, Any]:
     """Run the loop; when memory does not suffice, go on from the last checkpoint with half the tokens a pass."""
+    import torch
+
     tokens = training.config.micro_batch_tokens
     while True:
         keeper = _Keeper(training, job)
@@ -94,6 +96,8 @@ def _train(training: Training, job: Job, data: JobData) -> dict[str, Any]:
             tokens = max(tokens // 2, data.longest)
         else:
             keeper.log.flush()
+            # Of a GPU that an engine shares: what the allocator keeps for the next job is nobody else's meanwhile.
+            torch.cuda.empty_cache()
             return outcome | {"micro_batch_tokens": tokens}
 
 
