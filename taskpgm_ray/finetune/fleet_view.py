@@ -86,7 +86,9 @@ def describe(status: FleetStatus) -> str:
         f"{name} step {row['step']} loss {row['loss']:.2f}" if row else f"{name} starting"
         for name, row in list(status.running.items())[:MOST_ROWS]
     )
-    line = f"{running or 'a lane is starting'} ({status.waiting} waiting, {lanes(status)})"
+    # Stages that train and score go on when nothing is left to train.
+    otherwise = "a lane is starting" if status.waiting or status.pending else "nothing to train, engines are at work"
+    line = f"{running or otherwise} ({status.waiting} waiting, {lanes(status)})"
     return f"{line}; {status.note}" if status.note else line
 
 

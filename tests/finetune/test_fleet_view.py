@@ -43,3 +43,4 @@ def test_the_line_of_a_log():
     line = describe(STATUS)
     assert line == "boolq step 30 loss 1.23, sst2 starting (7 waiting, 2 lanes (1 starting))"
     assert describe(FleetStatus(1, {}, 1, 0)) == "a lane is starting (1 waiting, 1 lane)"
+    assert describe(FleetStatus(0, {}, 2, 0)) == "nothing to train, engines are at work (0 waiting, 2 lanes)"

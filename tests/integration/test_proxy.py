@@ -15,7 +15,7 @@ from taskpgm_ray.storage import Storage
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 FULL = (
-    *("finetune.method=full", "finetune.learning_rate=0.002"),
+    *("finetune.method=full", "finetune.learning_rate=0.002", "scoring.scorer=vllm"),
     *("search.balances=1", "search.baselines=[uniform]", "evaluation.report_seeds=1"),
 )
 
@@ -55,7 +55,7 @@ def finished(tiny_config, tiny_gpt2, tmp_path_factory):
     config = tiny_config("runs", study="small")
     config["affinity"] = {
         "model": {"path": str(tiny_gpt2), "dtype": "float32", "max_length": 96},
-        # vLLM serves no adapters on a GPT-2; the mixtures are scored by vLLM.
+        # vLLM serves no adapters on a GPT-2.
         "scorer": "hf",
         "finetune": {
             "steps": 9, "batch_size": 4, "learning_rate": 0.01,
@@ -63,6 +63,7 @@ def finished(tiny_config, tiny_gpt2, tmp_path_factory):
             "lanes": {"max": 1, "cpus": 0.4, "threads": 1},
         },
     }  # fmt: skip
+    config["scoring"]["scorer"] = "hf"
     config["evaluation"]["mmlu"] = False
     file = root / "small.yaml"
     file.write_text(yaml.safe_dump(config))
