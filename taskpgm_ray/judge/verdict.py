@@ -27,28 +27,30 @@ def sentence(comparisons: Sequence[Comparison], config: StudyConfig) -> str:
     metric = config.search.metric.replace("_", " ").replace("logprob", "log-probability")
     weighted = ", weighted" if config.evaluation.weights else ""
     where = f"on {deciding[0].result.items} report items ({metric}{weighted}"
-    if any(c.verdict == ONE_SEED for c in deciding):
-        seen = enumerated([f"{_told(c.result)} against {c.baseline}" for c in deciding])
+    judged, alone = _judged(deciding), [c for c in deciding if c.verdict == ONE_SEED]
+    seen = enumerated([f"{_told(c.result)} against {c.baseline}" for c in alone]) if alone else ""
+    if not judged:
         return (
             f"With one fine-tune each the TaskPGM mixture scored {seen} {where}). That cannot tell a better mixture "
             f"from a lucky seed: use {UNIFORM}, or raise evaluation.report_seeds."
         )
-    parts = [f"{c.verdict} than {c.baseline}" for c in deciding if c.verdict != NOT_SHOWN]
-    equal = [c.baseline for c in deciding if c.verdict == NOT_SHOWN]
-    where += f", {_counted(deciding)} fine-tunes each, {_intervals(config)})"
+    parts = [f"{c.verdict} than {c.baseline}" for c in judged if c.verdict != NOT_SHOWN]
+    equal = [c.baseline for c in judged if c.verdict == NOT_SHOWN]
+    where += f", {_counted(judged)} fine-tunes each, {_intervals(config)})"
+    also = f" With one fine-tune it scored {seen}, which says nothing (evaluation.other_seeds)." if alone else ""
     if not parts:
-        return f"No difference from {enumerated(equal)} was shown {where}: use {UNIFORM}."
+        return f"No difference from {enumerated(equal)} was shown {where}: use {UNIFORM}.{also}"
     tail = f"; no difference from {enumerated(equal)} was shown" if equal else ""
     better = recommended(comparisons, config.search.metric)
     advice = "" if better == CHOSEN else f": use {better}"
-    return f"The TaskPGM mixture is {enumerated(parts)} {where}{tail}{advice}."
+    return f"The TaskPGM mixture is {enumerated(parts)} {where}{tail}{advice}.{also}"
 
 
 def recommended(comparisons: Sequence[Comparison], metric: str) -> str:
     """What to train on: `CHOSEN` where the mixture is shown to be better than the best baseline, else `UNIFORM`.
 
     Where uniform itself is shown to be worse than the mixture, the best baseline is named in its place. A mixture that
-    was compared with none is `CHOSEN`.
+    was compared with none is `CHOSEN`. One fine-tune of a baseline decides nothing.
 
     Args:
         comparisons: The chosen mixture against every baseline.
@@ -57,12 +59,20 @@ def recommended(comparisons: Sequence[Comparison], metric: str) -> str:
     deciding = {c.baseline: c for c in decisive(comparisons, metric)}
     if not deciding:
         return CHOSEN
+    judged = _judged(list(deciding.values()))
+    if not judged:
+        return UNIFORM
     # The best baseline is the one that the mixture is least ahead of.
-    best = min(deciding.values(), key=lambda c: c.result.difference)
+    best = min(judged, key=lambda c: c.result.difference)
     if best.verdict == BETTER:
         return CHOSEN
     beaten = UNIFORM in deciding and deciding[UNIFORM].verdict == BETTER
     return best.baseline if beaten else UNIFORM
+
+
+def _judged(deciding: Sequence[Comparison]) -> list[Comparison]:
+    """Those with fine-tunes enough to say anything."""
+    return [c for c in deciding if c.verdict != ONE_SEED]
 
 
 def _counted(deciding: Sequence[Comparison]) -> str:

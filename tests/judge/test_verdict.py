@@ -70,6 +70,9 @@ def against(**found):
         ({"uniform": ("worse", -0.1), "random": ("better", 0.3)}, "uniform"),
         ({"proportional": (NONE, 0.1)}, "uniform"),
         ({"uniform": (ONE_SEED, 0.5)}, "uniform"),
+        # One fine-tune of another baseline neither hides the verdict nor is recommended for its luck.
+        ({"uniform": ("better", 0.2), "random": (ONE_SEED, 0.1)}, CHOSEN),
+        ({"uniform": (NONE, 0.2), "random": (ONE_SEED, -0.1)}, "uniform"),
         # It is another one, and uniform is worse than the mixture: nobody should train on uniform.
         ({"uniform": ("better", 0.2), "proportional": (NONE, 0.0)}, "proportional"),
         ({"uniform": ("better", 0.2), "proportional": ("worse", -0.2)}, "proportional"),
@@ -100,3 +103,16 @@ def test_one_benchmark_or_another_metric_decides_nothing(config):
 
 def test_both_spreads_make_the_standard_error(config):
     assert judged(uniform=NONE)[0].result.standard_error == pytest.approx(0.05)
+
+
+def test_a_baseline_with_one_fine_tune_does_not_hide_the_verdict_on_the_others(config):
+    said = sentence(against(uniform=("better", 0.2), text=(ONE_SEED, -0.01)), config)
+    assert said.startswith(
+        "The TaskPGM mixture is better than uniform on 640 report items (gold log-probability, 3 fine"
+    )
+    assert said.endswith(
+        " With one fine-tune it scored -0.0100 nats against text, which says nothing (evaluation.other_seeds)."
+    )
+    said = sentence(against(uniform=(NONE, 0.0), text=(ONE_SEED, -0.01)), config)
+    assert said.startswith("No difference from uniform was shown on 640")
+    assert ": use uniform. With one fine-tune it scored" in said
