@@ -47,7 +47,7 @@ def read_matrix(path: str) -> tuple[list[str], npt.NDArray[np.float64]]:
         elif kind == ".json":
             matrix = np.array(json.loads(Path(path).read_text(encoding="utf-8-sig")), dtype=np.float64)
         else:
-            names, matrix = _table(Path(path).read_text(encoding="utf-8-sig"))
+            names, matrix = parse_table(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path} is not a readable matrix: {error}") from error
     return names or [str(i) for i in range(len(np.atleast_1d(matrix)))], matrix
@@ -145,7 +145,12 @@ def _numpy(loaded: Any) -> tuple[list[str], npt.NDArray[np.float64]]:
         return [str(name) for name in names], np.asarray(loaded[square[0]])
 
 
-def _table(text: str) -> tuple[list[str], npt.NDArray[np.float64]]:
+def parse_table(text: str) -> tuple[list[str], npt.NDArray[np.float64]]:
+    """The names of the rows, if there are any, and the matrix, of text with a row a line: see `read_matrix`.
+
+    Raises:
+        ValueError: It is no table of numbers.
+    """
     lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
     lines = [(number, line) for number, line in lines if not line.lstrip().startswith("#")]
     if not lines:

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from taskpgm_ray import checkup as module
@@ -17,6 +18,7 @@ from taskpgm_ray.config import load_config
 from taskpgm_ray.config_file import with_entries
 from taskpgm_ray.errors import ConfigError
 from taskpgm_ray.export import MixtureDocument, MixtureTask
+from taskpgm_ray.matrix_file import affinity_table
 from taskpgm_ray.runtime.lease import sole_driver
 from taskpgm_ray.storage import Storage, Unit
 
@@ -44,8 +46,29 @@ def test_studies_side_by_side(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert [row["from_first"] for row in found] == pytest.approx([0.0, 0.8])
     assert found[1]["weights"] == {"a": 0.2, "c": 0.8}
+    assert [row["ranked_as_first"] for row in found] == [None, None]
     assert main(["compare", one]) == 4
     assert main(["compare", one, str(tmp_path / "nowhere")]) == 4
+
+
+def test_whether_the_affinities_of_two_studies_agree(tmp_path, capsys):
+    """Over the pairs of tasks that both have, in whatever order; those of another kind are not compared."""
+    studies = [finished(tmp_path / name, a=0.5, b=0.3, c=0.2) for name in ("one", "two", "other")]
+    S = np.array([[1, 0.9, 0.1, 0.3], [0.9, 1, 0.2, 0.8], [0.1, 0.2, 1, 0.5], [0.3, 0.8, 0.5, 1]])
+    order = [2, 0, 1]
+    other = S[np.ix_(order, order)] ** 3
+    other[0, 1] = other[1, 0] = 0.7  # a and c: ranked second instead of last
+    for folder, names, matrix in zip(studies, ("abcd", "cab", "abcd"), (S, other, S), strict=True):
+        (Path(folder) / "affinity.csv").write_text(affinity_table(names, matrix))
+    document = json.loads((Path(studies[2]) / "mixture.json").read_text())
+    (Path(studies[2]) / "mixture.json").write_text(json.dumps(document | {"affinity": "text"}))
+    assert main(["compare", *studies, "--json"]) == 0
+    same, swapped, unlike = [row["ranked_as_first"] for row in json.loads(capsys.readouterr().out)]
+    assert same == pytest.approx(1)
+    assert swapped == pytest.approx(0.5)
+    assert unlike is None
+    assert main(["compare", *studies]) == 0
+    assert "0.50" in capsys.readouterr().out
 
 
 def test_what_is_left_over_is_listed_and_then_removed(tmp_path, capsys):
