@@ -11,9 +11,9 @@ test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	# What starts no cluster runs in two processes, a file in one of them; what shares one Ray and one vLLM runs alone.
+	# In two processes, a file in one of them; what starts no cluster first. Clusters mostly wait for their own starts.
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not integration and not faults and not outages"
-	$(BIN)/python -m pytest -m "integration and not faults and not outages"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "integration and not faults and not outages"
 
 # Processes and nodes killed in mid-work on real clusters, and Ray's autoscaler: about fifteen minutes.
 faults: .venv/installed
