@@ -27,7 +27,7 @@ GPUS = local_gpus()
 KIND = os.environ.get("TASKPGM_BENCH_GPU", "H200")
 SHAPE = os.environ.get("TASKPGM_BENCH_SHAPE", "1b" if GPUS else "tiny")
 SHAPES = {
-    "tiny": {"vocabulary_size": 512, "max_position_embeddings": 1024, **TINY},
+    "tiny": {"vocabulary_size": 512, "max_position_embeddings": 1024, **TINY, "hidden_size": 64},
     "1b": {
         "vocabulary_size": 49152, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
         "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 4096,
