@@ -307,6 +307,12 @@ def _precision(dtype: str, quantization: str | None) -> str:
     return f"{quantization}/{dtype}" if quantization else dtype
 
 
+def check_quantization() -> None:
+    """Raise `ModelError` where bitsandbytes, which 4-bit weights take, is not installed."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError("model.quantization needs bitsandbytes, which is not installed: pip install bitsandbytes")
+
+
 def _four_bits(dtype: Any) -> Any:
     """QLoRA's weights: 4-bit NormalFloat, whose scales are quantised as well (arXiv 2305.14314).
 
@@ -315,8 +321,7 @@ def _four_bits(dtype: Any) -> Any:
     """
     from transformers import BitsAndBytesConfig
 
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ModelError("model.quantization needs bitsandbytes, which is not installed: pip install bitsandbytes")
+    check_quantization()
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )

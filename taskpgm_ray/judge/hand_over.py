@@ -139,8 +139,8 @@ def _four_bits(quantization: str | None) -> str:
     if quantization is None:
         return ""
     return (
-        "\nIt was trained on the base model in 4 bits (nf4, its scales quantised as well), and belongs on that: load "
-        "the base model so. On the whole weights it predicts slightly otherwise.\n"
+        "\nIt was trained on the base model in 4 bits (nf4, its scales quantised as well); on the whole weights it "
+        "predicts slightly otherwise.\n"
     )
 
 

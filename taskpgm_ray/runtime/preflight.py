@@ -10,6 +10,7 @@ from pathlib import Path
 
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import ModelError, ResourceError, TaskPGMError, raise_all
+from taskpgm_ray.models import check_quantization
 from taskpgm_ray.runtime.capacity import idle_gpus
 from taskpgm_ray.runtime.cluster import named
 from taskpgm_ray.version import INSTALL
@@ -37,11 +38,11 @@ def preflight(config: StudyConfig) -> list[str]:
         problems.append(
             ModelError(f"scoring.scorer is vllm, which is not installed: {INSTALL}; or set scoring.scorer=hf")
         )
-    models = [config.model, config.affinity.model]
-    if any(model and model.quantization for model in models) and importlib.util.find_spec("bitsandbytes") is None:
-        problems.append(
-            ModelError("model.quantization needs bitsandbytes, which is not installed: pip install bitsandbytes")
-        )
+    if any(model and model.quantization for model in (config.model, config.affinity.model)):
+        try:
+            check_quantization()
+        except ModelError as error:
+            problems.append(error)
     problems += _unusable_address(config)
     local = _starts_local_ray(config)
     if local:

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+import yaml
 
 from taskpgm_ray.cli import main
 from taskpgm_ray.errors import InputError
@@ -47,6 +48,25 @@ def test_it_predicts_the_same_without_an_adapter(handed_over, tmp_path, capsys):
     card = (tmp_path / "out" / "README.md").read_text()
     assert "library_name: transformers" in card
     assert "A LoRA adapter merged into `m`" in card
+
+
+def test_what_learned_on_4_bits_is_added_to_the_whole_weights(handed_over, plain_study, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    study, _ = handed_over
+    merge_final(study, tmp_path / "plain")
+    config = yaml.safe_load((study / "config.yaml").read_text())
+    config["model"]["quantization"], config["scoring"]["scorer"] = "nf4", "hf"
+    (study / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(InputError, match="was trained on other weights"):
+        merge_final(study, tmp_path / "out")
+    quantised = plain_study.config.model.model_copy(update={"quantization": "nf4"})
+    model = resolve(quantised, Storage(plain_study.config.storage))
+    (study / "adapter" / "README.md").write_text(f"A LoRA adapter of `m` (fingerprint `{model.fingerprint}`)\n")
+    merge_final(study, tmp_path / "out")
+    one, other = (AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in ("plain", "out"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(weight, other[name]) for name, weight in one.items())
 
 
 def test_what_cannot_be_merged(handed_over, plain_study, tmp_path):

@@ -50,6 +50,9 @@ def test_the_card_says_which_seeds_chose_and_which_judged(tmp_path):
     assert "other fine-tunes of it, with seeds 9, 10, 11, 12." in card
     assert "No difference was shown: use uniform." in card
     assert card.index("| b | 0.7500 |") < card.index("| a | 0.2500 |")
+    assert "4 bits" not in card
+    planner.config = config.model_copy(update={"model": config.model.model_copy(update={"quantization": "nf4"})})
+    assert "in 4 bits (nf4" in model_card(chosen, verdict, [9], planner, {"steps": 3, "tokens": 9})
 
 
 @pytest.mark.parametrize(
