@@ -466,6 +466,9 @@ class AffinityConfig(Section):
     belongs to ``kind``; other affinities of a search then take the median."""
     noise_tasks: Annotated[int, Field(ge=2)] = 4
     """Tasks that are fine-tuned with a second seed for ``gamma: noise``."""
+    halfway_tasks: Annotated[int, Field(ge=0)] = 8
+    """Tasks whose adapters are also compared as they are at half of their budget, which says how much the mixture hangs
+    on the number of steps; 0: none. They are trained no longer for it."""
     memory_gib: Annotated[float, Field(gt=0)] = 2.0
     """Memory of one Ray task of the affinity job; there are as many at a time as the cluster has CPUs."""
     model: ModelConfig | None = None

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from taskpgm_ray import models
 from taskpgm_ray.affinity.affinities import Affinities
-from taskpgm_ray.affinity.stage import affinity_unit, compute_affinities
+from taskpgm_ray.affinity.stage import affinity_unit, compare_halves, compute_affinities
 from taskpgm_ray.affinity.stored import divergence_groups
 from taskpgm_ray.conclusion import Conclusion
 from taskpgm_ray.config import PROXY, StudyConfig
@@ -23,7 +23,7 @@ from taskpgm_ray.evaluation.items import POOL
 from taskpgm_ray.evaluation.scores import check_weights
 from taskpgm_ray.export.examples import of_finished, study_config
 from taskpgm_ray.finetune.job import Job
-from taskpgm_ray.finetune.stage import finetune_pool, second_jobs, single_task_jobs, skipped
+from taskpgm_ray.finetune.stage import finetune_pool, half_jobs, second_jobs, single_task_jobs, skipped
 from taskpgm_ray.insight.certainty import certainty, solved_within
 from taskpgm_ray.insight.tasks import Insight, explain
 from taskpgm_ray.judge.hand_over import hand_over
@@ -52,6 +52,7 @@ from taskpgm_ray.tasks.contamination import NOTHING, EvaluationTexts
 from taskpgm_ray.tasks.prepare import Task, prepare_tasks
 from taskpgm_ray.tasks.separation import separate
 from taskpgm_ray.version import __version__
+from taskpgm_ray.workload import LEAST_HALFWAY
 
 CONFIG, MIXTURE, REPORT, STATE = "config.yaml", "mixture.json", "report.html", "finished.json"
 INSIGHT = "insight.json"
@@ -172,7 +173,7 @@ class Study:
         """The distributions of every adapter, second ones included, on the common probe set."""
         if self.proxy is not None:
             return self.proxy.score(jobs, [job.tasks[0] for job in jobs])
-        return score_pool([*jobs, *self._seconds(tasks)], tasks, self.session)
+        return score_pool([*jobs, *self._seconds(tasks), *half_jobs(jobs)], tasks, self.session)
 
     @classmethod
     def finished(cls, folder: str, console: Console | None = None) -> StudyResult:
@@ -205,14 +206,22 @@ class Study:
             found = self.proxy.affinities(jobs, [job.tasks[0] for job in jobs])
             self.proxy.session.release()
             return found
-        names = [task.name for task in tasks]
-        seconds = {job.tasks[0].name: job.name for job in self._seconds(tasks)}
         try:
-            return compute_affinities(self.score(jobs, tasks), names, self.session, seconds)
+            return self._compare(jobs, tasks)
         except DamagedScoresError as error:
             self.console.print(f"[yellow]damaged scores are made again:[/] {escape(str(error))}", soft_wrap=True)
             discard(error.units, self.storage)
-            return compute_affinities(self.score(jobs, tasks), names, self.session, seconds)
+            return self._compare(jobs, tasks)
+
+    def _compare(self, jobs: Sequence[Job], tasks: Sequence[Task]) -> Affinities:
+        """The pool's affinities, what the luck of a seed is worth in them, and what they were at half of the budget."""
+        segments = self.score(jobs, tasks)
+        again, early = self._seconds(tasks), half_jobs(jobs)
+        seconds, halves = ({job.tasks[0].name: job.name for job in some} for some in (again, early))
+        found = compute_affinities(segments, [task.name for task in tasks], self.session, seconds)
+        if len(halves) < LEAST_HALFWAY:
+            return found
+        return replace(found, halfway=compare_halves(segments, halves, self.session))
 
     def _seconds(self, tasks: Sequence[Task]) -> list[Job]:
         """The second fine-tunes of these tasks, which may be others than those of a pool before some were left out."""

@@ -14,6 +14,8 @@ from taskpgm_ray.config import FAMILIES, PAIRWISE, StudyConfig
 
 FIRST_LOOK = 3
 """Fewer seeds say next to nothing of their own spread."""
+LEAST_HALFWAY = 3
+"""Of fewer tasks' distances there is no order that could change."""
 OF_ONE_TASK = ("adapters", "noise")
 """Kinds of fine-tunes with the budget of ``finetune``; the others have that of ``search``."""
 
@@ -63,6 +65,12 @@ def noise_tasks(config: StudyConfig, tasks: int) -> int:
     if config.affinity.gamma != "noise" or not measured or tasks < 3:
         return 0
     return min(config.affinity.noise_tasks, tasks)
+
+
+def halfway_tasks(config: StudyConfig, tasks: int) -> int:
+    """Tasks whose adapters are kept, scored and compared at half of their budget too; none where they were too few."""
+    count = min(config.affinity.halfway_tasks, tasks)
+    return count if count >= LEAST_HALFWAY else 0
 
 
 def contenders(config: StudyConfig) -> int:

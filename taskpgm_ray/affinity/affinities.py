@@ -18,6 +18,8 @@ from taskpgm_ray.numerics.types import FloatArray
 if TYPE_CHECKING:
     import pandas as pd
 
+    from taskpgm_ray.affinity.halfway import Halfway
+
 Kind = Literal["jsd", "pmi"]
 
 
@@ -50,6 +52,8 @@ class Affinities:
     """Of the scores that were summed."""
     noise: NoiseFloor | None = None
     """What two adapters of one task are apart; ``None``: not measured."""
+    halfway: Halfway | None = None
+    """Those of some tasks at half of their budget; ``None``: not measured."""
 
     @cached_property
     def profile_distances(self) -> FloatArray:

@@ -92,11 +92,20 @@ def noise_kernel(D: npt.ArrayLike, floors: npt.ArrayLike, factor: float = 1.0) -
     if not len(above) or not surely:
         return NoiseKernel(np.ones((n, n)), None, floor, error, 0.0, len(above), len(f))
     gamma = factor * log(1 / ALIKE) / float(np.median(above))
-    S = kernel(d, gamma)
+    S, taken_off = above_floor(d, gamma, floor)
+    return NoiseKernel(S, gamma, floor, error, taken_off, len(above), len(f))
+
+
+def above_floor(D: FloatArray, gamma: float, floor: float) -> tuple[FloatArray, float]:
+    """S_ij = exp(-gamma (D_ij - floor)) for i != j [n, n], and what of the floor could be taken off.
+
+    That is less than the floor where the whole would leave no valid kernel.
+    """
+    S = kernel(D, gamma)
     # Off the diagonal S grows by exp(gamma x), which is to take 1 - exp(-gamma x) off the diagonal and to rescale.
     least = float(scipy.linalg.eigvalsh(S, subset_by_index=[0, 0])[0])
     room = -log(1 - (1 - LEFT) * max(least, 0.0)) / gamma
     taken_off = min(floor, room)
     S *= np.exp(gamma * taken_off)
     np.fill_diagonal(S, 1.0)
-    return NoiseKernel(S, gamma, floor, error, taken_off, len(above), len(f))
+    return S, taken_off

@@ -8,10 +8,12 @@ from types import MappingProxyType
 
 from taskpgm_ray.affinity import distributed
 from taskpgm_ray.affinity.affinities import Affinities
+from taskpgm_ray.affinity.halfway import Halfway
 from taskpgm_ray.affinity.noise import measure_noise
 from taskpgm_ray.affinity.stored import VERSION, read, store
-from taskpgm_ray.errors import DamagedScoresError, StorageError
+from taskpgm_ray.errors import DamagedScoresError, InertAdapterError, StorageError
 from taskpgm_ray.runtime.missing import missing
+from taskpgm_ray.runtime.progress import Stage
 from taskpgm_ray.runtime.run import Run
 from taskpgm_ray.scoring.stage import ScoredSegment
 from taskpgm_ray.storage import Storage, Unit, fingerprint
@@ -21,6 +23,11 @@ NO_SECONDS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class _Pairwise:
+    """One pairwise pass, and the unit of its sums."""
+
+    segments: Sequence[ScoredSegment]
+    tasks: Sequence[str]
+    identity: str
     unit: Unit
 
 
@@ -40,27 +47,11 @@ def compute_affinities(
         DamagedScoresError: Scores are missing or damaged; ``units`` names them.
         ResourceError: The job does not fit into the configured memory.
     """
-    scores = [[s.base.path, *(s.scores[t].path for t in tasks)] for s in segments]
-    identity = fingerprint("affinity", VERSION, list(tasks), scores)
-    unit = affinity_unit(run.storage, identity)
-    with missing(run, "affinity", [_Pairwise(unit)]) as (stage, todo):
-        if todo:
-            import ray
-
-            try:
-                sums = distributed.pool_sums(
-                    segments,
-                    tasks,
-                    run.config.affinity,
-                    lambda done, total: stage.note(f"{done} of {total} parts of the probe set compared"),
-                )
-                facts = ray.get(ray.remote(store).options(num_cpus=1).remote(unit, sums))
-            except ray.exceptions.RayTaskError as error:
-                if isinstance(error.cause, StorageError):
-                    raise _damage(segments, error.cause) from error
-                raise error.cause from error
-            stage.finished(f"JSD and PMI of {len(tasks)} adapters on {facts['probes']} probes")
-    affinities = read(unit, identity)
+    pool = _pairwise(segments, tasks, run)
+    with missing(run, "affinity", [pool]) as (stage, todo):
+        for one in todo:
+            _sum_up(one, run, stage)
+    affinities = read(pool.unit, pool.identity)
     if seconds:
         try:
             affinities = replace(affinities, noise=measure_noise(segments, tasks, seconds, run))
@@ -69,6 +60,54 @@ def compute_affinities(
     if low := affinities.coverage_warning():
         run.progress.console.print(f"  [yellow]{low}[/]", soft_wrap=True, highlight=False)
     return affinities
+
+
+def compare_halves(segments: Sequence[ScoredSegment], halves: Mapping[str, str], run: Run) -> Halfway | None:
+    """Some tasks' affinities among themselves at half of their budget and at its end, on their own probes.
+
+    Args:
+        segments: All segments, with the scores of these tasks' adapters at both points.
+        halves: Task -> name of its adapter at half of the budget.
+        run: Storage, cluster and progress.
+
+    Returns:
+        ``None``, and a line that says so, where an adapter predicts as yet what the base model predicts.
+    """
+    tasks = list(halves)
+    early = [replace(s, scores={task: s.scores[name] for task, name in halves.items()}) for s in segments]
+    both = [_pairwise(some, tasks, run) for some in (early, segments)]
+    try:
+        with missing(run, "halfway", both) as (stage, todo):
+            for one in todo:
+                _sum_up(one, run, stage)
+    except InertAdapterError as error:
+        run.progress.console.print(f"  at half of the budget: {error}", soft_wrap=True, highlight=False, markup=False)
+        return None
+    return Halfway(*(read(one.unit, one.identity) for one in both))
+
+
+def _pairwise(segments: Sequence[ScoredSegment], tasks: Sequence[str], run: Run) -> _Pairwise:
+    scores = [[s.base.path, *(s.scores[t].path for t in tasks)] for s in segments]
+    identity = fingerprint("affinity", VERSION, list(tasks), scores)
+    return _Pairwise(segments, tasks, identity, affinity_unit(run.storage, identity))
+
+
+def _sum_up(work: _Pairwise, run: Run, stage: Stage) -> None:
+    import ray
+
+    try:
+        sums = distributed.pool_sums(
+            work.segments,
+            work.tasks,
+            run.config.affinity,
+            lambda done, total: stage.note(f"{done} of {total} parts of the probe set compared"),
+        )
+        facts = ray.get(ray.remote(store).options(num_cpus=1).remote(work.unit, sums))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, StorageError):
+            raise _damage(work.segments, error.cause) from error
+        raise error.cause from error
+    stage.finished(f"JSD and PMI of {len(work.tasks)} adapters on {facts['probes']} probes")
 
 
 def affinity_unit(storage: Storage, identity: str) -> Unit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from taskpgm_ray.config import FinetuneConfig, LoraSection
@@ -55,6 +55,14 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Part:
+    """What a fine-tune has made by a share of its budget, kept as an adapter of its own."""
+
+    share: float
+    unit: Unit
+
+
+@dataclass(frozen=True)
 class Job:
     """Train this mixture with this recipe and store the adapter, or the model, in this unit."""
 
@@ -66,11 +74,33 @@ class Job:
     unit: Unit
     orders: tuple[int, ...] | None = None
     """Number of each task's order of examples (see `stream`), where it is not its place among ``tasks``."""
+    parts: tuple[Part, ...] = ()
+    """What is kept of it on the way, as far as it is trained from now on."""
+    until: float = 1.0
+    """Share of the budget at which it ends; all else of the recipe is that of the whole budget."""
+    whole: Unit | None = None
+    """Of a job that ends earlier: the unit of the whole fine-tune, which can go on from where this one ended."""
 
     @property
     def examples(self) -> int:
         """Examples the job will see if its budget is in steps; used to order jobs, longest first."""
         return (self.recipe.steps or 0) * self.recipe.batch_size or (self.recipe.tokens or 0)
+
+    @property
+    def home(self) -> Unit:
+        """Where the fine-tune's checkpoint and metrics lie, however far it is to go."""
+        return self.whole or self.unit
+
+    def part(self, share: float) -> Part:
+        """Where the adapter of a share of the budget lies."""
+        folder = self.home.path.rpartition("/")[2]
+        return Part(share, Unit(self.home.storage, f"parts/{folder}-at-{share:g}"))
+
+    def cut(self, share: float) -> Job:
+        """The same fine-tune, as far as a share of its budget; from 1 on the whole one."""
+        if share >= 1:
+            return replace(self, unit=self.home, until=1.0, whole=None)
+        return replace(self, unit=self.part(share).unit, until=share, whole=self.home)
 
 
 def make_job(

@@ -12,12 +12,13 @@ from taskpgm_ray.finetune.job import Job, Recipe, make_job
 from taskpgm_ray.runtime.missing import missing, unfinished
 from taskpgm_ray.runtime.progress import collect
 from taskpgm_ray.runtime.run import Run, news_of
-from taskpgm_ray.storage import fingerprint
+from taskpgm_ray.storage import fingerprint, finished
 from taskpgm_ray.tasks.prepare import Task
-from taskpgm_ray.workload import noise_tasks
+from taskpgm_ray.workload import halfway_tasks, noise_tasks
 
 THE_TASKS_FAULT = (DataError, TrainingError, DamagedFileError)
 """Errors that are recorded and may leave a task out; others (storage, cluster, model) say nothing of the task."""
+HALF = 0.5
 FAILURE = "failure.json"
 """In the unit of a job that failed for good: the kind of error and its message."""
 
@@ -32,17 +33,22 @@ def single_task_jobs(tasks: Sequence[Task], run: Run) -> list[Job]:
         steps=config.finetune.steps,
         tokens=config.finetune.tokens,
     )
-    return [make_job(task.name, "adapters", {task.name: 1.0}, tasks, recipe, run.model, run.storage) for task in tasks]
+    jobs = [make_job(task.name, "adapters", {task.name: 1.0}, tasks, recipe, run.model, run.storage) for task in tasks]
+    kept = _drawn(tasks, "halfway", halfway_tasks(config, len(tasks)), config.seed)
+    return [replace(job, parts=(job.part(HALF),)) if job.name in kept else job for job in jobs]
+
+
+def half_jobs(jobs: Sequence[Job]) -> list[Job]:
+    """Those of these fine-tunes whose adapter at half of the budget is there, as they were then."""
+    halves = [replace(job.cut(HALF), name=half_name(job.name)) for job in jobs if job.parts]
+    done = finished([job.unit for job in halves])
+    return [job for job, ready in zip(halves, done, strict=True) if ready]
 
 
 def second_jobs(tasks: Sequence[Task], run: Run) -> list[Job]:
-    """A second fine-tune, with another order of examples, of the tasks by which the noise floor is measured.
-
-    Which tasks these are follows from their contents, so that another task in the pool changes as few as it can.
-    """
+    """A second fine-tune, with another order of examples, of the tasks by which the noise floor is measured."""
     config = run.config
-    drawn = sorted(tasks, key=lambda task: fingerprint("noise", config.seed, task.facts.train_content))
-    chosen = {task.name for task in drawn[: noise_tasks(config, len(tasks))]}
+    chosen = _drawn(tasks, "noise", noise_tasks(config, len(tasks)), config.seed)
     first = single_task_jobs([task for task in tasks if task.name in chosen], run)
     jobs = []
     for job in first:
@@ -55,6 +61,17 @@ def second_jobs(tasks: Sequence[Task], run: Run) -> list[Job]:
 def second_name(task: str) -> str:
     """Name of a task's second adapter; no task can have it."""
     return f"{task}@second"
+
+
+def half_name(task: str) -> str:
+    """Name of a task's adapter at half of its budget; no task can have it."""
+    return f"{task}@half"
+
+
+def _drawn(tasks: Sequence[Task], purpose: str, count: int, seed: int) -> set[str]:
+    """Names of so many tasks. Which ones follows from their contents, so that another task changes as few as it can."""
+    order = sorted(tasks, key=lambda task: fingerprint(purpose, seed, task.facts.train_content))
+    return {task.name for task in order[:count]}
 
 
 def finetune_pool(jobs: Sequence[Job], run: Run) -> list[Job]:

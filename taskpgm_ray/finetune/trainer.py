@@ -30,6 +30,9 @@ EAGER_COLUMNS = 512
 """On the CPU, up to this many tokens a row, attention written out is faster than the fused kernel, whose backward pass
 is slow there (1.2 times the whole step's speed at 64 and at 512 tokens); beyond, it takes more time and memory."""
 
+DIGITS = 6
+"""Of the progress in a metrics row."""
+
 OnStep = Callable[[dict[str, Any], Callable[[], Checkpoint]], None]
 WEIGHT, STEP = "adapter", "optimizer_step"
 """Names in a checkpoint; the first is as old as checkpoints of adapters."""
@@ -74,6 +77,7 @@ class Trainer(ABC):
         micro_batch_tokens: int = MICRO_BATCH_TOKENS,
         resume: Checkpoint | None = None,
         on_step: OnStep = lambda row, snapshot: None,
+        until: float = 1.0,
     ) -> dict[str, Any]:
         """Train from the common start, or go on from a checkpoint.
 
@@ -86,6 +90,7 @@ class Trainer(ABC):
             resume: Where to go on from.
             on_step: Called after each step with its metrics row and a function that gives a checkpoint, to be read
                 before the next step: by all workers, as tensors that are sharded are put together on the way.
+            until: Part of the budget at which to end; the learning rate is that of the whole budget all the same.
 
         Returns:
             ``steps``, ``tokens`` (trained, without padding), ``padding`` (part of the computed tokens), ``seconds``,
@@ -111,7 +116,7 @@ class Trainer(ABC):
         self.model.train()
         started = time.perf_counter() - state.seconds
         upcoming = islice(batches, state.step, None)
-        while (progress := budget_used(recipe, state.step, state.tokens)) < 1:
+        while (progress := budget_used(recipe, state.step, state.tokens)) < until:
             # Seeded at every step, so that resuming needs no generator state.
             torch.manual_seed(step_seed(recipe.seed, state.step, self.workers.rank))
             rate = learning_rate(recipe, progress)
@@ -237,7 +242,7 @@ def _metrics(state: TrainState, rate: float, recipe: Recipe) -> dict[str, Any]:
         "learning_rate": rate,
         "tokens": state.tokens,
         "seconds": round(state.seconds, 3),
-        "progress": round(budget_used(recipe, state.step, state.tokens), 6),
+        "progress": round(budget_used(recipe, state.step, state.tokens), DIGITS),
     }
 
 

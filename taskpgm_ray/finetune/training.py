@@ -11,12 +11,13 @@ from typing import Any
 from taskpgm_ray.config import LaneConfig
 from taskpgm_ray.errors import MemoryLimitError, TrainingError
 from taskpgm_ray.finetune.checkpoint import Checkpoint, drop_checkpoint, load_checkpoint, save_checkpoint
-from taskpgm_ray.finetune.job import Job, adapter_manifest
+from taskpgm_ray.finetune.job import Job, Part, adapter_manifest
 from taskpgm_ray.finetune.job_data import JobData
 from taskpgm_ray.finetune.metrics import MetricsLog
-from taskpgm_ray.finetune.trainer import Trainer
+from taskpgm_ray.finetune.trainer import DIGITS, Trainer
 from taskpgm_ray.finetune.workers import Workers
 from taskpgm_ray.runtime import scratch
+from taskpgm_ray.storage import Unit
 
 LOOK_SECONDS = 1.0
 """How often a lane asks whether its node is about to be taken away."""
@@ -48,7 +49,7 @@ def train_job(training: Training, job: Job, data: JobData) -> dict[str, Any]:
     finished = training.workers.from_first(lambda: job.unit.manifest() if job.unit.done() else None)
     if finished is not None:
         # A kill between the manifest and the checkpoint's removal leaves the latter.
-        training.workers.from_first(lambda: drop_checkpoint(job.unit, job.recipe.full))
+        training.workers.from_first(lambda: _tidy(job))
         return finished
     started = time.perf_counter()
     outcome = _train(training, job, data)
@@ -80,8 +81,9 @@ def _train(training: Training, job: Job, data: JobData) -> dict[str, Any]:
                 training.pad_id,
                 data.heldout,
                 tokens,
-                training.workers.agree(lambda: load_checkpoint(job.unit)),
+                training.workers.agree(lambda: load_checkpoint(job.home)),
                 keeper,
+                job.until,
             )
         except MemoryLimitError as error:
             if training.workers.size > 1:
@@ -102,11 +104,12 @@ def _train(training: Training, job: Job, data: JobData) -> dict[str, Any]:
 
 
 class _Keeper:
-    """After each step: the metrics line, the report, and now and then a checkpoint."""
+    """After each step: the metrics line, the report, what is kept on the way, and now and then a checkpoint."""
 
     def __init__(self, training: Training, job: Job) -> None:
         self.training, self.job = training, job
-        self.log = MetricsLog(job.unit)
+        self.log = MetricsLog(job.home)
+        self.ahead = sorted(job.parts, key=lambda part: part.share)
         self.saved = self.looked = 0.0
         self.warned = False
         self.first = True
@@ -120,19 +123,33 @@ class _Keeper:
         if self.training.workers.first:
             self.log.write(row)
             self.training.report(row)
+        # Before the checkpoint: what goes on from there does not come by here again.
+        while self.ahead and row["progress"] >= round(self.ahead[0].share, DIGITS):
+            self._keep(self.ahead.pop(0), row)
         every = config.checkpoint_steps is not None and row["step"] % config.checkpoint_steps == 0
         due = every or now - self.saved >= config.checkpoint_seconds or self._leaving(now)
-        if due and row["progress"] < 1:
+        ends = row["progress"] >= round(self.job.until, DIGITS)
+        if (due or ends) and row["progress"] < 1:
             checkpoint = snapshot()
             self.saved = now
             if self.training.workers.first:
                 self.training.confirm()
                 self.log.flush()
-                save_checkpoint(self.job.unit, checkpoint)
+                save_checkpoint(self.job.home, checkpoint)
             else:
                 # Every worker gives its share of each tensor; only the first one has a use for the whole.
                 for _ in checkpoint.tensors:
                     pass
+
+    def _keep(self, part: Part, row: dict[str, Any]) -> None:
+        """Store the adapter as it is now; all workers take part."""
+        if self.training.workers.from_first(part.unit.done):
+            return
+        with scratch.temporary("part") as folder:
+            self.training.trainer.save(folder)
+            facts = {"share": part.share, "steps": row["step"], "tokens": row["tokens"], "loss_last": row["loss"]}
+            manifest = adapter_manifest(self.job, facts)
+            self.training.workers.from_first(lambda: _put(self.training, part.unit, folder, manifest))
 
     def _leaving(self, now: float) -> bool:
         """Whether notice was given that this node goes, for the first time."""
@@ -144,7 +161,17 @@ class _Keeper:
 
 
 def _store(training: Training, job: Job, folder: Path, manifest: dict[str, Any]) -> None:
+    _put(training, job.unit, folder, manifest)
+    _tidy(job)
+
+
+def _put(training: Training, unit: Unit, folder: Path, manifest: dict[str, Any]) -> None:
     training.confirm()
-    job.unit.storage.upload(folder, job.unit.path)
-    job.unit.finish(manifest)
-    drop_checkpoint(job.unit, job.recipe.full)
+    unit.storage.upload(folder, unit.path)
+    unit.finish(manifest)
+
+
+def _tidy(job: Job) -> None:
+    """Remove the checkpoint of a whole fine-tune; of one that was cut short it is what going on begins from."""
+    if job.whole is None:
+        drop_checkpoint(job.unit, job.recipe.full)

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from taskpgm_ray.affinity import effective_number
+from taskpgm_ray.insight.stability import stability
 from taskpgm_ray.report.bandwidths import bandwidth_rows
 from taskpgm_ray.report.data import ReportData, TaskRow, TrialRow
 from taskpgm_ray.report.repair import repair_sentence
@@ -86,6 +87,7 @@ def assemble(outputs: StudyOutputs) -> ReportData:
         affinity=family.S,
         gamma=family.gamma,
         noise=family.noise,
+        stability=stability(affinities.halfway, family, outputs.mixture["tau"]),
         repair=repair_sentence(family, outputs.mixture["tau"]),
         bandwidths=bandwidth_rows(affinities, [task.facts.group for task in outputs.tasks]),
         # That of the texts' affinity would count vocabularies, not behaviours.

@@ -13,6 +13,7 @@ from taskpgm_ray.errors import InputError
 if TYPE_CHECKING:
     # Only their types: importing the report shall load neither Ray nor the evaluation.
     from taskpgm_ray.affinity.bandwidth import NoiseKernel
+    from taskpgm_ray.insight.stability import Stability
     from taskpgm_ray.insight.tasks import Insight
     from taskpgm_ray.judge.comparisons import Comparison
     from taskpgm_ray.judge.rows import BudgetScores, SeedScores, TaskScores
@@ -141,6 +142,8 @@ class ReportData:
     """Bandwidth of that family's kernel, per nat (JSD) or squared nat (PMI); ``None``: it has none."""
     noise: NoiseKernel | None = None
     """How that family's S stands out of the noise floor; ``None``: the floor was not measured."""
+    stability: Stability | None = None
+    """How much it hangs on the number of steps; ``None``: not measured, or no kernel of the adapters' behaviour."""
     repair: str = ""
     """How S was mended where it was indefinite, and what that decides, in words."""
     bandwidths: Sequence[BandwidthRow] = ()

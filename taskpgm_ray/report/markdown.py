@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from taskpgm_ray.report import bandwidths, carriers, floor, held, insight, noise
+from taskpgm_ray.report import bandwidths, carriers, floor, halfway, held, insight, noise
 from taskpgm_ray.report.data import ReportData, TrialRow
 from taskpgm_ray.report.next_steps import advice, next_steps
 from taskpgm_ray.report.redundancy import planted
@@ -28,7 +28,7 @@ def study_table(data: ReportData, command: str) -> str:
         f"# {data.study}",
         f"Made by `{command}` ({duration(seconds)} in all stages).",
         _measured(data),
-        *filter(None, [floor.sentence(data)]),
+        *filter(None, [floor.sentence(data), halfway.sentence(data)]),
         f"**{data.verdict}**",
         "## What to do",
         advice(data),

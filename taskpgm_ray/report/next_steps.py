@@ -69,6 +69,7 @@ def next_steps(data: ReportData) -> list[Step]:
         *_seeds(data),
         *_range(data, config),
         *_contrast(data, config),
+        *_stability(data, config),
         *_coverage(data, config),
         *_repeats(data),
         *_left_out(data),
@@ -149,16 +150,35 @@ def _range(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:
 def _contrast(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:
     probes = int(config.get("pool", {}).get("probes_per_task", 16))
     if data.noise is not None and not data.noise.contrast:
-        steps = config.get("finetune", {}).get("steps")
         yield Step(
-            "The tasks' adapters do not stand out of the luck of their seeds: train them longer",
-            f"finetune.steps={2 * steps}" if steps else "finetune.tokens=...",
+            "The tasks' adapters do not stand out of the luck of their seeds: train them longer", _longer(config)
         )
     elif data.insight is not None and data.insight.uniform:
         yield Step(
             "The weights cannot be told from uniform: measure the affinities on more probes",
             f"pool.probes_per_task={2 * probes}",
         )
+
+
+def _stability(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:
+    if data.stability is not None and not data.stability.holds:
+        yield Step(
+            f"The second half of the steps moved {percent(data.stability.moved)} of the mixture: train the tasks' own "
+            "adapters longer, until it stays",
+            _longer(config),
+        )
+
+
+def _longer(config: dict[str, Any]) -> str:
+    """The setting by which the pool's own adapters are trained twice as long."""
+    for of, section in (
+        ("affinity.finetune", config.get("affinity", {}).get("finetune")),
+        ("finetune", config.get("finetune")),
+    ):
+        for budget in ("steps", "tokens"):
+            if section and section.get(budget):
+                return f"{of}.{budget}={2 * section[budget]}"
+    return "finetune.tokens=..."
 
 
 def _coverage(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:

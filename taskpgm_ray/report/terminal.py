@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from taskpgm_ray.report import floor, held, noise
+from taskpgm_ray.report import floor, halfway, held, noise
 from taskpgm_ray.report.data import ReportData
 from taskpgm_ray.report.next_steps import advice, next_steps
 from taskpgm_ray.report.system_scores import over_base
@@ -36,6 +36,8 @@ def summary(data: ReportData, files: dict[str, str] | None = None) -> Renderable
     parts: list[RenderableType] = [_mixture(data)]
     if rests_on := floor.sentence(data):
         parts.append(Text(rests_on))
+    if data.stability is not None and not data.stability.holds:
+        parts.append(Text(halfway.sentence(data)))
     parts += [Text(sentence) for sentence in held.sentences(data)]
     if data.insight is not None and data.insight.certainty:
         parts.append(Text(data.insight.certainty))

@@ -104,6 +104,57 @@ def test_a_killed_job_goes_on_from_its_last_checkpoint(made, lane, undisturbed):
     assert FILE not in job.unit.files.names()
 
 
+def test_a_fine_tune_that_was_cut_goes_on_to_what_the_whole_one_is(made, lane, undisturbed):
+    whole = made[1]("cut")
+    first, second = whole.cut(0.3), whole.cut(0.5)
+    early = train_job(lane(), first, load(first))
+    assert (early["steps"], early["heldout_loss_before"]) == (3, undisturbed[1]["heldout_loss_before"])
+    assert first.unit.done()
+    assert not whole.unit.done()
+    # The state to go on from is the whole fine-tune's, and stays until that ends.
+    assert load_checkpoint(whole.unit).state.step == 3
+    assert train_job(lane(kill_at(1)), first, load(first)) == early
+    train_job(lane(), second, load(second))
+    train_job(lane(), whole, load(whole))
+    assert steps(whole) == list(range(1, 11))
+    assert adapter(whole) == adapter(undisturbed[0])
+    assert len({adapter(job) for job in (first, second, whole)}) == 3
+    assert FILE not in whole.unit.files.names()
+
+
+def test_what_is_kept_on_the_way_is_what_a_cut_fine_tune_makes(made, lane, undisturbed):
+    job = made[1]("kept")
+    kept = replace(job, parts=(job.part(0.5), job.part(0.3)))
+    for step in (4, 6):
+        with pytest.raises(Killed):
+            train_job(lane(kill_at(step), checkpoint_steps=2), kept, load(kept))
+    train_job(lane(), kept, load(kept))
+    assert adapter(kept) == adapter(undisturbed[0])
+    for share in (0.3, 0.5):
+        cut = made[1](f"alone-{share:g}").cut(share)
+        manifest = train_job(lane(), cut, load(cut))
+        assert adapter(kept.cut(share)) == adapter(cut)
+        assert kept.part(share).unit.manifest()["steps"] == manifest["steps"] == 10 * share
+    # Nothing is kept of what is not trained any more.
+    late = replace(kept, parts=(kept.part(0.8),))
+    train_job(lane(), late, load(late))
+    assert not kept.part(0.8).unit.done()
+
+
+def test_a_kill_at_the_end_of_a_cut_fine_tune_costs_no_step(made, lane, monkeypatch):
+    job = made[1]("cut-killed").cut(0.4)
+
+    def killed(self, folder):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LoraTrainer, "save", killed)
+        with pytest.raises(Killed):
+            train_job(lane(), job, load(job))
+    train_job(lane(), job, load(job))
+    assert steps(job.cut(1)) == [1, 2, 3, 4]
+
+
 def test_seconds_make_checkpoints_as_well(made, lane):
     job = made[1]("seconds")
     with pytest.raises(Killed):
