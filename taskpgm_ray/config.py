@@ -296,6 +296,20 @@ class LaneConfig(Section):
         return self
 
 
+class EarlySection(Section):
+    """Single-task fine-tunes that end before their budget is spent, where the affinities do not need the rest.
+
+    An adapter is trained as with the whole budget (its learning rate falls no faster), up to a share of it.
+    """
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    """Of the budget: where all adapters are compared first, with what they were at half of it. Those that go on are
+    compared again at twice the share, and so on."""
+    until: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """A task goes no further once its divergences from all others keep their order from half of a share to the share:
+    the least rank correlation (Spearman)."""
+
+
 class FinetuneConfig(Section):
     """The recipe that every single-task fine-tune and every trial shares."""
 
@@ -321,6 +335,9 @@ class FinetuneConfig(Section):
     """Gradients are scaled down to this norm."""
     on_task_failure: Literal["stop", "skip"] = "stop"
     """``stop`` the study when a task's job fails for good, or ``skip`` that task and say so."""
+    early: EarlySection | None = None
+    """Train single-task adapters no further than the order of their divergences needs. Off by default: short
+    fine-tunes are noisy, and the report says how much the mixture hangs on the steps."""
     lanes: LaneConfig = LaneConfig()
 
     @property

@@ -14,7 +14,7 @@ from taskpgm_ray.config import EvaluationConfig, StudyConfig
 from taskpgm_ray.report.text import MISSING, amount
 from taskpgm_ray.runtime.fitted_table import FittedTable
 from taskpgm_ray.storage import Storage
-from taskpgm_ray.workload import halfway_tasks, jobs_by_kind, noise_tasks
+from taskpgm_ray.workload import jobs_by_kind, scored_adapters
 
 ENGINE_START_SECONDS = 60.0
 """Until an engine answers its first request."""
@@ -82,7 +82,7 @@ def plan_engines(
     """
     jobs = jobs_by_kind(config, tasks)
     positions = tasks * config.pool.probes_per_task * config.scoring.positions_per_probe
-    scored = tasks + noise_tasks(config, tasks) + halfway_tasks(config, tasks) + 1
+    scored = scored_adapters(config, tasks) + 1
     probes, later = tasks * config.pool.probes_per_task, config.scoring.positions_per_probe - 1
     read = probes * (example_tokens + later * min(config.scoring.engines.block_size / 2, example_tokens))
     whole = speed is not None and speed.whole

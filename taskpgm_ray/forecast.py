@@ -79,7 +79,8 @@ def measure(storage: Storage, folder: str = "adapters") -> Speed | None:
         storage: The study's folder, or a proxy's inside it.
         folder: ``adapters``, or ``mixtures`` where the adapters are a proxy's.
     """
-    trained = _manifests(storage, folder)
+    # Fine-tunes that ended early are as fast; what others have kept on their way says nothing of its cost.
+    trained = _manifests(storage, folder) or [m for m in _manifests(storage, "parts") if "wall_seconds" in m]
     if not trained:
         return None
     tasks = _manifests(storage, "tasks")

@@ -23,6 +23,7 @@ SAMPLED = 20
 UNITS = {
     "tasks": "tasks prepared",
     "adapters": "single-task adapters",
+    "parts": "adapters on their way",
     "scores": "sets of scores",
     "mixtures": "fine-tunes on mixtures",
     "trials": "trials scored",
@@ -113,10 +114,15 @@ def leftovers(storage: Storage, failed: bool = False) -> dict[str, int]:
         InputError: There is no study.
     """
     sizes = _files(storage)
+    units = _units(sizes)
+    # Of a fine-tune that ended early, what it would go on from.
+    cut = {
+        unit.rpartition("-at-")[0] for unit, files in units.items() if MANIFEST in files and kind_of(unit) == "parts"
+    }
     found = {
         unit: sum(files.values())
-        for unit, files in sorted(_units(sizes).items())
-        if MANIFEST not in files and (FAILURE not in files or failed)
+        for unit, files in sorted(units.items())
+        if MANIFEST not in files and (failed if FAILURE in files else _cut(unit) not in cut)
     }
     for folder in (RAY, f"{PROXY}/{RAY}"):
         rays = [size for path, size in sizes.items() if path.startswith(f"{folder}/")]
@@ -141,6 +147,12 @@ def _units(sizes: Mapping[str, int]) -> dict[str, dict[str, int]]:
     return found
 
 
+def _cut(unit: str) -> str:
+    """What the folders of a fine-tune's parts begin with."""
+    folder, _, name = unit.rpartition("/")
+    return f"{folder.removesuffix('adapters')}parts/{name}"
+
+
 def kind_of(folder: str) -> str:
     """The kind of a unit: the folder that it lies in."""
     return folder.removeprefix(f"{PROXY}/").partition("/")[0]
@@ -160,7 +172,9 @@ def _planned(config: StudyConfig, tasks: int) -> dict[str, int]:
     jobs = jobs_by_kind(config, tasks)
     # With a proxy the tasks are tokenised for either model.
     models = 1 if config.affinity.model is None else 2
-    planned = {"tasks": models * tasks, "adapters": jobs["adapters"] + jobs["noise"]}
+    planned = {"tasks": models * tasks}
+    if (config.of_proxy() or config).finetune.early is None:
+        planned["adapters"] = jobs["adapters"] + jobs["noise"]
     mixtures = sum(jobs[kind] for kind in ("trials", "finalists", "budgets", "final"))
     if mixtures:
         # The base model is judged too.

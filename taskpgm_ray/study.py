@@ -13,11 +13,11 @@ from rich.markup import escape
 
 from taskpgm_ray import models
 from taskpgm_ray.affinity.affinities import Affinities
-from taskpgm_ray.affinity.stage import affinity_unit, compare_halves, compute_affinities
+from taskpgm_ray.affinity.stage import affinity_unit, compare_halves, compute_affinities, with_sound_scores
 from taskpgm_ray.affinity.stored import divergence_groups
 from taskpgm_ray.conclusion import Conclusion
 from taskpgm_ray.config import PROXY, StudyConfig
-from taskpgm_ray.errors import DamagedScoresError
+from taskpgm_ray.early import finetune_early
 from taskpgm_ray.evaluation import prepare as prepare_evaluation
 from taskpgm_ray.evaluation.items import POOL
 from taskpgm_ray.evaluation.scores import check_weights
@@ -40,7 +40,7 @@ from taskpgm_ray.report.assemble import StudyOutputs, assemble
 from taskpgm_ray.result import StudyResult
 from taskpgm_ray.runtime.lease import sole_driver
 from taskpgm_ray.runtime.progress import StageCost
-from taskpgm_ray.scoring.stage import ScoredSegment, discard, score_pool
+from taskpgm_ray.scoring.stage import ScoredSegment, score_pool
 from taskpgm_ray.search.choice import choose
 from taskpgm_ray.search.families import Family, families, own_family
 from taskpgm_ray.search.lift import measure_lift
@@ -155,8 +155,12 @@ class Study:
             names = {task.name for task in learned}
             return jobs, [task for task in tasks if task.name in names]
         jobs = single_task_jobs(tasks, self.session)
-        done = finetune_pool([*jobs, *second_jobs(tasks, self.session)], self.session)
-        kept = [job for job in jobs if job in done]
+        early = self.config.finetune.early
+        if early is not None:
+            kept = finetune_early(jobs, early, self.session)
+        else:
+            done = finetune_pool([*jobs, *second_jobs(jobs, self.session)], self.session)
+            kept = [job for job in jobs if job in done]
         self.skipped = skipped(jobs, kept)
         return kept, [job.tasks[0] for job in kept]
 
@@ -173,7 +177,7 @@ class Study:
         """The distributions of every adapter, second ones included, on the common probe set."""
         if self.proxy is not None:
             return self.proxy.score(jobs, [job.tasks[0] for job in jobs])
-        return score_pool([*jobs, *self._seconds(tasks), *half_jobs(jobs)], tasks, self.session)
+        return score_pool([*jobs, *self._seconds(jobs), *half_jobs(jobs)], tasks, self.session)
 
     @classmethod
     def finished(cls, folder: str, console: Console | None = None) -> StudyResult:
@@ -206,29 +210,24 @@ class Study:
             found = self.proxy.affinities(jobs, [job.tasks[0] for job in jobs])
             self.proxy.session.release()
             return found
-        try:
-            return self._compare(jobs, tasks)
-        except DamagedScoresError as error:
-            self.console.print(f"[yellow]damaged scores are made again:[/] {escape(str(error))}", soft_wrap=True)
-            discard(error.units, self.storage)
-            return self._compare(jobs, tasks)
+        return with_sound_scores(lambda: self._compare(jobs, tasks), self.session)
 
     def _compare(self, jobs: Sequence[Job], tasks: Sequence[Task]) -> Affinities:
         """The pool's affinities, what the luck of a seed is worth in them, and what they were at half of the budget."""
         segments = self.score(jobs, tasks)
-        again, early = self._seconds(tasks), half_jobs(jobs)
+        again, early = self._seconds(jobs), half_jobs(jobs)
         seconds, halves = ({job.tasks[0].name: job.name for job in some} for some in (again, early))
         found = compute_affinities(segments, [task.name for task in tasks], self.session, seconds)
         if len(halves) < LEAST_HALFWAY:
             return found
         return replace(found, halfway=compare_halves(segments, halves, self.session))
 
-    def _seconds(self, tasks: Sequence[Task]) -> list[Job]:
-        """The second fine-tunes of these tasks, which may be others than those of a pool before some were left out."""
-        jobs = second_jobs(tasks, self.session)
-        if all(job.unit.done() for job in jobs):
-            return jobs
-        return finetune_pool(jobs, self.session)
+    def _seconds(self, jobs: Sequence[Job]) -> list[Job]:
+        """The second fine-tunes beside these, which may be of other tasks than before some were left out."""
+        again = second_jobs(jobs, self.session)
+        if all(job.unit.done() for job in again):
+            return again
+        return finetune_pool(again, self.session)
 
     def conclude(self, jobs: Sequence[Job], tasks: Sequence[Task], affinities: Affinities) -> StudyResult:
         """The paths of mixtures, the search over them, the mixture, and the report."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from math import ceil, log2
 
 from taskpgm_ray.config import FAMILIES, PAIRWISE, StudyConfig
 
@@ -71,6 +72,14 @@ def halfway_tasks(config: StudyConfig, tasks: int) -> int:
     """Tasks whose adapters are kept, scored and compared at half of their budget too; none where they were too few."""
     count = min(config.affinity.halfway_tasks, tasks)
     return count if count >= LEAST_HALFWAY else 0
+
+
+def scored_adapters(config: StudyConfig, tasks: int) -> int:
+    """Adapters that the probe set is scored with, those of tasks half-way and a second time included; at most."""
+    early = (config.of_proxy() or config).finetune.early
+    # All at half of the first share, at that share, and where none settles at each of its doubles.
+    points = 1 + (halfway_tasks(config, tasks) / tasks if early is None else 1 + ceil(log2(1 / early.share)))
+    return round(points * tasks) + noise_tasks(config, tasks)
 
 
 def contenders(config: StudyConfig) -> int:

@@ -185,6 +185,7 @@ FLOORS = (
     ("finetune",),
     ("scoring",),
     ("affinity",),
+    ("early",),
     ("mrf.energy", "mrf.checks"),
     ("mrf.solvers",),
     ("mrf",),

@@ -11,7 +11,7 @@ from taskpgm_ray.cli import main
 from taskpgm_ray.config import load_config
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.runtime.lease import FILE, sole_driver
-from taskpgm_ray.state import state_of
+from taskpgm_ray.state import leftovers, state_of
 from taskpgm_ray.storage import Storage, Unit
 
 CONFIG = {
@@ -83,6 +83,21 @@ def test_who_works_on_it(storage, capsys):
     main(["status", storage.uri])
     assert "process 3 on elsewhere" in (said := capsys.readouterr().out)
     assert "may work on it" in said
+
+
+def test_what_a_cut_fine_tune_would_go_on_from_is_no_leftover(storage):
+    storage.write_bytes("adapters/d-1/checkpoint.safetensors", b"x")
+    assert set(leftovers(storage)) == {"adapters/a-2", "adapters/d-1"}
+    Unit(storage, "parts/d-1-at-0.25").finish({})
+    storage.write_bytes("parts/a-2-at-0.5/adapter_model.safetensors", b"x")
+    assert set(leftovers(storage)) == {"adapters/a-2", "parts/a-2-at-0.5"}
+
+
+def test_of_fine_tunes_that_may_end_early_no_number_is_foretold(storage):
+    early = load_config(CONFIG | {"finetune": CONFIG["finetune"] | {"early": {}}})
+    storage.write_bytes("config.yaml", early.to_yaml().encode())
+    units = {unit.what: unit for unit in state_of(storage).units}
+    assert units["single-task adapters"].planned is None
 
 
 def test_no_study(tmp_path):

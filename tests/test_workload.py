@@ -11,6 +11,7 @@ from taskpgm_ray.workload import (
     methods,
     noise_tasks,
     report_seeds,
+    scored_adapters,
     search_seeds,
 )
 
@@ -96,3 +97,17 @@ def test_a_given_balance_is_tried_alone_and_without_a_search_there_are_adapters_
 )
 def test_tasks_are_fine_tuned_twice_where_the_noise_floor_is_asked_for(search, affinity, tasks, measured):
     assert noise_tasks(study(search, affinity=affinity), tasks) == measured
+
+
+@pytest.mark.parametrize(
+    ("changes", "adapters"),
+    [
+        ({}, 10 + 4 + 8),
+        ({"affinity": {"halfway_tasks": 2}}, 10 + 4),
+        ({"affinity": {"halfway_tasks": 50, "gamma": "median"}}, 10 + 10),
+        # At an eighth, a quarter, a half and at the end.
+        ({"finetune": {"steps": 8, "early": {"share": 0.25}}}, 4 * 10 + 4),
+    ],
+)
+def test_the_adapters_that_the_probe_set_is_scored_with(changes, adapters):
+    assert scored_adapters(study(**changes), 10) == adapters

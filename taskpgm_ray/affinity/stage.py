@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import TypeVar, get_args
 
 from taskpgm_ray.affinity import distributed
-from taskpgm_ray.affinity.affinities import Affinities
+from taskpgm_ray.affinity.affinities import Affinities, Kind
 from taskpgm_ray.affinity.halfway import Halfway
 from taskpgm_ray.affinity.noise import measure_noise
 from taskpgm_ray.affinity.stored import VERSION, read, store
@@ -15,7 +16,7 @@ from taskpgm_ray.errors import DamagedScoresError, InertAdapterError, StorageErr
 from taskpgm_ray.runtime.missing import missing
 from taskpgm_ray.runtime.progress import Stage
 from taskpgm_ray.runtime.run import Run
-from taskpgm_ray.scoring.stage import ScoredSegment
+from taskpgm_ray.scoring.stage import ScoredSegment, discard
 from taskpgm_ray.storage import Storage, Unit, fingerprint
 
 NO_SECONDS: Mapping[str, str] = MappingProxyType({})
@@ -51,7 +52,7 @@ def compute_affinities(
     with missing(run, "affinity", [pool]) as (stage, todo):
         for one in todo:
             _sum_up(one, run, stage)
-    affinities = read(pool.unit, pool.identity)
+    affinities = _read(pool)
     if seconds:
         try:
             affinities = replace(affinities, noise=measure_noise(segments, tasks, seconds, run))
@@ -60,6 +61,25 @@ def compute_affinities(
     if low := affinities.coverage_warning():
         run.progress.console.print(f"  [yellow]{low}[/]", soft_wrap=True, highlight=False)
     return affinities
+
+
+T = TypeVar("T")
+
+
+def with_sound_scores(compute: Callable[[], T], run: Run) -> T:
+    """What this gives; scores that turn out to be damaged are removed, and it is asked once more.
+
+    Raises:
+        DamagedScoresError: They are damaged again.
+    """
+    try:
+        return compute()
+    except DamagedScoresError as error:
+        run.progress.console.print(
+            f"damaged scores are made again: {error}", style="yellow", markup=False, highlight=False, soft_wrap=True
+        )
+        discard(error.units, run.storage)
+        return compute()
 
 
 def compare_halves(segments: Sequence[ScoredSegment], halves: Mapping[str, str], run: Run) -> Halfway | None:
@@ -83,13 +103,18 @@ def compare_halves(segments: Sequence[ScoredSegment], halves: Mapping[str, str],
     except InertAdapterError as error:
         run.progress.console.print(f"  at half of the budget: {error}", soft_wrap=True, highlight=False, markup=False)
         return None
-    return Halfway(*(read(one.unit, one.identity) for one in both))
+    half, full = ({kind: _read(one).distances(kind) for kind in get_args(Kind)} for one in both)
+    return Halfway(tuple(tasks), half, full)
 
 
 def _pairwise(segments: Sequence[ScoredSegment], tasks: Sequence[str], run: Run) -> _Pairwise:
     scores = [[s.base.path, *(s.scores[t].path for t in tasks)] for s in segments]
     identity = fingerprint("affinity", VERSION, list(tasks), scores)
     return _Pairwise(segments, tasks, identity, affinity_unit(run.storage, identity))
+
+
+def _read(work: _Pairwise) -> Affinities:
+    return read(work.unit, work.identity)
 
 
 def _sum_up(work: _Pairwise, run: Run, stage: Stage) -> None:

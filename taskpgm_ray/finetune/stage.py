@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from taskpgm_ray.errors import DamagedFileError, DataError, TrainingError
@@ -19,6 +20,7 @@ from taskpgm_ray.workload import halfway_tasks, noise_tasks
 THE_TASKS_FAULT = (DataError, TrainingError, DamagedFileError)
 """Errors that are recorded and may leave a task out; others (storage, cluster, model) say nothing of the task."""
 HALF = 0.5
+NONE_YET: Mapping[str, int] = MappingProxyType({})
 FAILURE = "failure.json"
 """In the unit of a job that failed for good: the kind of error and its message."""
 
@@ -39,23 +41,26 @@ def single_task_jobs(tasks: Sequence[Task], run: Run) -> list[Job]:
 
 
 def half_jobs(jobs: Sequence[Job]) -> list[Job]:
-    """Those of these fine-tunes whose adapter at half of the budget is there, as they were then."""
-    halves = [replace(job.cut(HALF), name=half_name(job.name)) for job in jobs if job.parts]
+    """Those of these fine-tunes whose adapter at half of their way is there, as they were then."""
+    halves = [replace(job.cut(HALF * job.until), name=half_name(job.name)) for job in jobs if job.parts]
     done = finished([job.unit for job in halves])
     return [job for job, ready in zip(halves, done, strict=True) if ready]
 
 
-def second_jobs(tasks: Sequence[Task], run: Run) -> list[Job]:
-    """A second fine-tune, with another order of examples, of the tasks by which the noise floor is measured."""
+def second_jobs(jobs: Sequence[Job], run: Run) -> list[Job]:
+    """A second fine-tune, with another order of examples, of the tasks by which the noise floor is measured.
+
+    It goes as far as the task's first one.
+    """
     config = run.config
-    chosen = _drawn(tasks, "noise", noise_tasks(config, len(tasks)), config.seed)
-    first = single_task_jobs([task for task in tasks if task.name in chosen], run)
-    jobs = []
-    for job in first:
-        recipe = replace(job.recipe, seed=config.seed + 1)
-        again = make_job(job.name, "adapters", {job.name: 1.0}, job.tasks, recipe, run.model, run.storage)
-        jobs.append(replace(again, name=second_name(job.name)))
-    return jobs
+    chosen = _drawn([job.tasks[0] for job in jobs], "noise", noise_tasks(config, len(jobs)), config.seed)
+    found = []
+    for job in jobs:
+        if job.name in chosen:
+            recipe = replace(job.recipe, seed=config.seed + 1)
+            again = make_job(job.name, "adapters", {job.name: 1.0}, job.tasks, recipe, run.model, run.storage)
+            found.append(replace(again.cut(job.until), name=second_name(job.name)))
+    return found
 
 
 def second_name(task: str) -> str:
@@ -74,11 +79,16 @@ def _drawn(tasks: Sequence[Task], purpose: str, count: int, seed: int) -> set[st
     return {task.name for task in order[:count]}
 
 
-def finetune_pool(jobs: Sequence[Job], run: Run) -> list[Job]:
+def finetune_pool(jobs: Sequence[Job], run: Run, trained: Mapping[str, int] = NONE_YET) -> list[Job]:
     """Train every adapter that is missing, in parallel on the lanes.
 
     A job that fails for good is recorded in its unit. With ``on_task_failure: skip`` a recorded job stays left out;
     with ``stop`` it is tried again.
+
+    Args:
+        jobs: The fine-tunes, finished or not.
+        run: Lanes and progress.
+        trained: Tokens of earlier stages by the job's name, of fine-tunes that go on from there.
 
     Returns:
         The jobs that have an adapter: all, unless ``finetune.on_task_failure`` is ``skip``.
@@ -96,13 +106,13 @@ def finetune_pool(jobs: Sequence[Job], run: Run) -> list[Job]:
             stage.finished(
                 f"{job.name}: held-out loss {before:.3f} -> {after:.3f} nats/token, "
                 f"{manifest['tokens']} tokens in {manifest['seconds']:.0f} s",
-                manifest["tokens"],
+                manifest["tokens"] - trained.get(job.name, 0),
             )
 
         def on_error(job: Job, error: BaseException) -> None:
             if not isinstance(error, THE_TASKS_FAULT):
                 raise error
-            job.unit.files.write_json(FAILURE, {"error": type(error).__name__, "message": str(error)})
+            job.home.files.write_json(FAILURE, {"error": type(error).__name__, "message": str(error)})
             if not skip:
                 raise error
             failed[job.name] = str(error)
@@ -110,7 +120,7 @@ def finetune_pool(jobs: Sequence[Job], run: Run) -> list[Job]:
 
         for job in jobs:
             if job.name in earlier:
-                where = f"{job.unit.files.uri}/{FAILURE}"
+                where = f"{job.home.files.uri}/{FAILURE}"
                 stage.note(
                     f"{job.name} failed in an earlier run and stays left out ({earlier[job.name]}); to try again, "
                     f"remove {where}"
@@ -127,17 +137,18 @@ def finetune_pool(jobs: Sequence[Job], run: Run) -> list[Job]:
         )
     kept = [job for job in jobs if job.name not in failed]
     # Second fine-tunes are of tasks that have a first one.
-    trained, tasks = ({job.tasks[0].name for job in some} for some in (kept, jobs))
-    if len(trained) < 2:
-        raise TrainingError(f"only {len(trained)} of {len(tasks)} tasks could be trained: {failed}")
+    left, tasks = ({job.tasks[0].name for job in some} for some in (kept, jobs))
+    if len(left) < 2:
+        raise TrainingError(f"only {len(left)} of {len(tasks)} tasks could be trained: {failed}")
     return kept
 
 
 def skipped(jobs: Sequence[Job], kept: Sequence[Job]) -> dict[str, str]:
     """Why each job that was left out has no adapter, by name."""
-    return _recorded([job for job in jobs if job not in kept])
+    left = {job.name for job in jobs} - {job.name for job in kept}
+    return _recorded([job for job in jobs if job.name in left])
 
 
 def _recorded(jobs: Sequence[Job]) -> dict[str, str]:
     """The messages of the jobs whose failure is recorded, by name."""
-    return {job.name: job.unit.files.read_json(FAILURE)["message"] for job in jobs if job.unit.files.exists(FAILURE)}
+    return {job.name: job.home.files.read_json(FAILURE)["message"] for job in jobs if job.home.files.exists(FAILURE)}

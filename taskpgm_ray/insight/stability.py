@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from taskpgm_ray.affinity.affinities import Kind
 from taskpgm_ray.affinity.halfway import Halfway
 from taskpgm_ray.mrf import solve
 from taskpgm_ray.search.families import Family
@@ -44,8 +43,7 @@ def stability(halfway: Halfway | None, family: Family, tau: float) -> Stability 
     """
     if halfway is None or family.affinity not in ("jsd", "pmi"):
         return None
-    kind: Kind = "jsd" if family.affinity == "jsd" else "pmi"
-    moved = None
+    kind, moved = family.affinity, None
     if family.gamma is not None:
         floor = family.noise.taken_off if family.noise else 0.0
         kernels = halfway.kernels(kind, family.gamma, floor)

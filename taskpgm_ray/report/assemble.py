@@ -11,6 +11,7 @@ from taskpgm_ray.affinity import effective_number
 from taskpgm_ray.insight.stability import stability
 from taskpgm_ray.report.bandwidths import bandwidth_rows
 from taskpgm_ray.report.data import ReportData, TaskRow, TrialRow
+from taskpgm_ray.report.halfway import how_far
 from taskpgm_ray.report.repair import repair_sentence
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def assemble(outputs: StudyOutputs) -> ReportData:
         affinity=family.S,
         gamma=family.gamma,
         noise=family.noise,
+        early=how_far([job.until for job in outputs.jobs]),
         stability=stability(affinities.halfway, family, outputs.mixture["tau"]),
         repair=repair_sentence(family, outputs.mixture["tau"]),
         bandwidths=bandwidth_rows(affinities, [task.facts.group for task in outputs.tasks]),

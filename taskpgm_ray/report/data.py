@@ -142,6 +142,8 @@ class ReportData:
     """Bandwidth of that family's kernel, per nat (JSD) or squared nat (PMI); ``None``: it has none."""
     noise: NoiseKernel | None = None
     """How that family's S stands out of the noise floor; ``None``: the floor was not measured."""
+    early: str = ""
+    """How far the tasks' own fine-tunes went, in words; nothing where all spent their budget."""
     stability: Stability | None = None
     """How much it hangs on the number of steps; ``None``: not measured, or no kernel of the adapters' behaviour."""
     repair: str = ""

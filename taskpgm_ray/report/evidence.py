@@ -72,7 +72,7 @@ def affinity(data: ReportData, clustering: Clustering, page: Page) -> Section:
         )
     if n <= MOST_TABLE_COLUMNS:
         panels["JSD table"] = _divergences(data, clustering)
-    said = "".join(paragraph(text) for text in (floor.sentence(data), halfway.sentence(data)) if text)
+    said = "".join(paragraph(text) for text in (floor.sentence(data), data.early, halfway.sentence(data)) if text)
     return Section("affinity", "Affinities", said + page.tabs("affinity", panels) + missing)
 
 

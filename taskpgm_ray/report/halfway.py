@@ -1,9 +1,23 @@
-"""How much the mixture hangs on the number of steps, in words."""
+"""How much the mixture hangs on the number of steps, and how far the tasks' own fine-tunes went, in words."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 from taskpgm_ray.report.data import ReportData
 from taskpgm_ray.report.text import number, percent
+
+
+def how_far(shares: Sequence[float]) -> str:
+    """Of fine-tunes that may have ended early, by the share of its budget that each spent; nothing where none did."""
+    if all(share >= 1 for share in shares):
+        return ""
+    ended = ", ".join(f"{count} at {percent(share, 0)}" for share, count in sorted(Counter(shares).items()))
+    return (
+        f"The tasks' own fine-tunes ended where their divergences had settled: {ended} of the budget, which is "
+        f"{percent(sum(shares) / len(shares), 0)} of all its steps."
+    )
 
 
 def sentence(data: ReportData) -> str:

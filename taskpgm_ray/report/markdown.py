@@ -28,7 +28,7 @@ def study_table(data: ReportData, command: str) -> str:
         f"# {data.study}",
         f"Made by `{command}` ({duration(seconds)} in all stages).",
         _measured(data),
-        *filter(None, [floor.sentence(data), halfway.sentence(data)]),
+        *filter(None, [floor.sentence(data), data.early, halfway.sentence(data)]),
         f"**{data.verdict}**",
         "## What to do",
         advice(data),

@@ -36,6 +36,8 @@ def summary(data: ReportData, files: dict[str, str] | None = None) -> Renderable
     parts: list[RenderableType] = [_mixture(data)]
     if rests_on := floor.sentence(data):
         parts.append(Text(rests_on))
+    if data.early:
+        parts.append(Text(data.early))
     if data.stability is not None and not data.stability.holds:
         parts.append(Text(halfway.sentence(data)))
     parts += [Text(sentence) for sentence in held.sentences(data)]

@@ -3,16 +3,14 @@
 import numpy as np
 import pytest
 
-from taskpgm_ray.affinity.affinities import Affinities
 from taskpgm_ray.affinity.halfway import Halfway
 from taskpgm_ray.insight.stability import stability
 from taskpgm_ray.mrf import solve
 from taskpgm_ray.search.families import Family
 
 
-def affinities(D):
-    n = len(D)
-    return Affinities(tuple("abcde"[:n]), D, D, D, D, -D / 2, D, D, np.ones((n + 1, n)), "f")
+def halfway(half, full):
+    return Halfway(tuple("abcde"[: len(full)]), {"jsd": half, "pmi": half}, {"jsd": full, "pmi": full})
 
 
 def distances(places):
@@ -28,7 +26,7 @@ def family(D, gamma=1.0, affinity="jsd"):
 def test_a_task_that_leaves_its_like_takes_weight_with_it():
     # Half-way the first two are one task; in the end the second is as far from it as the others.
     half, full = distances([0, 0, 2, 4, 6]), distances([0, 2, 4, 6, 8])
-    found = stability(Halfway(affinities(half), affinities(full)), family(full), 0.0)
+    found = stability(halfway(half, full), family(full), 0.0)
     assert found.tasks == 5
     assert found.correlation < 1
     scale = np.median(full[np.triu_indices(5, 1)]) / np.median(half[np.triu_indices(5, 1)])
@@ -40,7 +38,7 @@ def test_a_task_that_leaves_its_like_takes_weight_with_it():
 
 def test_what_only_grows_holds():
     full = distances([0, 1, 3, 6])
-    found = stability(Halfway(affinities(full / 9), affinities(full)), family(full), 2.0)
+    found = stability(halfway(full / 9, full), family(full), 2.0)
     assert (found.correlation, found.moved) == (pytest.approx(1.0), pytest.approx(0.0, abs=1e-9))
     assert found.holds
 
@@ -48,11 +46,11 @@ def test_what_only_grows_holds():
 @pytest.mark.parametrize("affinity", ["text", "pmi_pairwise"])
 def test_nothing_is_said_of_what_does_not_rest_on_distances(affinity):
     D = distances([0, 1, 3])
-    assert stability(Halfway(affinities(D), affinities(D)), family(D, affinity=affinity), 1.0) is None
+    assert stability(halfway(D, D), family(D, affinity=affinity), 1.0) is None
     assert stability(None, family(D), 1.0) is None
 
 
 def test_without_contrast_there_is_an_order_but_no_mixture():
     D = distances([0, 1, 3])
-    found = stability(Halfway(affinities(D), affinities(D)), family(D, gamma=None), 1.0)
+    found = stability(halfway(D, D), family(D, gamma=None), 1.0)
     assert (found.correlation, found.moved, found.holds) == (pytest.approx(1.0), None, True)
