@@ -58,7 +58,13 @@ def counted(what, folder, made, all_units, target):
 def study(folder, name, added):
     """Run the study; (its result, seconds)."""
     # Which tasks are fine-tuned twice may change with two more; the median rule asks for none.
-    overrides = [f"finetune.steps={STEPS}", "search.balances=0", "mixture.tau=1.5", "affinity.gamma=median"]
+    overrides = [
+        f"finetune.steps={STEPS}",
+        "search.balances=0",
+        "mixture.tau=1.5",
+        "affinity.gamma=median",
+        "affinity.halfway_tasks=0",
+    ]
     config = load_config(QUICKSTART, [f"storage={folder}", f"study={name}", *overrides]).model_dump(by_alias=True)
     config["pool"]["tasks"] = [*config["pool"]["tasks"], *added]
     started = time.perf_counter()
