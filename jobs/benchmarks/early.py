@@ -1,11 +1,11 @@
 """Affinities of adapters that are not trained to their end (ours) against those of the whole budget.
 
-``TASKPGM_BENCH_CONFIG``: the study (default: the quickstart); what is trained for it lies under ``TASKPGM_BENCH_FOLDER``
-(default: runs/early) and is used again. Every adapter is trained once, and kept at `SHARES` of its budget. A row says
-how like the divergences are (Spearman, JSD), how far the mixtures are apart (total variation, at the balances `TAUS`
-and by the study's bandwidth in the unit of the median divergence), and what the early mixture loses: its energy above that
-of the whole budget's mixture under the whole budget's S, as a part of what uniform is above it. The last row is
-``finetune.early``, which goes on only with tasks that have not settled.
+``TASKPGM_BENCH_CONFIG``: the study (default: the quickstart); what is trained for it lies under
+``TASKPGM_BENCH_FOLDER`` (default: runs/early) and is used again. Every adapter is trained once, and kept at `SHARES` of
+its budget. A row says how like the divergences are (Spearman, JSD), how far the mixtures are apart (total variation, at
+the balances `TAUS`, by the study's bandwidth in the unit of the median divergence), and what the early mixture loses:
+its energy above that of the whole budget's mixture under the whole budget's S, as a part of what uniform is above it.
+The last rows are ``finetune.early``, which goes on only with tasks that have not settled.
 """
 
 import os
