@@ -11,7 +11,7 @@ from rich.markup import escape
 from taskpgm_ray.config import EngineConfig, LaneConfig, StudyConfig
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.models import BaseModelRef, prepare
-from taskpgm_ray.runtime.capacity import check_capacity, side_by_side
+from taskpgm_ray.runtime.capacity import LANE_BYTES, check_capacity, most_lanes, side_by_side
 from taskpgm_ray.runtime.cluster import end_ray, ensure_ray, stop_listening, where
 from taskpgm_ray.runtime.preflight import preflight
 from taskpgm_ray.runtime.progress import Progress
@@ -70,7 +70,7 @@ class Session:
         from taskpgm_ray.finetune.lane import LaneSpec
 
         self.connect()
-        lanes = self._that_end(self.config.finetune.lanes, IDLE_LANE_SECONDS)
+        lanes = self._that_fit(self._that_end(self.config.finetune.lanes, IDLE_LANE_SECONDS))
         return Fleet(LaneSpec(self.model, self.config.finetune.adapter, lanes, self.storage / "ray"))
 
     @cached_property
@@ -101,6 +101,18 @@ class Session:
         if workers.idle_seconds is not None or self._room:
             return workers
         return workers.model_copy(update={"idle_seconds": seconds})
+
+    def _that_fit(self, lanes: LaneConfig) -> LaneConfig:
+        """No more lanes than the driver's node has memory to steer."""
+        most = most_lanes()
+        if lanes.max <= most:
+            return lanes
+        self.progress.console.print(
+            f"[yellow]finetune.lanes.max is {lanes.max}, and {most} are used: steering a lane takes "
+            f"{LANE_BYTES / 1e9:g} GB of the driver's node, wherever the lane trains; take a head with more memory[/]",
+            soft_wrap=True,
+        )
+        return lanes.model_copy(update={"max": most, "min": min(lanes.min, most)})
 
     def release(self) -> None:
         """End lanes and engines, so that others have their resources; Ray stays."""

@@ -55,6 +55,7 @@ def test_how_long_idle_workers_stay(tiny_llama, tmp_path, monkeypatch, ours, roo
     monkeypatch.setattr(sessions, "ensure_ray", lambda config: ours)
     monkeypatch.setattr(sessions, "check_capacity", lambda config: [])
     monkeypatch.setattr(sessions, "side_by_side", lambda config: room)
+    monkeypatch.setattr(sessions, "most_lanes", lambda: 64)
     monkeypatch.setattr("taskpgm_ray.finetune.fleet.Fleet", lambda spec: spec)
     monkeypatch.setattr("taskpgm_ray.scoring.pool.EnginePool", lambda spec: spec)
     config = load_config(
@@ -71,6 +72,27 @@ def test_how_long_idle_workers_stay(tiny_llama, tmp_path, monkeypatch, ours, roo
     session = sessions.Session(config, resolve(config.model, storage), storage, Console())
     assert session.fleet.config.idle_seconds == lanes
     assert session.pool.config.idle_seconds == engines
+
+
+@pytest.mark.parametrize(("room", "least", "most"), [(64, 4, 8), (3, 3, 3)])
+def test_no_more_lanes_than_the_drivers_node_can_steer(tiny_llama, tmp_path, monkeypatch, capsys, room, least, most):
+    for name, value in (("preflight", []), ("ensure_ray", True), ("check_capacity", []), ("side_by_side", True)):
+        monkeypatch.setattr(sessions, name, lambda config, value=value: value)
+    monkeypatch.setattr(sessions, "most_lanes", lambda: room)
+    monkeypatch.setattr("taskpgm_ray.finetune.fleet.Fleet", lambda spec: spec)
+    config = load_config(
+        {
+            "study": "s",
+            "model": {"path": str(tiny_llama), "dtype": "float32"},
+            "pool": {"tasks": ["jsonl:x"]},
+            "finetune": {"steps": 1, "lanes": {"min": 4, "max": 8}},
+            "scoring": {"scorer": "hf"},
+        }
+    )
+    storage = Storage(str(tmp_path / "runs"))
+    session = sessions.Session(config, resolve(config.model, storage), storage, Console(width=300))
+    assert (session.fleet.config.min, session.fleet.config.max) == (least, most)
+    assert ("finetune.lanes.max is 8, and 3 are used" in capsys.readouterr().out) == (room == 3)
 
 
 def test_what_vllm_does_not_serve_is_refused_before_it_is_trained(connecting):

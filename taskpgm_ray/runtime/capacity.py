@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ JOIN_SECONDS = 20.0
 """A node that is about to join a cluster without an autoscaler is waited for so long."""
 LOOK_SECONDS = 1.0
 ACCELERATOR = "accelerator_type:"
+LANE_BYTES = 1.07e9
+"""Of the driver's node: Ray Train's controller of a lane, the task that waits for it, and four small actors."""
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 """Where Ray's cluster launcher leaves the autoscaler's node types on the head, on which drivers run."""
 
@@ -85,6 +88,23 @@ def check_capacity(config: StudyConfig) -> list[str]:
         return [f"{need.section} needs {need}, which no node has now: the autoscaler has to add one" for need in unmet]
     raise_all([ResourceError(_message(need, [*nodes, *(kinds or ())])) for need in unmet])
     return idle_gpus(config, sum(node.resources.get("GPU", 0) for node in nodes), "the cluster")
+
+
+def most_lanes() -> int:
+    """Lanes that the driver's node has memory for: of each it holds what steers it, wherever the lane itself trains."""
+    import ray
+
+    return steered(ray.nodes(), ray.get_runtime_context().get_node_id())
+
+
+def steered(nodes: Sequence[Mapping[str, Any]], here: str) -> int:
+    """The same of these nodes, as `ray.nodes` lists them, and the driver's by its id.
+
+    Returns:
+        At least one; any number where Ray was not told of the node's memory.
+    """
+    memory = next(node["Resources"].get("memory") for node in nodes if node["NodeID"] == here)
+    return sys.maxsize if memory is None else max(1, int(memory / LANE_BYTES))
 
 
 def side_by_side(config: StudyConfig) -> bool:

@@ -5,7 +5,7 @@ import pytest
 from taskpgm_ray.config import load_config
 from taskpgm_ray.errors import ConfigError, Problems, ResourceError
 from taskpgm_ray.runtime import capacity
-from taskpgm_ray.runtime.capacity import Node, check_capacity, matches, side_by_side
+from taskpgm_ray.runtime.capacity import LANE_BYTES, Node, check_capacity, matches, side_by_side, steered
 
 SMALL = Node({"CPU": 8.0, "memory": 1e9}, {"ray.io/market-type": "on-demand"})
 GPUS = Node({"CPU": 16.0, "GPU": 4.0, "accelerator_type:A100": 1.0}, {"ray.io/market-type": "spot"})
@@ -139,3 +139,14 @@ def test_lanes_and_engines_side_by_side(monkeypatch, overrides, fit):
     monkeypatch.setattr(capacity, "_nodes", lambda: [GPUS if gpus else SMALL])
     config = {"study": "s", "pool": {"tasks": ["jsonl:x"]}, "finetune": {"steps": 3}}
     assert side_by_side(load_config(config, overrides)) is fit
+
+
+def test_the_drivers_node_steers_as_many_lanes_as_its_memory_holds():
+    nodes = [
+        {"NodeID": "head", "Resources": {"CPU": 2.0, "memory": 10.5 * LANE_BYTES}},
+        {"NodeID": "worker", "Resources": {"CPU": 64.0, "memory": 500 * LANE_BYTES}},
+        {"NodeID": "small", "Resources": {"memory": 1e6}},
+        {"NodeID": "silent", "Resources": {"CPU": 1.0}},
+    ]
+    assert [steered(nodes, here) for here in ("head", "worker", "small")] == [10, 500, 1]
+    assert steered(nodes, "silent") > 10**6
