@@ -227,19 +227,20 @@ def proxy_speed_of(config: StudyConfig, tokens_per_second: float | None, lanes: 
     proxy = config.of_proxy()
     if proxy is None:
         return None
-    measured = (
-        measure(_folder(config) / PROXY) if lanes.measured or (tokens_per_second is None and gpu is None) else None
-    )
+    source = "given"
+    if tokens_per_second is None and gpu is not None:
+        tokens_per_second, source = training_speed(proxy, _model(proxy), gpu), f"estimated for {gpu}"
+    measured = measure(_folder(config) / PROXY) if lanes.measured or tokens_per_second is None else None
+    if tokens_per_second is None:
+        if measured is None:
+            raise ConfigError(
+                "the proxy's speed is neither given nor measured: give --proxy-tokens-per-second, or --gpu"
+            )
+        return measured
     if measured is not None:
-        return replace(measured, tokens_per_second=tokens_per_second or measured.tokens_per_second)
-    model = _model(proxy)
-    size = trained_bytes(model, proxy.finetune.lora, proxy.model.trust_remote_code)
-    if tokens_per_second is not None:
-        return Speed(tokens_per_second, lanes.example_tokens, adapter_bytes=size)
-    if gpu is None:
-        raise ConfigError("the proxy's speed is neither given nor measured: give --proxy-tokens-per-second, or --gpu")
-    estimated = training_speed(proxy, model, gpu)
-    return Speed(estimated, lanes.example_tokens, adapter_bytes=size, source=f"estimated for {gpu}")
+        return replace(measured, tokens_per_second=tokens_per_second, source=source)
+    size = trained_bytes(_model(proxy), proxy.finetune.lora, proxy.model.trust_remote_code)
+    return Speed(tokens_per_second, lanes.example_tokens, adapter_bytes=size, source=source)
 
 
 def speed_of(
@@ -249,12 +250,15 @@ def speed_of(
     adapter_mib: float | None,
     gpu: str | None = None,
 ) -> Speed:
-    """The speed to plan with: what is given, for the rest what the study has measured, and else that of a kind of GPU.
+    """The speed to plan with: what is given, else that of the kind of GPU that is named, else what the study has measured.
 
     Raises:
         ConfigError: Something is neither given nor measured; the message says how to get it.
     """
     source = "given"
+    if tokens_per_second is None and gpu is not None:
+        tokens_per_second = training_speed(config, _model(config), gpu)
+        source = f"estimated for {gpu}: {TRAINED:.0%} of its peak"
     sized = example_tokens is not None or config.finetune.tokens is not None
     measured = None if sized and tokens_per_second is not None else _measured(config)
     if measured is not None:
@@ -264,10 +268,8 @@ def speed_of(
             tokens_per_second=tokens_per_second or measured.tokens_per_second,
             example_tokens=example_tokens or measured.example_tokens,
             adapter_bytes=size,
+            source=measured.source if tokens_per_second is None else source,
         )
-    if tokens_per_second is None and gpu is not None:
-        tokens_per_second = training_speed(config, _model(config), gpu)
-        source = f"estimated for {gpu}: {TRAINED:.0%} of its peak"
     if tokens_per_second is None or not sized:
         raise ConfigError(_unknown(_folder(config)))
     if adapter_mib is None:
@@ -291,10 +293,9 @@ def engine_speed_of(
     """
     if tokens_per_second is not None:
         return EngineSpeed(tokens_per_second)
-    measured = measured_engines(_folder(config)) if lanes.measured else None
-    if measured is None and gpu is not None:
+    if gpu is not None:
         return EngineSpeed(reading_speed(config, _model(config), gpu), f"estimated for {gpu}: {READ:.0%} of its peak")
-    return measured
+    return measured_engines(_folder(config)) if lanes.measured else None
 
 
 def _folder(config: StudyConfig) -> Storage:

@@ -16,7 +16,16 @@ from taskpgm_ray.engine_forecast import (
     plan_engines,
 )
 from taskpgm_ray.errors import ConfigError, ModelError
-from taskpgm_ray.forecast import GIB, LANE_START_SECONDS, Speed, measure, plan_study, speed_of, trained_bytes
+from taskpgm_ray.forecast import (
+    GIB,
+    LANE_START_SECONDS,
+    Speed,
+    engine_speed_of,
+    measure,
+    plan_study,
+    speed_of,
+    trained_bytes,
+)
 from taskpgm_ray.gpu_speeds import PEAKS, reading_speed, training_speed, weights
 from taskpgm_ray.models import resolve
 from taskpgm_ray.storage import Storage
@@ -165,12 +174,13 @@ def test_the_engines_work_by_hand():
         }
     )
     probes, search, report = plan_engines(config, 10, 50.0, EngineSpeed(1000.0), price=2.0)
-    # Ten adapters, four second ones and the base model; ten tasks of eight probes with five positions.
+    # Ten adapters, eight of them half-way, four second ones and the base model; ten tasks of eight probes, five
+    # positions each.
     # Of a probe's prompt of 50 tokens, the four later positions read half a block of 32 on average.
-    assert (probes.models, probes.requests, probes.tokens) == (15, 15 * 400, 15 * 80 * (50 + 4 * 16))
+    assert (probes.models, probes.requests, probes.tokens) == (23, 23 * 400, 23 * 80 * (50 + 4 * 16))
     assert probes.seconds == probes.tokens / 1000 + ENGINE_START_SECONDS
     measured = plan_engines(config, 10, 50.0, EngineSpeed(1000.0, whole=True))[0]
-    assert measured.tokens == 15 * 400 * 50
+    assert measured.tokens == 23 * 400 * 50
     # CPUs are paid where engines have no GPU.
     assert probes.cost == pytest.approx(2.0 * probes.seconds / 3600 * config.scoring.engines.cpus)
     # Ten fine-tunes of trials; 10 x 2 of MMLU with an example each, 27 x 2 of BBH, 10 x 20 of the pool's own.
@@ -199,6 +209,25 @@ def test_a_kind_of_gpu_stands_in_for_a_measurement(tmp_path):
     shared = load_config("jobs/llama2-7b.yaml", ["finetune.lanes.gpus=0.5"])
     assert training_speed(shared, llama, "A100") == training_speed(config, llama, "A100") / 2
     assert set(GPUS) == set(PEAKS)
+
+
+def test_a_gpu_that_is_named_is_planned_for_whatever_was_measured_elsewhere(tmp_path, monkeypatch):
+    storage = Storage(str(tmp_path / "s"))
+    storage.write_json(
+        "adapters/a-1/manifest.json", {"tokens": 4000, "seconds": 20.0, "wall_seconds": 22.0, "adapter_bytes": 100}
+    )
+    storage.write_json("tasks/a-1/manifest.json", {"train_tokens": 900, "train": 30})
+    monkeypatch.setattr("taskpgm_ray.forecast._model", lambda config: None)
+    monkeypatch.setattr("taskpgm_ray.forecast.training_speed", lambda config, model, gpu: 5000.0)
+    monkeypatch.setattr("taskpgm_ray.forecast.reading_speed", lambda config, model, gpu: 9000.0)
+    config = study().model_copy(update={"storage": str(tmp_path)})
+    measured = speed_of(config, None, None, None)
+    assert (measured.tokens_per_second, measured.source[:8]) == (200.0, "measured")
+    named = speed_of(config, None, None, None, "A100")
+    assert (named.tokens_per_second, named.example_tokens, named.source[:18]) == (5000.0, 30.0, "estimated for A100")
+    assert engine_speed_of(config, named, None, "A100").tokens_per_second == 9000.0
+    given = speed_of(config, 300.0, None, None, "A100")
+    assert (given.tokens_per_second, given.example_tokens, given.source) == (300.0, 30.0, "given")
 
 
 def test_the_plan_of_a_gpu_on_the_command_line(tmp_path, capsys):

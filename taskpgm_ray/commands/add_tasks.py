@@ -46,7 +46,9 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         print_json({"config": str(out), "tasks": len(before) + len(added), "added": added})
         return
-    print(f"{out}: {len(added)} tasks more, {len(before) + len(added)} in all: {', '.join(added)}")
+    print(
+        f"{out}: {len(added)} task{'s'[: len(added) != 1]} more, {len(before) + len(added)} in all: {', '.join(added)}"
+    )
     print(
         "what is finished of the study stays: only these are fine-tuned, and every adapter meets their probes; the "
         "search is made anew, because all mixtures change"

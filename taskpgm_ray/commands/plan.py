@@ -32,9 +32,7 @@ def add(commands: Commands) -> None:
         type=_positive(float),
         help="of one engine, reading prompts (default: as measured in the study)",
     )
-    sub.add_argument(
-        "--gpu", choices=GPUS, help="a kind of GPU, for speeds that are neither given nor measured: estimates"
-    )
+    sub.add_argument("--gpu", choices=GPUS, help="a kind of GPU: speeds as estimated for it, where they are not given")
     sub.add_argument("--example-tokens", type=_positive(float), help="mean tokens of an example (default: as measured)")
     sub.add_argument("--adapter-mib", type=_positive(float), help="size of an adapter (default: from the model)")
     sub.add_argument("--price", type=_positive(float), help="of a GPU per hour, or of a CPU where lanes have no GPU")
@@ -44,6 +42,7 @@ def add(commands: Commands) -> None:
 
 GPUS = ("A10", "A100", "B200", "H100", "H200", "L4", "L40S")
 """Those of `taskpgm_ray.gpu_speeds`, which takes seconds to import."""
+LEAST_HOURS = 0.01
 
 
 def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
@@ -96,4 +95,5 @@ def run(options: argparse.Namespace) -> None:
     console.print(engines_table(engines, engine))
     if engine is None:
         console.print("The engines' speed was neither given nor measured: --engine-tokens-per-second, or --gpu.")
-    console.print(f"Affinities of all pairs: {hours:.2g} core-hours. Counts are the most that a study can need.")
+    taken = f"{hours:.2g}" if hours >= LEAST_HOURS else f"less than {LEAST_HOURS:g}"
+    console.print(f"Affinities of all pairs: {taken} core-hours. Counts are the most that a study can need.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -47,9 +48,13 @@ def merge_final(study: str | os.PathLike[str], folder: str | os.PathLike[str]) -
     except MissingFileError as error:
         raise InputError(f"the final adapter is incomplete: {error}; run the study again") from error
     _check_base(card, model, config)
+    # Which says at its import what it would compute faster with, of 4-bit weights: there are none here.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # Here, as it takes ten seconds: what is wrong is said at once.
     from peft import PeftModel
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     with scratch.temporary("merge") as local:
         for name in names:
             (local / name).write_bytes(storage.read_bytes(f"{ADAPTER}/{name}"))
