@@ -250,7 +250,7 @@ def speed_of(
     adapter_mib: float | None,
     gpu: str | None = None,
 ) -> Speed:
-    """The speed to plan with: what is given, else that of the kind of GPU that is named, else what the study has measured.
+    """The speed to plan with: what is given, else that of a kind of GPU that is named, else what the study measured.
 
     Raises:
         ConfigError: Something is neither given nor measured; the message says how to get it.
