@@ -90,13 +90,17 @@ def run():
                 start = time.perf_counter()
                 errors[name] = float(np.abs(function() - p).max())
                 times[name] = time.perf_counter() - start
-        best = min(("daqp", "piqp", "clarabel"), key=times.get)
+            best = min(("daqp", "piqp", "clarabel"), key=times.get)
+            if n == 1000:
+                # The ratio that has a target, and what bounds it, in more turns.
+                pair = {"ours": lambda S=S: solve(S, tau), best: others[best], "proof": lambda S=S: cholesky(S)}
+                times |= medians(pair, repeats=15)
         for name in (*others, *slow):
             target = 8 if n == 1000 and name == best else None
             rows.append(row(f"one balance, n = {n}, |dp| {errors[name]:.0e}", times["ours"], times[name], name, target))
         each = times["grid"] / len(TAUS)
         rows.append(row(f"one of 32 balances of one matrix, n = {n}", each, times[best], best))
         if n == 1000:
-            checked = medians({"proof": lambda S=S: cholesky(S)})["proof"]
-            rows.append(row("of one balance: the proof that S is positive definite, n = 1000", checked))
+            what = "of one balance: the proof that S is positive definite, n = 1000"
+            rows.append(row(what, times["proof"], times[best], best))
     return rows

@@ -10,13 +10,18 @@ import numpy as np
 from taskpgm_ray.numerics.types import FloatArray, IntArray
 
 
-def direction(S: FloatArray, utility: FloatArray | None, target: FloatArray | None) -> FloatArray:
-    """The direction b [n] of the linear term: u / n for a utility u, else S m (row means when m is uniform)."""
+def direction(
+    S: FloatArray, utility: FloatArray | None, target: FloatArray | None, sums: FloatArray | None = None
+) -> FloatArray:
+    """The direction b [n] of the linear term: u / n for a utility u, else S m (row means when m is uniform).
+
+    ``sums`` are the row sums of S [n] where they are known.
+    """
     if utility is not None:
         return np.asarray(utility / len(S))
     if target is not None:
         return np.asarray(S @ target)
-    return np.asarray(S.mean(axis=1))
+    return np.asarray((S.sum(axis=1) if sums is None else sums) / len(S))
 
 
 def energy(S: FloatArray, b: FloatArray, tau: float, p: FloatArray) -> float:
@@ -26,7 +31,13 @@ def energy(S: FloatArray, b: FloatArray, tau: float, p: FloatArray) -> float:
 
 def gradient(S: FloatArray, b: FloatArray, tau: float, p: FloatArray) -> FloatArray:
     """The gradient S p - tau * b [n]."""
-    return S @ p - tau * b
+    return product(S, p) - tau * b
+
+
+def product(S: FloatArray, p: FloatArray) -> FloatArray:
+    """S p [n] of the symmetric S; where few tasks have weight, only their rows are read."""
+    held = np.flatnonzero(p)
+    return p[held] @ S[held] if 4 * len(held) < len(p) else S @ p
 
 
 def cheapest(cost: FloatArray, lower: FloatArray, upper: FloatArray) -> tuple[IntArray, FloatArray]:
@@ -47,7 +58,11 @@ def duality_gap(g: FloatArray, p: FloatArray, lower: FloatArray, upper: FloatArr
 
     It holds for every feasible p, whichever solver found it, when S is positive semidefinite on the simplex.
     """
-    order, best = cheapest(g, lower, upper)
     # Subtracting the smallest entry first avoids the cancellation of two large sums.
-    shifted = g - g[order[0]]
+    first = int(np.argmin(g))
+    shifted = g - g[first]
+    if upper[first] - lower[first] >= 1.0 - float(lower.sum()):
+        # The cheapest task takes all that is free, at no cost: nothing has to be sorted.
+        return float(max(0.0, shifted @ p - shifted @ lower))
+    order, best = cheapest(g, lower, upper)
     return float(max(0.0, shifted @ p - shifted[order] @ best))

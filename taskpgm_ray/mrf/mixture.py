@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from taskpgm_ray.mrf import checks
-from taskpgm_ray.mrf.energy import duality_gap, energy
+from taskpgm_ray.mrf.energy import duality_gap, energy, product
 from taskpgm_ray.mrf.groups import Group, grouped_gap, grouped_optimum, indicator
 from taskpgm_ray.mrf.solvers.optimum import Optimum, find_optimum
 from taskpgm_ray.mrf.solvers.problem import Problem, build
@@ -218,7 +218,7 @@ def _finished(
     method: str = "interior point",
 ) -> Mixture:
     """The public result: weights [n] with gradient, multipliers and certificate."""
-    Sp = problem.S @ p
+    Sp = product(problem.S, p)
     g = Sp - tau * problem.b - indicator(groups, problem.n).T @ prices
     nu = _threshold(g, p, problem.lower, problem.upper)
     multipliers = g - nu

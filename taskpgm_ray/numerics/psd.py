@@ -19,6 +19,8 @@ RIDGE = 1e-13
 ROUNDING = 1e-11
 """An eigenvalue of J S J above -ROUNDING * max|S| counts as the rounding of a PSD matrix (of printed digits, say)."""
 
+STRIP = 128
+"""Columns of a triangle that are copied at a time."""
 
 RepairMethod = Literal["project", "shift", "clip"]
 """How an indefinite S is mended, see `repaired`."""
@@ -44,7 +46,15 @@ class Repair:
 def cholesky(matrix: FloatArray) -> FloatArray | None:
     """Lower Cholesky factor [n, n], or None when a pivot is not positive. The upper triangle is not meaningful."""
     # The transpose of a symmetric C-ordered matrix is the same matrix in LAPACK's order: no strided copy.
-    factor, info = scipy.linalg.lapack.dpotrf(matrix.T, lower=1, clean=0, overwrite_a=0)
+    n = len(matrix)
+    if n <= STRIP:
+        factor, info = scipy.linalg.lapack.dpotrf(matrix.T, lower=1, clean=0, overwrite_a=0)
+    else:
+        # LAPACK neither reads nor writes the other triangle: it is not copied either.
+        triangle = np.empty((n, n), order="F")
+        for start in range(0, n, STRIP):
+            triangle[start:, start : start + STRIP] = matrix[start : start + STRIP, start:].T
+        factor, info = scipy.linalg.lapack.dpotrf(triangle, lower=1, clean=0, overwrite_a=1)
     return factor if info == 0 else None
 
 

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from families import FAMILIES, KINDS, options
+from families import FAMILIES, KINDS, direction, options
 
 from taskpgm_ray.errors import IndefiniteAffinityError, InputError
 from taskpgm_ray.mrf import certificate, grid, path, solve
+from taskpgm_ray.mrf.solvers.pivoting import LARGE
 
 
 def scale(S, tau):
@@ -36,6 +37,25 @@ def test_closed_form_inside_its_window():
     m = solve(S, 0.95)
     assert m.method == "closed form"
     np.testing.assert_allclose(m.weights, 0.95 / 6 + 0.05 * w, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n", [40, LARGE + 30])
+def test_closed_form_solves_the_linear_system_whatever_its_linear_term(kind, n):
+    rng = np.random.default_rng(n)
+    S = np.eye(n) + 0.1 * FAMILIES["gaussian"](n, rng, dim=30)
+    kw = {
+        "plain": {}, "upper": {"upper": 5 / n}, "box": {"lower": np.full(n, 0.1 / n), "upper": np.full(n, 5 / n)},
+        "utility": {"utility": 0.1 * rng.normal(size=n)}, "target": {"target": rng.dirichlet(np.full(n, 20.0))},
+    }[kind]  # fmt: skip
+    b = direction(S, kw)
+    bordered = np.block([[S, np.ones((n, 1))], [np.ones((1, n)), np.zeros((1, 1))]])
+    for tau in (0.0, 0.9, 1.1):
+        m = solve(S, tau, **kw)
+        assert m.method == "closed form"
+        expected = np.linalg.solve(bordered, np.append(tau * b, 1.0))[:n]
+        np.testing.assert_allclose(m.weights, expected, atol=1e-14)
+        assert m.gap <= 1e-15 * scale(S, tau)
 
 
 def test_energy_is_that_of_the_paper():

@@ -1,11 +1,20 @@
 import numpy as np
 import pytest
+import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskpgm_ray.errors import InputError
+from taskpgm_ray.errors import IndefiniteAffinityError, InputError
 from taskpgm_ray.mrf import solve
-from taskpgm_ray.numerics.psd import nearest_conditionally_psd, repaired, smallest_eigenvalue, squared_distances
+from taskpgm_ray.numerics.psd import (
+    ROUNDING,
+    STRIP,
+    cholesky,
+    nearest_conditionally_psd,
+    repaired,
+    smallest_eigenvalue,
+    squared_distances,
+)
 
 
 def test_projection_is_the_nearest_with_the_same_linear_part():
@@ -115,3 +124,59 @@ def test_a_thousand_tasks_are_repaired():
     mended, change = repaired(like_the_papers(1000, 480))
     assert change.clipped >= 300
     assert solve(mended, 2.0).gap < 1e-9
+
+
+def with_smallest(n, times, scale, seed=0):
+    """A matrix and its smallest eigenvalue on differences of mixtures, -times * 1e-11 * max |S|."""
+    rng = np.random.default_rng(seed)
+    basis = np.linalg.qr(np.column_stack([np.ones(n), rng.normal(size=(n, n - 1))]))[0]
+    values = np.concatenate([[rng.uniform(0.5, n)], rng.uniform(0.05, 1.0, size=n - 1)])
+    values[1] = 0.0
+    lowest = -times * ROUNDING * np.abs((basis * values) @ basis.T).max()
+    values[1] = lowest
+    S = (basis * values) @ basis.T * scale
+    return (S + S.T) / 2, lowest * scale
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.one_of(st.integers(3, 40), st.just(STRIP + 20)), st.sampled_from([1e-6, 1.0, 1e6]), st.floats(1.2, 1e6),
+    st.integers(0, 10_000),
+)  # fmt: skip
+def test_below_the_tolerance_is_refused_with_the_eigenvalue(n, scale, times, seed):
+    S, lowest = with_smallest(n, times, scale, seed)
+    with pytest.raises(IndefiniteAffinityError, match="S is indefinite on the simplex") as raised:
+        solve(S, 2.0)
+    named = float(str(raised.value).split("has the eigenvalue ")[1].split(" ")[0])
+    assert named == pytest.approx(lowest, rel=0.01, abs=1e-14 * n * scale)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.one_of(st.integers(3, 40), st.just(STRIP + 20)), st.sampled_from([1e-6, 1.0, 1e6]), st.floats(-1e6, 0.8),
+    st.integers(0, 10_000),
+)  # fmt: skip
+def test_above_the_tolerance_is_solved(n, scale, times, seed):
+    S, _ = with_smallest(n, times, scale, seed)
+    found = solve(S, 2.0)
+    assert found.gap <= 1e-12 * max(1.0, scale * n) * 2
+    # Only what is negative beyond a ridge of 1e-13 is mended.
+    assert found.repair is None or times > 0
+
+
+@pytest.mark.parametrize("n", [1, 2, STRIP, STRIP + 1, 3 * STRIP + 7])
+@pytest.mark.parametrize("kind", ["definite", "nearly singular", "duplicates", "low rank", "indefinite"])
+def test_the_factor_and_its_verdict_are_lapacks_to_the_last_bit(n, kind):
+    """Only one triangle is handed over, which must change nothing, not even where rounding decides."""
+    rng = np.random.default_rng(n)
+    X = rng.normal(size=(n, 2 if kind == "nearly singular" else 5))
+    if kind == "duplicates":
+        X[n // 2 :] = X[: n - n // 2]
+    S = X @ X.T if kind == "low rank" else np.exp(-0.05 * ((X[:, None] - X[None]) ** 2).sum(-1))
+    S += {"definite": 1.0, "indefinite": -0.5}.get(kind, 0.0) * np.eye(n)
+    for scale in (1e-6, 1.0, 1e6):
+        expected, info = scipy.linalg.lapack.dpotrf(np.asfortranarray(S * scale), lower=1)
+        found = cholesky(S * scale)
+        assert (found is None) == (info != 0)
+        if found is not None:
+            np.testing.assert_array_equal(np.tril(found), expected)

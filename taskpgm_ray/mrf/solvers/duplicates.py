@@ -43,8 +43,11 @@ class Classes:
 def find(S: FloatArray, b: FloatArray) -> Classes:
     """Find the classes of exact duplicates of S [n, n] with utility direction b [n]."""
     n = len(S)
-    scale = max(-float(S.min()), float(S.max())) or 1.0
     spread = float(np.abs(b).max()) or 1.0
+    if (np.diff(np.sort(b)) > ROUNDING * spread).all():
+        # No two utilities are equal, so no two tasks are; most pools end here.
+        return Classes(label=np.arange(n), first=np.arange(n))
+    scale = max(-float(S.min()), float(S.max())) or 1.0
     # One random projection puts duplicates side by side; only neighbours need a full comparison.
     mark = S @ np.random.default_rng(0).standard_normal(n)
     order = np.argsort(mark, kind="stable")

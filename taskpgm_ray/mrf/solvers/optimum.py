@@ -75,7 +75,7 @@ def _feasible(problem: Problem, tau: float, guess: FloatArray | None) -> FloatAr
 def _pivoting(problem: Problem, tau: float, start: FloatArray | None) -> Optimum | None:
     lower, upper = problem.reduced_lower, problem.reduced_upper
     linear = tau * problem.reduced_b + problem.offset
-    quadratic = Quadratic(problem.M, linear, lower, upper, problem.factor)
+    quadratic = Quadratic(problem.M, linear, lower, upper, problem.factor, problem.unconstrained(tau))
     if start is None:
         # All tasks between their bounds: the closed form. Where that is far from feasible, few tasks will have weight.
         everyone = upper > lower

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
+from scipy.linalg.blas import dtrsv
 
 from taskpgm_ray.numerics.psd import cholesky
 from taskpgm_ray.numerics.types import BoolArray, FloatArray
@@ -19,6 +20,9 @@ GRACE = 3
 
 GROWTH = 16
 """Tasks that may always enter together; more only as many as are free, so that small supports stay small on the way."""
+
+LARGE = 256
+"""Order above which two triangular solves of one vector, which read the factor once each, are faster than `dpotrs`."""
 
 ITERATIONS = 300
 """Factorisations before giving up."""
@@ -37,6 +41,8 @@ class Quadratic(NamedTuple):
     """[n]."""
     factor: FloatArray | None = None
     """Cholesky factor of the whole M if known."""
+    solved: FloatArray | None = None
+    """M^-1 linear [n] if known."""
 
 
 def block_pivot(problem: Quadratic, free: BoolArray, at_upper: BoolArray) -> FloatArray | None:
@@ -55,14 +61,16 @@ def block_pivot(problem: Quadratic, free: BoolArray, at_upper: BoolArray) -> Flo
         free[int(np.argmax(problem.linear))] = True
         at_upper &= ~free
     fewest, grace = len(free) + 1, GRACE
+    size = float(np.abs(problem.linear).max()) + float(np.abs(np.diag(problem.M)).max())
+    tolerance = 1e-15 * max(size, 1e-300)
     for _ in range(ITERATIONS):
         point = _Stationary.of(problem, free, at_upper)
         if point is None:
             return None
-        violations = _violations(problem, point, free, at_upper)
+        violations = _violations(problem, point, free, at_upper, tolerance)
         if not violations.tasks.any():
             point.refine()
-            violations = _violations(problem, point, free, at_upper)
+            violations = _violations(problem, point, free, at_upper, tolerance)
             if not violations.tasks.any():
                 return point.p
         count = int(violations.tasks.sum())
@@ -126,9 +134,10 @@ class _Violations:
         return surplus & self.wants_up
 
 
-def _violations(problem: Quadratic, point: "_Stationary", free: BoolArray, at_upper: BoolArray) -> _Violations:
-    size = float(np.abs(problem.linear).max()) + float(np.abs(np.diag(problem.M)).max())
-    tolerance = 1e-15 * max(size, 1e-300)
+def _violations(
+    problem: Quadratic, point: "_Stationary", free: BoolArray, at_upper: BoolArray, tolerance: float
+) -> _Violations:
+    """What is wrong with a point; prices within the tolerance (units of S) are right."""
     p, mu = point.p, point.reduced_costs()
     movable = problem.upper > problem.lower
     above = free & (p > problem.upper)
@@ -142,15 +151,18 @@ class _Stationary:
 
     def __init__(
         self, rows: FloatArray, triangle: FloatArray, index: np.ndarray, linear: FloatArray, p: FloatArray,
-        pull: FloatArray,
+        pull: FloatArray, solved: FloatArray | None = None,
     ) -> None:  # fmt: skip
         self.rows, self.triangle, self.index, self.linear, self.p, self.pull = rows, triangle, index, linear, p, pull
-        rhs = (linear - pull)[index]
-        solved = _solve(triangle, np.column_stack([rhs, np.ones(len(index))]))
-        self.direction = solved[:, 1]
+        ones = np.ones(len(index))
+        if solved is None:
+            both = _solve(triangle, np.column_stack([(linear - pull)[index], ones]))
+            solved, self.direction = both[:, 0], both[:, 1]
+        else:
+            self.direction = _solve(triangle, ones)
         self.total = 1.0 - float(p.sum())
-        self.nu = (self.total - float(solved[:, 0].sum())) / float(self.direction.sum())
-        self.set(solved[:, 0] + self.nu * self.direction)
+        self.nu = (self.total - float(solved.sum())) / float(self.direction.sum())
+        self.set(solved + self.nu * self.direction)
 
     @classmethod
     def of(cls, problem: Quadratic, free: BoolArray, at_upper: BoolArray) -> "_Stationary | None":
@@ -161,7 +173,9 @@ class _Stationary:
         fixed = np.flatnonzero(p)
         pull = p[fixed] @ M[fixed] if len(fixed) else np.zeros(len(p))
         index = np.flatnonzero(free)
+        solved = None
         if len(index) == len(p):
+            solved = problem.solved
             rows, triangle = M, problem.factor if problem.factor is not None else cholesky(M)
         else:
             # Rows of the symmetric M are contiguous in memory, columns are not.
@@ -171,7 +185,7 @@ class _Stationary:
             return None
         # A factor with a pivot near zero may overflow: such a point is none.
         with np.errstate(over="ignore", invalid="ignore"):
-            point = cls(rows, triangle, index, problem.linear, p, pull)
+            point = cls(rows, triangle, index, problem.linear, p, pull, solved)
         return point if np.isfinite(point.x).all() else None
 
     def set(self, x: FloatArray) -> None:
@@ -194,5 +208,9 @@ class _Stationary:
 
 
 def _solve(triangle: FloatArray, rhs: FloatArray) -> FloatArray:
-    solution, _ = scipy.linalg.lapack.dpotrs(triangle, rhs, lower=1)
-    return np.asarray(solution, dtype=np.float64).reshape(rhs.shape)
+    """(L L')^-1 rhs, for rhs [k] or [k, m]."""
+    if len(triangle) < LARGE:
+        solution, _ = scipy.linalg.lapack.dpotrs(triangle, rhs, lower=1)
+        return np.asarray(solution, dtype=np.float64).reshape(rhs.shape)
+    columns = [dtrsv(triangle, dtrsv(triangle, one, lower=1), lower=1, trans=1) for one in np.atleast_2d(rhs.T)]
+    return np.asarray(columns, dtype=np.float64).T.reshape(rhs.shape)

@@ -11,7 +11,7 @@ from taskpgm_ray.mrf import checks, energy
 from taskpgm_ray.mrf.solvers import duplicates
 from taskpgm_ray.mrf.solvers.extended import ExtendedLine
 from taskpgm_ray.numerics import psd
-from taskpgm_ray.numerics.checks import affinity_matrix, vector
+from taskpgm_ray.numerics.checks import summed_matrix, vector
 from taskpgm_ray.numerics.types import Bound, FloatArray
 
 SINGULAR = 1e-7
@@ -66,6 +66,12 @@ class Problem:
         """``size`` at a balance: the unit of promises about gaps."""
         return max(1.0, tau) * self.size
 
+    def unconstrained(self, tau: float) -> FloatArray | None:
+        """tau m [N], which M maps to the linear term tau S m; None where the linear term or M is another."""
+        if self.utility is not None or self.M is not self.reduced_S:
+            return None
+        return tau * self.classes.sums(self.centre)
+
     @cached_property
     def singular(self) -> bool:
         """True when a pivot of the Cholesky factor is near rounding: the optimum need not be unique."""
@@ -112,7 +118,7 @@ def build(
         InputError: a shape, a value or the bounds cannot be used (``utility`` and ``target`` exclude each other).
         IndefiniteAffinityError: S is not PSD on the differences of mixtures.
     """
-    matrix = affinity_matrix(S)
+    matrix, sums = summed_matrix(S)
     n = len(matrix)
     if utility is not None and target is not None:
         raise InputError("give utility or target, not both: a target m means the utility S m")
@@ -122,20 +128,23 @@ def build(
     repair = None
     if noise is not None:
         matrix, repair = psd.repair_within_noise(matrix, noise)
-    b, classes, reduced, form = _reduce(matrix, u, m, diversity_only)
+        sums = None if repair else sums
+    b, classes, reduced, form = _reduce(matrix, sums, u, m, diversity_only)
     if form is None:
         matrix, repair = psd.nearest_conditionally_psd(matrix)
-        b, classes, reduced, form = _reduce(matrix, u, m, diversity_only)
+        b, classes, reduced, form = _reduce(matrix, None, u, m, diversity_only)
         if form is None:
             raise IndefiniteAffinityError(
                 "S stays indefinite after its projection: its entries differ in size by more than double precision "
                 "holds; rescale it"
             )
     M, offset, factor = form
+    # No entry of a positive definite matrix is above its largest diagonal one.
+    entries = np.diag(reduced) if M is reduced else reduced
     return Problem(
         S=matrix,
         b=b,
-        size=max(1.0, float(np.abs(reduced).max()), float(np.abs(b).max())),
+        size=max(1.0, float(np.abs(entries).max()), float(np.abs(b).max())),
         lower=low,
         upper=high,
         utility=u,
@@ -154,10 +163,14 @@ def build(
 
 
 def _reduce(
-    S: FloatArray, utility: FloatArray | None, target: FloatArray | None, diversity_only: bool
+    S: FloatArray,
+    sums: FloatArray | None,
+    utility: FloatArray | None,
+    target: FloatArray | None,
+    diversity_only: bool,
 ) -> tuple[FloatArray, duplicates.Classes, FloatArray, tuple[FloatArray, FloatArray, FloatArray | None] | None]:
     """Direction [n], classes of duplicates, S of the classes [N, N] and its convex form."""
-    b = energy.direction(S, utility, target)
+    b = energy.direction(S, utility, target, sums)
     classes = duplicates.find(S, np.zeros(len(S)) if diversity_only else b)
     reduced = S if classes.trivial else np.ascontiguousarray(S[np.ix_(classes.first, classes.first)])
     return b, classes, reduced, psd.convex_form(reduced)
