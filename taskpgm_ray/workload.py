@@ -14,6 +14,8 @@ from taskpgm_ray.config import FAMILIES, PAIRWISE, StudyConfig
 
 FIRST_LOOK = 3
 """Fewer seeds say next to nothing of their own spread."""
+LEAST_PILOTS = 5
+"""Mixtures, both merged and trained, from which a rank correlation has an interval."""
 OF_ONE_TASK = ("adapters", "noise")
 """Kinds of fine-tunes with the budget of ``finetune``; the others have that of ``search``."""
 

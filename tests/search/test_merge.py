@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from taskpgm_ray.config import ModelConfig
+from taskpgm_ray.config import LoraSection, ModelConfig
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.models import resolve
-from taskpgm_ray.search.merge import merge_adapters, predicted_best, rank_correlation
+from taskpgm_ray.search.merge import Merge, merge_adapters, predicted_best, rank_correlation
 from taskpgm_ray.storage import Storage, Unit
 
 
@@ -51,7 +51,7 @@ def test_a_merge_of_enough_rank_is_the_weighted_sum(setting):
     model, units, storage = setting
     target = Unit(storage, "merged-all")
     weights = np.array([0.5, 0.0, 0.5])
-    merge_adapters(model, units, weights, 4, target)
+    merge_adapters(units, [Merge(weights, target)], LoraSection(r=4, alpha=8))
     assert target.manifest() == {"weights": [0.5, 0.0, 0.5], "rank": 4}
     got, parts = updates(target), [updates(unit) for unit in units]
     assert got.keys() == parts[0].keys()
@@ -63,7 +63,7 @@ def test_a_merge_of_enough_rank_is_the_weighted_sum(setting):
 def test_weights_that_do_not_fit_are_refused(setting):
     model, units, storage = setting
     with pytest.raises(InputError, match="a merge of 3 adapters needs as many weights"):
-        merge_adapters(model, units, [0.5, 0.5], 2, Unit(storage, "bad"))
+        merge_adapters(units, [Merge([0.5, 0.5], Unit(storage, "bad"))], LoraSection(r=2))
 
 
 def test_rank_correlation():
