@@ -134,7 +134,7 @@ def _layers(sources: Sequence[_Source]) -> Iterator[tuple[str, list[tuple[Any, A
 def _best(
     factors: Sequence[tuple[Any, Any]], weights: npt.NDArray[np.float64], lora: LoraSection
 ) -> Iterator[tuple[Any, Any]]:
-    """Of each mixture [m, n] the (A, B) of rank ``lora.r`` whose update is nearest to its sum of one layer's updates."""
+    """Of each mixture [m, n] the (A, B) of rank ``lora.r`` whose update is nearest to the sum of a layer's updates."""
     import torch
     from torch.nn.functional import pad
 
