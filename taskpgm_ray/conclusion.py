@@ -86,6 +86,7 @@ class Conclusion:
             gamma=family.gamma,
             noise_floor=floor,
             repair=asdict(family.repair) if family.repair else None,
+            merges=self.outcome.merges.as_json() if self.outcome and self.outcome.merges else None,
             beta=given.beta,
             lambda_=given.lambda_,
             share=given.share,

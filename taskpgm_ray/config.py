@@ -624,8 +624,12 @@ class SearchConfig(Section):
     """Of the baseline ``capped``: largest size that counts, in examples; default: the median size."""
     merge_distance: Annotated[float, Field(ge=0, lt=1)] = 0.02
     """Mixtures that are nearer than this in total variation are one candidate."""
-    algorithm: Literal["grid", "optuna"] = "grid"
-    """``grid``: every candidate. ``optuna``: as many, each chosen after what the earlier ones scored (TPE)."""
+    algorithm: Literal["grid", "optuna", "merge"] = "grid"
+    """``grid``: every candidate. ``optuna``: as many, each chosen after what the earlier ones scored (TPE). ``merge``:
+    at most as many, namely those that come out best of ``merges`` weighted merges of the single-task adapters, which
+    cost no training; and where merges do not rank baselines and ends of paths as training does, the grid."""
+    merges: Annotated[int, Field(ge=12)] = 100
+    """Mixtures that ``algorithm: merge`` scores on and around the paths, in all; those of trials come on top."""
     rungs: Annotated[int, Field(ge=1, le=5)] = 1
     """ASHA: budgets from the smallest to the full one; after each, the worse candidates stop. 1: all get everything."""
     reduction: Annotated[int, Field(ge=2)] = 3
@@ -674,6 +678,13 @@ class SearchConfig(Section):
             raise ValueError("gammas and utilities each need at least one value")
         if self.screen == "skip" and self.algorithm == "optuna":
             raise ValueError("screen: skip needs the grid's candidates beforehand; Optuna chooses them one by one")
+        if self.algorithm == "merge" and self.screen is not None:
+            raise ValueError("algorithm: merge measures and uses what screen does; leave screen out")
+        if self.algorithm == "merge" and 0 < self.balances < 3:
+            raise ValueError(
+                f"algorithm: merge proposes balances beside the two ends of each path; {self.balances} leaves none: "
+                "raise balances to 3 or more, or take algorithm: grid"
+            )
         return self
 
 
@@ -799,6 +810,15 @@ class StudyConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _adapters_to_merge(self) -> StudyConfig:
+        if self.finetune.method == "full" and self.search.algorithm == "merge":
+            raise ValueError(
+                "search.algorithm: merge merges adapters, and finetune.method: full trains whole models: take lora, or "
+                "search.algorithm: grid"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _what_a_proxy_can_say(self) -> StudyConfig:
         if self.affinity.model is None:
             if self.affinity.finetune is not None or self.affinity.scorer is not None:
@@ -809,8 +829,10 @@ class StudyConfig(Section):
                 "scoring.scorer: auto is measured on single-task adapters, which are affinity.model's: give vllm or hf "
                 "(affinity.scorer may be auto)"
             )
-        if self.search.screen or self.search.measures_lift:
-            what = "search.screen merges" if self.search.screen else "search.lift (or a targeted utility) asks"
+        merging = {"search.algorithm: merge": self.search.algorithm == "merge", "search.screen": self.search.screen}
+        if any(merging.values()) or self.search.measures_lift:
+            asking = "search.lift (or a targeted utility) asks"
+            what = next((f"{field} merges" for field, on in merging.items() if on), asking)
             raise ValueError(
                 f"{what} the single-task adapters of the model that is mixed for; with affinity.model they are another "
                 "model's: leave it out"

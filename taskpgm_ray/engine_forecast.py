@@ -14,7 +14,7 @@ from taskpgm_ray.config import EvaluationConfig, StudyConfig
 from taskpgm_ray.report.text import MISSING, amount
 from taskpgm_ray.runtime.fitted_table import FittedTable
 from taskpgm_ray.storage import Storage
-from taskpgm_ray.workload import jobs_by_kind, scored_adapters
+from taskpgm_ray.workload import jobs_by_kind, merges, scored_adapters
 
 ENGINE_START_SECONDS = 60.0
 """Until an engine answers its first request."""
@@ -90,7 +90,7 @@ def plan_engines(
     if config.search.balances:
         lifts = tasks + 1 if config.search.measures_lift else 0
         for what, models, side in (
-            ("search split", jobs["trials"] + lifts, "search"),
+            ("search split", jobs["trials"] + lifts + merges(config), "search"),
             ("report split", jobs["finalists"] + jobs["budgets"] + 1, "report"),
         ):
             items, tokens = _items(config.evaluation, tasks, side, example_tokens)

@@ -2,7 +2,7 @@
 
 The counts are what a study makes where all its mixtures differ. Mixtures that nearly coincide are trained once
 (``search.merge_distance``), so that a study may make fewer; how many candidates ASHA promotes depends on their scores,
-and with ``report_seeds: auto`` the seeds that a verdict takes do.
+and with ``report_seeds: auto`` the seeds that a verdict takes do. A search by merges trains the grid at most.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ FIRST_LOOK = 3
 """Fewer seeds say next to nothing of their own spread."""
 LEAST_HALFWAY = 3
 """Of fewer tasks' distances there is no order that could change."""
+LEAST_PILOTS = 5
+"""Mixtures, both merged and trained, from which a rank correlation has an interval."""
 OF_ONE_TASK = ("adapters", "noise")
 """Kinds of fine-tunes with the budget of ``finetune``; the others have that of ``search``."""
 
@@ -95,6 +97,28 @@ def candidates(config: StudyConfig) -> int:
     return (contenders(config) + _comparators(config)) * _balances(config) + _plain_baselines(config)
 
 
+def merges(config: StudyConfig) -> int:
+    """Weighted merges of the single-task adapters that are scored on the search split, at most."""
+    search = config.search
+    if not search.balances or not (search.screen or searches_by_merges(config)):
+        return 0
+    return candidates(config) + _further_draws(config) + (search.merges if searches_by_merges(config) else 0)
+
+
+def searches_by_merges(config: StudyConfig) -> bool:
+    """Whether balances are looked for by merging: not where the user has set one."""
+    return config.search.algorithm == "merge" and config.search.balances > 0 and config.mixture.fixed_tau(1) is None
+
+
+def merge_pilots(config: StudyConfig) -> int:
+    """Mixtures on which a search by merges measures, at most, whether they rank as training does.
+
+    The baselines, every balance of a family that cannot win, and the two ends of every other path.
+    """
+    comparators = _comparators(config) * _balances(config)
+    return _plain_baselines(config) + _further_draws(config) + comparators + 2 * contenders(config)
+
+
 def methods(config: StudyConfig) -> int:
     """What the report split judges by its best mixture: every family, and every baseline that is none."""
     return contenders(config) + _comparators(config) + _plain_baselines(config)
@@ -163,6 +187,11 @@ def _comparators(config: StudyConfig) -> int:
     """Families that may not win: the text affinity as a baseline, and what the paper does with its own."""
     search = config.search
     return sum(name in FAMILIES and name not in search.affinities for name in set(search.baselines))
+
+
+def _further_draws(config: StudyConfig) -> int:
+    """Mixtures that ``random`` has beside its first: one for every seed."""
+    return (config.search.seeds - 1) * ("random" in config.search.baselines)
 
 
 def _plain_baselines(config: StudyConfig) -> int:

@@ -59,12 +59,17 @@ def begins(config: StudyConfig) -> str:
 def _dry_run(config: StudyConfig) -> None:
     from taskpgm_ray.tasks.sources import task_sources
     from taskpgm_ray.validate import validate
-    from taskpgm_ray.workload import fine_tunes
+    from taskpgm_ray.workload import fine_tunes, merges, searches_by_merges
 
     for line in validate(config):
         print(line)
     rows = fine_tunes(config, len(task_sources(config.pool)))
-    print(f"fine-tunes: {', '.join(f'{row.jobs:,} {row.kind}' for row in rows)}; taskpgm plan says what they take")
+    most = "at most " if searches_by_merges(config) else ""
+    print(
+        f"fine-tunes: {most}{', '.join(f'{row.jobs:,} {row.kind}' for row in rows)}; taskpgm plan says what they take"
+    )
+    if merges(config):
+        print(f"merges: at most {merges(config):,} are scored on the search split")
 
 
 def run_part(options: argparse.Namespace) -> None:

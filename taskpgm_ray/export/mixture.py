@@ -78,6 +78,8 @@ class MixtureDocument:
     """What was taken off every divergence before the kernel, in the same unit."""
     repair: Mapping[str, Any] | None = None
     """How an indefinite S was mended: ``method``, ``lambda_min``, ``relative_change``, ``clipped``."""
+    merges: Mapping[str, Any] | None = None
+    """What a search by merges found, see `taskpgm_ray.search.merge_search.MergeFinding`."""
     beta: float | None = None
     """The balance as the user gave it, where given as beta and lambda."""
     lambda_: float | None = None
@@ -143,6 +145,7 @@ class MixtureDocument:
             "gamma": _number(self.gamma),
             "noise_floor": _number(self.noise_floor),
             **({"repair": dict(self.repair)} if self.repair else {}),
+            **({"merges": dict(self.merges)} if self.merges else {}),
             "share": self.share,
             "prompt_format": self.prompt_format,
             "separator": self.separator,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from taskpgm_ray.report.bandwidths import BandwidthRow
     from taskpgm_ray.runtime.progress import StageCost
     from taskpgm_ray.search.choice import FittedCurve
+    from taskpgm_ray.search.merge_search import MergeFinding
     from taskpgm_ray.search.screen import ScreenFinding
 
 
@@ -172,6 +173,8 @@ class ReportData:
     """Baselines that were not tried, and why."""
     screen: ScreenFinding | None = None
     """How well merges rank the trials; ``None``: not measured."""
+    merges: MergeFinding | None = None
+    """What merges proposed to train, and by which right; ``None``: the search was another one."""
     comparisons: Sequence[Comparison] = ()
     """Report split: the chosen mixture against every baseline, in every metric and scope."""
     against_uniform: Sequence[Comparison] = ()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taskpgm_ray.report import carriers, figures, held, noise, score_figures, system_scores
+from taskpgm_ray.report import carriers, figures, held, merges, noise, score_figures, system_scores
 from taskpgm_ray.report.data import ReportData, TrialRow
 from taskpgm_ray.report.next_steps import advice, next_steps
 from taskpgm_ray.report.page import Page, Section, note, paragraph, warning
@@ -168,25 +168,13 @@ def search(data: ReportData, page: Page) -> Section:
     problem = (
         paragraph(f"{failed} of {len(data.trials)} trials failed; their errors are in the table.") if failed else ""
     )
-    return Section("trials", title, plot + problem + _noise(data) + shown + _screen(data))
+    merged = "".join(paragraph(said) for said in merges.sentences(data))
+    return Section("trials", title, plot + problem + _noise(data) + shown + merged)
 
 
 def _noise(data: ReportData) -> str:
     said = " ".join(filter(None, (noise.choice(data), noise.sentence(data))))
     return paragraph(said) if said else ""
-
-
-def _screen(data: ReportData) -> str:
-    if data.screen is None:
-        return ""
-    found = data.screen
-    use = "may stand in for training" if found.warranted else "cannot stand in for training here"
-    if found.skipped:
-        use += f"; {len(found.skipped)} mixtures that could not have been the best were not trained"
-    return paragraph(
-        f"Weighted merges of the single-task adapters rank the {found.mixtures} mixtures with a correlation of "
-        f"{number(found.correlation)} to training (Spearman; at least {number(found.low)}): merging {use}."
-    )
 
 
 MARKS = {"better": "good", "worse": "bad"}

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from taskpgm_ray.config import StudyConfig
-from taskpgm_ray.errors import ModelError, ResourceError, TaskPGMError, raise_all
+from taskpgm_ray.errors import ConfigError, ModelError, ResourceError, TaskPGMError, raise_all
 from taskpgm_ray.models import check_quantization
 from taskpgm_ray.runtime.capacity import idle_gpus
 from taskpgm_ray.runtime.cluster import named
 from taskpgm_ray.version import INSTALL
-from taskpgm_ray.workload import candidates
+from taskpgm_ray.workload import LEAST_PILOTS, candidates, merge_pilots, searches_by_merges
 
 OTHER_DRIVERS = ("/dev/kfd", "/dev/dxg", "/dev/nvidiactl")
 """Devices of ROCm, of WSL, and of NVIDIA in a container without its /proc."""
@@ -30,6 +30,7 @@ def preflight(config: StudyConfig) -> list[str]:
 
     Raises:
         ModelError: The scorer is vLLM, or weights are to be quantised, and what does it is not installed.
+        ConfigError: A search by merges has too few trials to measure them by.
         ResourceError: The Ray that the study would start on this machine cannot hold a lane or an engine.
         Problems: Several of these.
     """
@@ -43,7 +44,7 @@ def preflight(config: StudyConfig) -> list[str]:
             check_quantization()
         except ModelError as error:
             problems.append(error)
-    problems += _unusable_address(config)
+    problems += [*_unmeasured_merges(config), *_unusable_address(config)]
     local = _starts_local_ray(config)
     if local:
         problems += [*_lacking_cpus(config), *_lacking_gpus(config)]
@@ -56,6 +57,15 @@ def preflight(config: StudyConfig) -> list[str]:
         f"resources: {_local_cpus(config)} CPUs of this machine are enough for a lane and an engine",
         *(f"note: {line}" for line in idle_gpus(config, local_gpus(), "this machine")),
     ]
+
+
+def _unmeasured_merges(config: StudyConfig) -> Iterator[ConfigError]:
+    if searches_by_merges(config) and merge_pilots(config) < LEAST_PILOTS:
+        yield ConfigError(
+            "search.algorithm: merge is used only where merges rank the baselines and the ends of the paths as "
+            f"training does; these are {merge_pilots(config)} mixtures, and fewer than {LEAST_PILOTS} say nothing: add "
+            "to search.baselines (or affinities), or take search.algorithm: grid"
+        )
 
 
 def _unusable_address(config: StudyConfig) -> Iterator[ResourceError]:

@@ -63,12 +63,13 @@ class Curve:
         return mean, np.sqrt(spread)
 
 
-def fit(mixtures: Floats, scores: Sequence[Sequence[float]]) -> Curve:
+def fit(mixtures: Floats, scores: Sequence[Sequence[float]], noises: Sequence[float] = NOISES) -> Curve:
     """The curve through the trials.
 
     Args:
         mixtures: [m, n], at least one.
         scores: Of each mixture, one for each seed.
+        noises: Standard deviations over seeds that may be, in the spread of the scores, where no mixture has two.
     """
     means = np.array([np.mean(of_one) for of_one in scores])
     counts = np.array([len(of_one) for of_one in scores], dtype=np.float64)
@@ -76,9 +77,9 @@ def fit(mixtures: Floats, scores: Sequence[Sequence[float]]) -> Curve:
     squares = _squares(mixtures, mixtures)
     reach = float(np.sqrt(squares.max())) or 1.0
     known = _seed_spread(scores)
-    noises = [known] if known is not None else [noise * spread for noise in NOISES]
+    levels = [known] if known is not None else [noise * spread for noise in noises]
     models = []
-    for length, height, noise in product(LENGTHS, HEIGHTS, noises):
+    for length, height, noise in product(LENGTHS, HEIGHTS, levels):
         if height == 0 and length != LENGTHS[0]:
             continue  # a function without height has no length
         variance = (height * spread) ** 2

@@ -15,8 +15,10 @@ from taskpgm_ray.runtime.progress import Stage
 from taskpgm_ray.runtime.run import Run
 from taskpgm_ray.search.candidates import Candidate, Pool, baselines, candidates
 from taskpgm_ray.search.families import Family
+from taskpgm_ray.search.merge_search import MergeFinding, ends, propose, warranted
+from taskpgm_ray.search.merges import Merges
 from taskpgm_ray.search.optuna_space import PathSpace, points_folder
-from taskpgm_ray.search.screen import Screen, ScreenFinding, pilots
+from taskpgm_ray.search.screen import WARRANTED, ScreenFinding, hopeless, pilots, screened
 from taskpgm_ray.search.trials import Planner, TrialPlan
 from taskpgm_ray.storage import Unit, fingerprint
 
@@ -37,6 +39,8 @@ class Outcome:
     """Baselines that are not tried, and why."""
     screen: ScreenFinding | None = None
     """How well merged adapters rank the trials, and the trials skipped for it; ``None``: not measured."""
+    merges: MergeFinding | None = None
+    """What merges proposed, and by which right; ``None``: another algorithm."""
 
     @property
     def finished(self) -> list[TrialPlan]:
@@ -68,17 +72,20 @@ def search(families: Sequence[Family], jobs: Sequence[Job], planner: Planner, ru
     """
     config = planner.config.search
     fixed = planner.config.mixture.fixed_tau(len(planner.tasks))
-    screen = Screen(jobs, planner, run)
+    merges = Merges(jobs, planner, run)
     pool = replace(planner.pool(jobs), affinity=families[0].S)
     if config.algorithm == "optuna" and fixed is None:
         outcome = _optuna(families, pool, planner, run)
     else:
         tried = candidates(families, pool, config, fixed, planner.config.seed)
         plans = [planner.plan(one) for one in tried]
-        outcome = _screened(plans, screen, planner, run) if config.screen == "skip" else _grid(plans, planner, run)
+        if config.algorithm == "merge" and fixed is None:
+            outcome = _by_merges(plans, families, merges, run)
+        else:
+            outcome = _screened(plans, merges, run) if config.screen == "skip" else _grid(plans, planner, run)
     outcome = replace(outcome, left_out=baselines(pool, config, planner.config.seed)[1])
     if config.screen == "measure":
-        outcome = replace(outcome, screen=screen.agreement(outcome.finished))
+        outcome = replace(outcome, screen=screened(merges, outcome.finished))
     if not any(plan.candidate.kind == "balance" for plan in outcome.finished):
         reason = next(iter(outcome.failed.values()), "every one was stopped")
         raise EvaluationError(f"no trial of a TaskPGM mixture came to its end; the first reason: {reason}")
@@ -117,15 +124,39 @@ def _grid(plans: list[TrialPlan], planner: Planner, run: Run) -> Outcome:
     return Outcome(plans, failed, stopped)
 
 
-def _screened(plans: list[TrialPlan], screen: Screen, planner: Planner, run: Run) -> Outcome:
+def _screened(plans: list[TrialPlan], merges: Merges, run: Run) -> Outcome:
     """The grid without the trials that merging, where it proves reliable on the first ones, shows to be hopeless."""
     first, others = pilots(plans)
-    piloted = _grid(first, planner, run)
-    found = screen.agreement(piloted.finished)
+    piloted = _grid(first, merges.planner, run)
+    found = screened(merges, piloted.finished)
     if found.warranted:
-        found = replace(found, skipped=screen.hopeless(piloted.finished, others))
-    rest = _grid([plan for plan in others if plan.name not in found.skipped], planner, run)
+        found = replace(found, skipped=hopeless(merges, piloted.finished, others))
+    rest = _grid([plan for plan in others if plan.name not in found.skipped], merges.planner, run)
     return Outcome(plans, piloted.failed | rest.failed, [*piloted.stopped, *rest.stopped], screen=found)
+
+
+def _by_merges(plans: list[TrialPlan], families: Sequence[Family], merges: Merges, run: Run) -> Outcome:
+    """What is trained anyway; then what merges propose, where they rank that as training does, else the whole grid."""
+    first, others = ends(plans)
+    piloted = _grid(first, merges.planner, run)
+    found = merges.agreement(piloted.finished)
+    proposed, scored = [], 0
+    if warranted(found):
+        made, scored = propose(families, piloted.finished, [plan.candidate for plan in first], merges)
+        proposed = [merges.planner.plan(one) for one in made]
+    else:
+        run.progress.console.print(
+            f"[yellow]merges are not used: over {found.mixtures} trained mixtures their rank correlation with training "
+            f"is at least {found.low:.2f}, and {WARRANTED:g} is asked; the grid is trained[/]",
+            soft_wrap=True,
+            highlight=False,
+        )
+    rest = proposed if warranted(found) else others
+    last = _grid(rest, merges.planner, run)
+    outcome = Outcome([*first, *rest], piloted.failed | last.failed, [*piloted.stopped, *last.stopped])
+    trained = merges.agreement(outcome.finished)
+    names = tuple(plan.name for plan in proposed)
+    return replace(outcome, merges=MergeFinding(scored + trained.mixtures, found, trained, names))
 
 
 def _optuna(families: Sequence[Family], pool: Pool, planner: Planner, run: Run) -> Outcome:

@@ -29,7 +29,7 @@ from taskpgm_ray.evaluation import ItemScore, Split
 from taskpgm_ray.finetune.fleet_view import FleetStatus
 from taskpgm_ray.models import BaseModelRef
 from taskpgm_ray.runtime.progress import Progress
-from taskpgm_ray.search import screen
+from taskpgm_ray.search import merges
 from taskpgm_ray.search.families import Family
 from taskpgm_ray.search.trials import Planner
 from taskpgm_ray.search.stage import search, winner
@@ -91,15 +91,19 @@ planner = Planner(tasks, split, config, model, storage)
 S = np.array([[1.0, 0.8, 0.1], [0.8, 1.0, 0.2], [0.1, 0.2, 1.0]])
 families = [Family("jsd", "jsd", S, 1.0, None, True)]
 # A merge is its weights, and scores as training on them would; or the other way round, when the test says so.
-def merge(model, sources, weights, rank, unit):
-    weights = 1 - np.asarray(weights) if options.get("misleading") else weights
-    unit.finish({"weights": list(weights)})
-screen.merge_adapters = merge
+def merge(sources, batch, lora):
+    for one in batch:
+        with (root / "merged").open("a") as log:
+            log.write(one.unit.path + "\\n")
+        weights = 1 - np.asarray(one.weights) if options.get("misleading") else one.weights
+        one.unit.finish({"weights": list(weights)})
+merges.merge_adapters = merge
 outcome = search(families, [], planner, run)
 print("OUTCOME " + json.dumps({
     "winner": winner(outcome, "gold_logprob").name, "failed": outcome.failed, "stopped": outcome.stopped,
     "finished": [plan.name for plan in outcome.finished],
     "screen": outcome.screen and vars(outcome.screen),
+    "merges": outcome.merges and outcome.merges.as_json(),
 }))
 """
 
@@ -208,6 +212,26 @@ def test_merges_that_mislead_spare_nothing(tmp_path):
     assert not outcome["screen"]["warranted"]
     assert outcome["screen"]["skipped"] == []
     assert len(outcome["finished"]) == 10
+
+
+def test_merges_propose_what_is_trained_and_are_made_once(tmp_path):
+    options = {
+        "balances": 5, "algorithm": "merge", "merges": 20, "merge_distance": 0.0,
+        "baselines": ["uniform", "proportional", "temperature", "random"],
+    }  # fmt: skip
+    driver = Driver(tmp_path, **options)
+    outcome = driver.outcome()
+    found = outcome["merges"]
+    assert found["used"]
+    assert found["pilots"]["mixtures"] == 4 + 2
+    assert 1 <= len(found["proposed"]) <= 3
+    assert len(driver.trained()) == 6 + len(found["proposed"])
+    merged = (tmp_path / "merged").read_text().splitlines()
+    assert len(merged) == len(set(merged)) == found["scored"] == len(list(tmp_path.glob("screens/*")))
+    assert not list(tmp_path.glob("merges/*"))
+    again = Driver(tmp_path, **options)
+    assert again.outcome() == outcome
+    assert (tmp_path / "merged").read_text().splitlines() == merged
 
 
 def test_trackers_see_every_trial_under_its_name(tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ def test_without_constraints_there_is_only_the_usual_limit_of_epochs():
     assert found.note == ""
     np.testing.assert_array_equal(found.capacity, [16_000, 16_000, 16_000, 80])
     assert made(examples=10_000, constraints={"max_epochs": "none"}).limits.identity() == []
+    assert found.limits.identity()[1] == [1, 1, 1, 0.008]
 
 
 def test_a_mixture_of_many_epochs_is_not_limited_unless_asked_and_says_so():
