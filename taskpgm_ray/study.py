@@ -13,7 +13,8 @@ from rich.markup import escape
 
 from taskpgm_ray import models
 from taskpgm_ray.affinity.affinities import Affinities
-from taskpgm_ray.affinity.stage import affinity_unit, compute_affinities
+from taskpgm_ray.affinity.rounds import compare_in_rounds
+from taskpgm_ray.affinity.stage import affinity_unit, completed
 from taskpgm_ray.affinity.stored import divergence_groups
 from taskpgm_ray.conclusion import Conclusion
 from taskpgm_ray.config import PROXY, StudyConfig
@@ -169,10 +170,20 @@ class Study:
         )
 
     def score(self, jobs: Sequence[Job], tasks: Sequence[Task]) -> list[ScoredSegment]:
-        """The distributions of every adapter, second ones included, on the common probe set."""
+        """The distributions of every adapter, second ones included, on the common probe set.
+
+        With ``scoring.probes: adaptive`` adapters are compared after each round, which says whether it was the last.
+        """
         if self.proxy is not None:
             return self.proxy.score(jobs, [job.tasks[0] for job in jobs])
-        return score_pool([*jobs, *self._seconds(tasks)], tasks, self.session)
+        scored = [*jobs, *self._seconds(tasks)]
+        if self.config.scoring.probes == "all":
+            return score_pool(scored, tasks, self.session)
+        return self._in_rounds(scored, tasks)[0]
+
+    def _in_rounds(self, scored: Sequence[Job], tasks: Sequence[Task]) -> tuple[list[ScoredSegment], Affinities]:
+        """As many probes as the config asks for, under all of these adapters, and what they come to."""
+        return compare_in_rounds(lambda probes: score_pool(scored, tasks, self.session, probes), tasks, self.session)
 
     @classmethod
     def finished(cls, folder: str, console: Console | None = None) -> StudyResult:
@@ -205,14 +216,17 @@ class Study:
             found = self.proxy.affinities(jobs, [job.tasks[0] for job in jobs])
             self.proxy.session.release()
             return found
-        names = [task.name for task in tasks]
-        seconds = {job.tasks[0].name: job.name for job in self._seconds(tasks)}
         try:
-            return compute_affinities(self.score(jobs, tasks), names, self.session, seconds)
+            return self._compared(jobs, tasks)
         except DamagedScoresError as error:
             self.console.print(f"[yellow]damaged scores are made again:[/] {escape(str(error))}", soft_wrap=True)
             discard(error.units, self.storage)
-            return compute_affinities(self.score(jobs, tasks), names, self.session, seconds)
+            return self._compared(jobs, tasks)
+
+    def _compared(self, jobs: Sequence[Job], tasks: Sequence[Task]) -> Affinities:
+        seconds = self._seconds(tasks)
+        segments, found = self._in_rounds([*jobs, *seconds], tasks)
+        return completed(found, segments, self.session, {job.tasks[0].name: job.name for job in seconds})
 
     def _seconds(self, tasks: Sequence[Task]) -> list[Job]:
         """The second fine-tunes of these tasks, which may be others than those of a pool before some were left out."""

@@ -50,6 +50,8 @@ class Affinities:
     """Of the scores that were summed."""
     noise: NoiseFloor | None = None
     """What two adapters of one task are apart; ``None``: not measured."""
+    probes: int = 0
+    """Of all tasks together, that were summed."""
 
     @cached_property
     def profile_distances(self) -> FloatArray:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from taskpgm_ray.affinity import distributed
 from taskpgm_ray.affinity.affinities import Affinities
+from taskpgm_ray.affinity.distributed import summed
 from taskpgm_ray.affinity.noise import measure_noise
 from taskpgm_ray.affinity.stored import VERSION, read, store
 from taskpgm_ray.errors import DamagedScoresError, StorageError
@@ -40,7 +41,12 @@ def compute_affinities(
         DamagedScoresError: Scores are missing or damaged; ``units`` names them.
         ResourceError: The job does not fit into the configured memory.
     """
-    scores = [[s.base.path, *(s.scores[t].path for t in tasks)] for s in segments]
+    return completed(compare(segments, tasks, run), segments, run, seconds)
+
+
+def compare(segments: Sequence[ScoredSegment], tasks: Sequence[str], run: Run) -> Affinities:
+    """The affinities without their noise floor; see `compute_affinities`."""
+    scores = [summed(s, tasks, [s.base, *(s.scores[t] for t in tasks)]) for s in segments]
     identity = fingerprint("affinity", VERSION, list(tasks), scores)
     unit = affinity_unit(run.storage, identity)
     with missing(run, "affinity", [_Pairwise(unit)]) as (stage, todo):
@@ -60,10 +66,16 @@ def compute_affinities(
                     raise _damage(segments, error.cause) from error
                 raise error.cause from error
             stage.finished(f"JSD and PMI of {len(tasks)} adapters on {facts['probes']} probes")
-    affinities = read(unit, identity)
+    return read(unit, identity)
+
+
+def completed(
+    affinities: Affinities, segments: Sequence[ScoredSegment], run: Run, seconds: Mapping[str, str] = NO_SECONDS
+) -> Affinities:
+    """The same with the noise floor, where second adapters tell it; says where coverage is low."""
     if seconds:
         try:
-            affinities = replace(affinities, noise=measure_noise(segments, tasks, seconds, run))
+            affinities = replace(affinities, noise=measure_noise(segments, affinities.tasks, seconds, run))
         except StorageError as error:
             raise _damage(segments, error) from error
     if low := affinities.coverage_warning():

@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
 
     from rich.console import Console
 
-    from taskpgm_ray.engine_forecast import affinity_core_hours, engines_table, plan_engines
+    from taskpgm_ray.engine_forecast import affinity_core_hours, engines_table, plan_engines, probe_rounds
     from taskpgm_ray.forecast import engine_speed_of, plan_study, plan_table, proxy_speed_of, speed_of
     from taskpgm_ray.tasks.sources import task_sources
 
@@ -96,4 +96,6 @@ def run(options: argparse.Namespace) -> None:
     console.print(engines_table(engines, engine))
     if engine is None:
         console.print("The engines' speed was neither given nor measured: --engine-tokens-per-second, or --gpu.")
+    if rounds := probe_rounds(config):
+        console.print(f"Probes: {rounds}; the table counts the most.")
     console.print(f"Affinities of all pairs: {hours:.2g} core-hours. Counts are the most that a study can need.")
