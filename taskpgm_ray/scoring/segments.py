@@ -96,9 +96,9 @@ class SegmentPlan:
 def plan_segments(
     tasks: Sequence[Task], config: ScoringConfig, model: BaseModelRef, storage: Storage, probes: int | None = None
 ) -> list[SegmentPlan]:
-    """Every wanted block in exactly one segment: finished segments first, then new ones for the blocks they lack.
+    """Every wanted block in exactly one segment: in a finished one, or in a new one for the blocks that those lack.
 
-    A new segment holds blocks of one round, hence at most one block of a task.
+    A new segment holds blocks of one round, hence at most one block of a task. All are in the order of their names.
 
     Args:
         tasks: The pool.
@@ -121,7 +121,8 @@ def plan_segments(
         for group in _packed([block for block in wanted.values() if block.start == start], config):
             identity = fingerprint(design, [block.id for block in group])
             plans.append(SegmentPlan(Unit(storage, f"{folder}/{identity}"), tuple(group)))
-    return plans
+    # In the order in which they are found once they are finished: what is made of the scores is named by all of them.
+    return sorted(plans, key=lambda plan: plan.unit.path)
 
 
 def positions(block: Block, config: ScoringConfig) -> list[dict[str, Any]]:
