@@ -1,9 +1,10 @@
 """How many probes are enough: `scoring.probes: adaptive` at several precisions, against all probes.
 
 Simulated pools as in `bandwidth`: 0.16 nats between data sets, 0.02 between two adapters of one. Each probe weighs the
-dimensions in its own way, and the probes of one task have some of it in common; of a divergence the standard deviation
-is then about 0.4 between the means of tasks and 0.3 within a task, as on real pools. Ours is the total variation between
-the mixture at tau = 0.5 and that of all probes; the peer is what another seed of every fine-tune does to the latter.
+dimensions in its own way, and the probes of one task have some of it in common; the standard deviation of a pair's
+divergence is then 0.4 of it between the means of tasks and 0.3 within a task, as on real pools. Ours is the total
+variation between the mixture at tau = 0.5 and that of all probes; the peer is what another seed of every fine-tune does
+to the latter.
 Means of `POOLS` pools. A last row a pool holds the standard error against the error that is made [nats]: what the
 probes of a task have in common counts as chance in the one, as probes are grouped whatever their task, and not in the
 other.
@@ -36,7 +37,7 @@ BETWEEN, FLOOR = 0.16, 0.02
 """Nats."""
 KEPT, START, LOOKED_AT, TAU = 64, 4, 16, 0.5
 PRECISIONS = (0.3, 0.2, 0.15, 0.1, 0.05)
-OF_TASKS, OF_PROBES = 0.25, 0.44
+OF_TASKS, OF_PROBES = 0.25, 2.2
 """Shapes of the gamma distributions of weights."""
 SHAPES = {
     "14 data sets": [1] * 14,
