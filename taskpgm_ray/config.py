@@ -445,6 +445,14 @@ class ScoringConfig(Section):
     """The task's most frequent answer tokens that enter the support as well."""
     positions_per_probe: Positive = 8
     """Answer tokens scored per probe example, from the first."""
+    probes: Literal["all", "adaptive"] = "all"
+    """``all`` of ``pool.probes_per_task`` at once; ``adaptive``: a few, then twice as many of each task, until the
+    divergences are as precise as ``probes_precision`` asks, or no probe is left."""
+    probes_start: Positive = 4
+    """Probes of each task in the first round of ``adaptive``."""
+    probes_precision: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """``adaptive`` ends once the standard error of a divergence (root mean square over pairs of tasks) is at most this
+    part of what divergences differ by (standard deviation over pairs)."""
     segment_positions: Positive = 4096
     """A segment is closed once it holds at least so many positions."""
     engines: EngineConfig = EngineConfig()
@@ -453,6 +461,15 @@ class ScoringConfig(Section):
     def support(self) -> int:
         """Tokens of each position that are compared one by one."""
         return self.top_k + self.answer_tokens + 1
+
+    def rounds(self, probes: int) -> tuple[int, ...]:
+        """Of the ``probes`` of a task how many are scored after each round: ascending, all of them in the last."""
+        if self.probes == "all":
+            return (probes,)
+        counts = [min(self.probes_start, probes)]
+        while counts[-1] < probes:
+            counts.append(min(2 * counts[-1], probes))
+        return tuple(counts)
 
     @model_validator(mode="after")
     def _support_fits(self) -> ScoringConfig:

@@ -14,7 +14,8 @@ from dataclasses import replace
 import numpy as np
 from scipy.stats import spearmanr
 
-from taskpgm_ray.affinity.stage import compute_affinities, with_sound_scores
+from taskpgm_ray.affinity.rounds import compare_in_rounds
+from taskpgm_ray.affinity.stage import with_sound_scores
 from taskpgm_ray.config import EarlySection
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.finetune.stage import HALF, finetune_pool
@@ -39,7 +40,7 @@ def finetune_early(jobs: Sequence[Job], early: EarlySection, run: Run) -> list[J
         The fine-tunes as far as they went (`Job.until`), without those that failed for good.
 
     Raises:
-        TaskPGMError: As of `finetune_pool` and `compute_affinities`.
+        TaskPGMError: As of `finetune_pool` and `compare_in_rounds`.
     """
     share = early.share
     kept = finetune_pool([_to(job, share) for job in jobs], run)
@@ -90,5 +91,8 @@ def _to(job: Job, share: float) -> Job:
 def _divergences(jobs: Sequence[Job], run: Run) -> FloatArray:
     """Of the adapters as far as they are trained [n, n]."""
     tasks: list[Task] = [job.tasks[0] for job in jobs]
-    names = [task.name for task in tasks]
-    return with_sound_scores(lambda: compute_affinities(score_pool(jobs, tasks, run), names, run).divergence, run)
+
+    def compare() -> FloatArray:
+        return compare_in_rounds(lambda probes: score_pool(jobs, tasks, run, probes), tasks, run)[1].divergence
+
+    return with_sound_scores(compare, run)

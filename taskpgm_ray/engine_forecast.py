@@ -1,8 +1,9 @@
 """What the engines of a study will do before it runs: predictions on the probe set, and items of the benchmarks.
 
-Counts are upper limits: answers shorter than `scoring.positions_per_probe` have fewer positions, and benchmarks may
-have fewer items than a study asks for. The positions of one probe share their prompt, which an engine reads once and
-keeps in its cache by blocks; what is measured in a study counts the whole prompt of every position instead.
+Counts are upper limits: answers shorter than `scoring.positions_per_probe` have fewer positions, benchmarks may
+have fewer items than a study asks for, and with `scoring.probes: adaptive` fewer probes may be enough. The positions of
+one probe share their prompt, which an engine reads once and keeps in its cache by blocks; what is measured in a study
+counts the whole prompt of every position instead.
 """
 
 from __future__ import annotations
@@ -98,9 +99,16 @@ def plan_engines(
     return [_row(config, what, models, items, tokens, speed, price) for what, models, items, tokens in asked]
 
 
+def probe_rounds(config: StudyConfig) -> str:
+    """How many probes are scored, in words, where a study may end before all of them; else nothing."""
+    first, *later = config.scoring.rounds(config.pool.probes_per_task)
+    return f"{first} of each task at first, at most {later[-1]} (scoring.probes: adaptive)" if later else ""
+
+
 def affinity_core_hours(config: StudyConfig, tasks: int) -> float:
-    """Core-hours of the pairwise comparison of all adapters."""
-    positions = tasks * config.pool.probes_per_task * config.scoring.positions_per_probe
+    """Core-hours of the pairwise comparison of all adapters, after every round on all probes so far."""
+    probes = sum(config.scoring.rounds(config.pool.probes_per_task))
+    positions = tasks * probes * config.scoring.positions_per_probe
     return tasks**2 * positions / PAIRS_PER_CORE_SECOND / 3600
 
 

@@ -13,7 +13,8 @@ from rich.markup import escape
 
 from taskpgm_ray import models
 from taskpgm_ray.affinity.affinities import Affinities
-from taskpgm_ray.affinity.stage import affinity_unit, compare_halves, compute_affinities, with_sound_scores
+from taskpgm_ray.affinity.rounds import compare_in_rounds
+from taskpgm_ray.affinity.stage import affinity_unit, compare_halves, completed, with_sound_scores
 from taskpgm_ray.affinity.stored import divergence_groups
 from taskpgm_ray.conclusion import Conclusion
 from taskpgm_ray.config import PROXY, StudyConfig
@@ -174,10 +175,20 @@ class Study:
         )
 
     def score(self, jobs: Sequence[Job], tasks: Sequence[Task]) -> list[ScoredSegment]:
-        """The distributions of every adapter, second ones included, on the common probe set."""
+        """The distributions of every adapter, second ones included, on the common probe set.
+
+        With ``scoring.probes: adaptive`` adapters are compared after each round, which says whether it was the last.
+        """
         if self.proxy is not None:
             return self.proxy.score(jobs, [job.tasks[0] for job in jobs])
-        return score_pool([*jobs, *self._seconds(jobs), *half_jobs(jobs)], tasks, self.session)
+        scored = [*jobs, *self._seconds(jobs), *half_jobs(jobs)]
+        if self.config.scoring.probes == "all":
+            return score_pool(scored, tasks, self.session)
+        return self._in_rounds(scored, tasks)[0]
+
+    def _in_rounds(self, scored: Sequence[Job], tasks: Sequence[Task]) -> tuple[list[ScoredSegment], Affinities]:
+        """As many probes as the config asks for, under all of these adapters, and what they come to."""
+        return compare_in_rounds(lambda probes: score_pool(scored, tasks, self.session, probes), tasks, self.session)
 
     @classmethod
     def finished(cls, folder: str, console: Console | None = None) -> StudyResult:
@@ -214,10 +225,10 @@ class Study:
 
     def _compare(self, jobs: Sequence[Job], tasks: Sequence[Task]) -> Affinities:
         """The pool's affinities, what the luck of a seed is worth in them, and what they were at half of the budget."""
-        segments = self.score(jobs, tasks)
         again, early = self._seconds(jobs), half_jobs(jobs)
+        segments, compared = self._in_rounds([*jobs, *again, *early], tasks)
         seconds, halves = ({job.tasks[0].name: job.name for job in some} for some in (again, early))
-        found = compute_affinities(segments, [task.name for task in tasks], self.session, seconds)
+        found = completed(compared, segments, self.session, seconds)
         if len(halves) < LEAST_HALFWAY:
             return found
         return replace(found, halfway=compare_halves(segments, halves, self.session))

@@ -20,7 +20,7 @@ def medians(functions, repeats=3):
 
 def row(what, ours, peer=None, peer_name=None, target=None, met=None):
     """One row of the table; the ratio is peer over ours."""
-    ratio = None if peer is None else float(peer / ours)
+    ratio = None if peer is None or not ours else float(peer / ours)
     if met is None and target is not None and ratio is not None:
         met = bool(ratio >= target)
     return {

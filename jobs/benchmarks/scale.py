@@ -72,7 +72,13 @@ def measure(n, storage):
         for work in works:
             by_segment[work.segment.path][work.name] = work.unit
         scored = [
-            ScoredSegment(segment, by_segment[segment.path].pop(BASE), by_segment[segment.path]) for segment in segments
+            ScoredSegment(
+                segment,
+                by_segment[segment.path].pop(BASE),
+                by_segment[segment.path],
+                tuple(segment.manifest()["tasks"]),
+            )
+            for segment in segments
         ]
         found["scores (GB)"] = bytes_of(storage, "scores") / 1e9
         started = time.perf_counter()

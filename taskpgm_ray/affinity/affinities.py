@@ -54,6 +54,8 @@ class Affinities:
     """What two adapters of one task are apart; ``None``: not measured."""
     halfway: Halfway | None = None
     """Those of some tasks at half of their budget; ``None``: not measured."""
+    probes: int = 0
+    """Of all tasks together, that were summed."""
 
     @cached_property
     def profile_distances(self) -> FloatArray:

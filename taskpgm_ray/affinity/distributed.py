@@ -8,6 +8,7 @@ chain, never distributions; the driver gets a few matrices [n, n].
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from taskpgm_ray.config import AffinityConfig
 from taskpgm_ray.errors import OutageError, ResourceError, StorageError
 from taskpgm_ray.scoring.score import read_positions, read_scores
 from taskpgm_ray.scoring.stage import ScoredSegment
-from taskpgm_ray.storage import fingerprint
+from taskpgm_ray.storage import Unit, fingerprint
 
 CELL_BYTES = 24
 """Memory of one log-probability while a part is read: its float32 in the file's table, in the column, and stacked,
@@ -39,11 +40,23 @@ class PartOf:
 
 def probe_counts(segments: Sequence[ScoredSegment], tasks: Sequence[str]) -> list[int]:
     """Number of probes of each task, from the segments' manifests."""
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for segment in segments:
         manifest = segment.unit.manifest()
-        counts |= dict(zip(manifest["tasks"], manifest["probes"], strict=True))
+        held = dict(zip(manifest["tasks"], manifest["probes"], strict=True))
+        counts.update({task: held[task] for task in segment.tasks})
     return [counts[task] for task in tasks]
+
+
+def summed(segment: ScoredSegment, tasks: Sequence[str], units: Sequence[Unit]) -> list[Any]:
+    """What sums over a segment depend on, for their fingerprint: scores, and which of the pool's blocks do not count.
+
+    As a rule all of them do. Then it is the scores alone, so that sums of a time when blocks were not passed over are
+    found again.
+    """
+    pool = set(tasks) - set(segment.tasks)
+    passed = [task for task in segment.unit.manifest()["tasks"] if task in pool]
+    return [*(unit.path for unit in units), *([{"passed over": passed}] if passed else [])]
 
 
 def parts_of(segments: Sequence[ScoredSegment], n: int, config: AffinityConfig) -> list[PartOf]:
@@ -69,7 +82,7 @@ def parts_of(segments: Sequence[ScoredSegment], n: int, config: AffinityConfig) 
 
 
 def add_part(part: PartOf, sums: PoolSums) -> tuple[PoolSums, int]:
-    """The sums with one part added, and its positions. Blocks of tasks that left the pool are passed over."""
+    """The sums with one part added, and its positions. Blocks that do not count are passed over."""
     found = read_part(part, sums.tasks)
     return (sums, 0) if found is None else (sums.copy().add(found), len(found.probe))
 
@@ -85,7 +98,7 @@ def read_part(part: PartOf, tasks: Sequence[str], adapters: Sequence[str] | None
     Raises:
         StorageError: A file is missing or damaged.
     """
-    index = {name: i for i, name in enumerate(tasks)}
+    index = {name: i for i, name in enumerate(tasks) if name in part.segment.tasks}
     table = read_positions(part.segment.unit, ["task", "probe", "step"])
     first = np.flatnonzero(table["step"].to_numpy() == 0)
     bounds = np.append(first, len(table))
@@ -132,7 +145,7 @@ def pool_sums(
     import ray
 
     parts = parts_of(segments, len(tasks), config)
-    identity = fingerprint([[s.base.path, *(s.scores[t].path for t in tasks)] for s in segments])
+    identity = fingerprint([summed(s, tasks, [s.base, *(s.scores[t] for t in tasks)]) for s in segments])
     cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     empty = ray.put(PoolSums.empty(tasks, probe_counts(segments, tasks), identity))
     # Two results, so that the driver hears of an error without fetching the sums.

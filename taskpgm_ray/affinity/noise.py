@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from taskpgm_ray.affinity.bandwidth import NoiseFloor
-from taskpgm_ray.affinity.distributed import PartOf, parts_of, probe_counts, read_part
+from taskpgm_ray.affinity.distributed import PartOf, parts_of, probe_counts, read_part, summed
 from taskpgm_ray.affinity.jsd import jsd_rows
 from taskpgm_ray.numerics.types import FloatArray
 from taskpgm_ray.runtime.missing import missing
@@ -42,7 +42,7 @@ def measure_noise(
         ResourceError: A part does not fit into the configured memory.
     """
     pairs = list(seconds.items())
-    scores = [[s.scores[name].path for pair in pairs for name in pair] for s in segments]
+    scores = [summed(s, tasks, [s.scores[name] for pair in pairs for name in pair]) for s in segments]
     identity = fingerprint("noise", VERSION, list(tasks), [s.unit.path for s in segments], scores)
     floor = _Floor(Unit(run.storage, f"noise/{identity}"))
     with missing(run, "noise", [floor]) as (stage, todo):

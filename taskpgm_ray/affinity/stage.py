@@ -9,6 +9,7 @@ from typing import TypeVar, get_args
 
 from taskpgm_ray.affinity import distributed
 from taskpgm_ray.affinity.affinities import Affinities, Kind
+from taskpgm_ray.affinity.distributed import summed
 from taskpgm_ray.affinity.halfway import Halfway
 from taskpgm_ray.affinity.noise import measure_noise
 from taskpgm_ray.affinity.stored import VERSION, read, store
@@ -48,14 +49,25 @@ def compute_affinities(
         DamagedScoresError: Scores are missing or damaged; ``units`` names them.
         ResourceError: The job does not fit into the configured memory.
     """
+    return completed(compare(segments, tasks, run), segments, run, seconds)
+
+
+def compare(segments: Sequence[ScoredSegment], tasks: Sequence[str], run: Run) -> Affinities:
+    """The affinities without their noise floor; see `compute_affinities`."""
     pool = _pairwise(segments, tasks, run)
     with missing(run, "affinity", [pool]) as (stage, todo):
         for one in todo:
             _sum_up(one, run, stage)
-    affinities = _read(pool)
+    return _read(pool)
+
+
+def completed(
+    affinities: Affinities, segments: Sequence[ScoredSegment], run: Run, seconds: Mapping[str, str] = NO_SECONDS
+) -> Affinities:
+    """The same with the noise floor, where second adapters tell it; says where coverage is low."""
     if seconds:
         try:
-            affinities = replace(affinities, noise=measure_noise(segments, tasks, seconds, run))
+            affinities = replace(affinities, noise=measure_noise(segments, affinities.tasks, seconds, run))
         except StorageError as error:
             raise _damage(segments, error) from error
     if low := affinities.coverage_warning():
@@ -108,7 +120,7 @@ def compare_halves(segments: Sequence[ScoredSegment], halves: Mapping[str, str],
 
 
 def _pairwise(segments: Sequence[ScoredSegment], tasks: Sequence[str], run: Run) -> _Pairwise:
-    scores = [[s.base.path, *(s.scores[t].path for t in tasks)] for s in segments]
+    scores = [summed(s, tasks, [s.base, *(s.scores[t] for t in tasks)]) for s in segments]
     identity = fingerprint("affinity", VERSION, list(tasks), scores)
     return _Pairwise(segments, tasks, identity, affinity_unit(run.storage, identity))
 

@@ -66,7 +66,8 @@ def store(unit: Unit, sums: PoolSums) -> dict[str, object]:
 
 def read(unit: Unit, fingerprint: str) -> Affinities:
     """What `store` wrote."""
-    tasks = tuple(unit.manifest()["tasks"])
+    manifest = unit.manifest()
+    tasks = tuple(manifest["tasks"])
     table, coverage, n = unit.files.read_table(MATRICES), unit.files.read_table(COVERAGE), len(tasks)
 
     def square(name: str) -> NDArray[np.float64]:
@@ -83,6 +84,7 @@ def read(unit: Unit, fingerprint: str) -> Affinities:
         answers=square("answers"),
         coverage=np.stack([coverage[name].to_numpy() for name in tasks], axis=1),
         fingerprint=fingerprint,
+        probes=manifest["probes"],
     )
 
 

@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
 
     from rich.console import Console
 
-    from taskpgm_ray.engine_forecast import affinity_core_hours, engines_table, plan_engines
+    from taskpgm_ray.engine_forecast import affinity_core_hours, engines_table, plan_engines, probe_rounds
     from taskpgm_ray.forecast import engine_speed_of, plan_study, plan_table, proxy_speed_of, speed_of
     from taskpgm_ray.tasks.sources import task_sources
 
@@ -95,5 +95,7 @@ def run(options: argparse.Namespace) -> None:
     console.print(engines_table(engines, engine))
     if engine is None:
         console.print("The engines' speed was neither given nor measured: --engine-tokens-per-second, or --gpu.")
+    if rounds := probe_rounds(config):
+        console.print(f"Probes: {rounds}; the table counts the most.")
     taken = f"{hours:.2g}" if hours >= LEAST_HOURS else f"less than {LEAST_HOURS:g}"
     console.print(f"Affinities of all pairs: {taken} core-hours. Counts are the most that a study can need.")

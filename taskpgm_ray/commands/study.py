@@ -57,12 +57,15 @@ def begins(config: StudyConfig) -> str:
 
 
 def _dry_run(config: StudyConfig) -> None:
+    from taskpgm_ray.engine_forecast import probe_rounds
     from taskpgm_ray.tasks.sources import task_sources
     from taskpgm_ray.validate import validate
     from taskpgm_ray.workload import fine_tunes, merges, searches_by_merges
 
     for line in validate(config):
         print(line)
+    if rounds := probe_rounds(config):
+        print(f"probes: {rounds}")
     rows = fine_tunes(config, len(task_sources(config.pool)))
     most = "at most " if searches_by_merges(config) else ""
     print(

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from taskpgm_ray.affinity import effective_number
+from taskpgm_ray.affinity.precision import precision
 from taskpgm_ray.insight.stability import stability
 from taskpgm_ray.report.bandwidths import bandwidth_rows
 from taskpgm_ray.report.data import ReportData, TaskRow, TrialRow
@@ -83,6 +84,9 @@ def assemble(outputs: StudyOutputs) -> ReportData:
         divergence=affinities.divergence,
         divergence_upper=affinities.divergence_upper,
         divergence_se=affinities.divergence_se,
+        precision=precision(affinities.divergence, affinities.divergence_se),
+        wanted_precision=config.scoring.probes_precision if config.scoring.probes == "adaptive" else None,
+        probes_scored=affinities.probes,
         pmi=affinities.pmi,
         lift=affinities.lift,
         affinity=family.S,

@@ -13,6 +13,7 @@ from taskpgm_ray.errors import InputError
 if TYPE_CHECKING:
     # Only their types: importing the report shall load neither Ray nor the evaluation.
     from taskpgm_ray.affinity.bandwidth import NoiseKernel
+    from taskpgm_ray.affinity.precision import Precision
     from taskpgm_ray.insight.stability import Stability
     from taskpgm_ray.insight.tasks import Insight
     from taskpgm_ray.judge.comparisons import Comparison
@@ -135,6 +136,12 @@ class ReportData:
     """Upper bounds of the divergence over the whole vocabulary in nats, float [n, n]; ``divergence`` is the lower."""
     divergence_se: np.ndarray | None = None
     """Standard errors of ``divergence`` in nats, float [n, n]."""
+    precision: Precision | None = None
+    """Those beside what divergences differ by."""
+    wanted_precision: float | None = None
+    """At which ratio of the two scoring was to end; ``None``: all probes were scored at once."""
+    probes_scored: int | None = None
+    """Probes of all tasks together that the adapters were compared on."""
     pmi: np.ndarray | None = None
     """Pointwise mutual information in nats, float [n, n]: row model, column task's probes; asymmetric."""
     lift: np.ndarray | None = None
@@ -227,6 +234,16 @@ class ReportData:
     def weights(self) -> np.ndarray:
         """The mixture's weights, float [n]."""
         return np.array([task["weight"] for task in self.mixture["tasks"]], dtype=float)
+
+    @property
+    def probes(self) -> int:
+        """Probes that the tasks have, together."""
+        return sum(task.probes or 0 for task in self.tasks)
+
+    @property
+    def spared(self) -> int:
+        """Probes among them that were not scored, because fewer were enough."""
+        return 0 if self.probes_scored is None else self.probes - self.probes_scored
 
     @property
     def tau(self) -> float | None:

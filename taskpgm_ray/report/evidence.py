@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 
 from taskpgm_ray.affinity.distributions import LEAST_COVERAGE
-from taskpgm_ray.report import bandwidths, floor, halfway, matrices
+from taskpgm_ray.report import bandwidths, floor, halfway, matrices, probes
 from taskpgm_ray.report.clustering import MOST_CELLS, Clustering
 from taskpgm_ray.report.data import ReportData
 from taskpgm_ray.report.page import Page, Section, note, paragraph, warning
@@ -72,7 +72,8 @@ def affinity(data: ReportData, clustering: Clustering, page: Page) -> Section:
         )
     if n <= MOST_TABLE_COLUMNS:
         panels["JSD table"] = _divergences(data, clustering)
-    said = "".join(paragraph(text) for text in (floor.sentence(data), data.early, halfway.sentence(data)) if text)
+    sentences = (floor.sentence(data), probes.sentence(data), data.early, halfway.sentence(data))
+    said = "".join(paragraph(text) for text in sentences if text)
     return Section("affinity", "Affinities", said + page.tabs("affinity", panels) + missing)
 
 

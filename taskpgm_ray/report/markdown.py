@@ -79,7 +79,8 @@ def study_table(data: ReportData, command: str) -> str:
 
 def _measured(data: ReportData) -> str:
     """What the affinities rest on."""
-    text = f"{len(data.tasks)} tasks, {sum(task.probes or 0 for task in data.tasks)} probes"
+    spared = f"{data.probes_scored} of " if data.spared else ""
+    text = f"{len(data.tasks)} tasks, {spared}{data.probes} probes"
     if data.gamma is not None:
         text += f"; gamma = {data.gamma:.3g}"
     if data.divergence_se is not None:

@@ -12,6 +12,7 @@ import yaml
 
 from taskpgm_ray.affinity.distributions import LEAST_COVERAGE
 from taskpgm_ray.mixture.constraints import USUAL_EPOCHS
+from taskpgm_ray.report import probes
 from taskpgm_ray.report.data import ReportData
 from taskpgm_ray.report.text import balance, duration, interval, number, percent, score
 
@@ -70,6 +71,7 @@ def next_steps(data: ReportData) -> list[Step]:
         *_range(data, config),
         *_contrast(data, config),
         *_stability(data, config),
+        *_precision(data, config),
         *_coverage(data, config),
         *_repeats(data),
         *_left_out(data),
@@ -148,16 +150,33 @@ def _range(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:
 
 
 def _contrast(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:
-    probes = int(config.get("pool", {}).get("probes_per_task", 16))
     if data.noise is not None and not data.noise.contrast:
         yield Step(
             "The tasks' adapters do not stand out of the luck of their seeds: train them longer", _longer(config)
         )
-    elif data.insight is not None and data.insight.uniform:
-        yield Step(
-            "The weights cannot be told from uniform: measure the affinities on more probes",
-            f"pool.probes_per_task={2 * probes}",
-        )
+    elif data.insight is not None and data.insight.uniform and not probes.falls_short(data):
+        more = f"pool.probes_per_task={2 * _kept(config)}"
+        if data.spared and data.precision is not None:
+            more = f"scoring.probes_precision={data.precision.ratio / 2:.2g}"
+        yield Step("The weights cannot be told from uniform: measure the affinities on more probes", more)
+
+
+def _precision(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:
+    if not probes.falls_short(data):
+        return
+    assert data.precision is not None
+    assert data.wanted_precision is not None
+    ratio, wanted = (percent(part) for part in (data.precision.ratio, data.wanted_precision))
+    short = f"With all probes the divergences' standard error is {ratio} of what they differ by, and {wanted} was asked"
+    count = probes.needed(data, _kept(config))
+    if count is None:
+        yield Step(f"{short}: as precise as that they cannot be made", "scoring.probes_precision=...")
+    else:
+        yield Step(f"{short}: keep about {count} of each task", f"pool.probes_per_task={count}")
+
+
+def _kept(config: dict[str, Any]) -> int:
+    return int(config.get("pool", {}).get("probes_per_task", 16))
 
 
 def _stability(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:

@@ -73,9 +73,9 @@ def sample_of(plan: SegmentPlan, jobs: Sequence[Job], config: StudyConfig) -> li
     scoring = config.scoring
     adapters = [job.unit for job in jobs[: scoring.engines.max_loras]]
     queries: list[Query] = []
-    for task in plan.tasks:
-        answers = frequent_answers(task, scoring.answer_tokens)
-        rows = positions(task, scoring)
+    for block in plan.blocks:
+        answers = frequent_answers(block.task, scoring.answer_tokens)
+        rows = positions(block, scoring)
         for row in rows:
             if len(queries) >= SAMPLE and row["step"] == 0:
                 break

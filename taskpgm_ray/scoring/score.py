@@ -19,7 +19,7 @@ from taskpgm_ray.config import ScoringConfig
 from taskpgm_ray.errors import ScoringError, StorageError, TaskPGMError
 from taskpgm_ray.models import BaseModelRef
 from taskpgm_ray.scoring.engine import Engine, Query
-from taskpgm_ray.scoring.segments import POSITIONS, SCHEMA, SegmentPlan, block_id, frequent_answers, positions, support
+from taskpgm_ray.scoring.segments import POSITIONS, SCHEMA, SegmentPlan, frequent_answers, positions, support
 from taskpgm_ray.storage import Storage, Unit, fingerprint
 
 LOGPROBS = "logprobs.parquet"
@@ -75,11 +75,11 @@ def build_segment(engine: Engine, work: SegmentWork) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     answers: list[list[int]] = []
     probes = []
-    for task in work.plan.tasks:
-        block = positions(task, work.config)
-        rows += block
-        answers += [frequent_answers(task, work.config.answer_tokens)] * len(block)
-        probes.append(sum(row["step"] == 0 for row in block))
+    for block in work.plan.blocks:
+        own = positions(block, work.config)
+        rows += own
+        answers += [frequent_answers(block.task, work.config.answer_tokens)] * len(own)
+        probes.append(sum(row["step"] == 0 for row in own))
     size = work.config.support
     tops = engine.top_tokens([row["prompt"] for row in rows], size)
     for row, answer, top in zip(rows, answers, tops, strict=True):
@@ -87,7 +87,7 @@ def build_segment(engine: Engine, work: SegmentWork) -> dict[str, Any]:
     unit.files.write_table(POSITIONS, pa.Table.from_pylist(rows, schema=SCHEMA))
     manifest = {
         "schema": SCHEMA.metadata[b"taskpgm.schema"].decode(),
-        "blocks": [block_id(task) for task in work.plan.tasks],
+        "blocks": [block.id for block in work.plan.blocks],
         "tasks": [task.name for task in work.plan.tasks],
         "probes": probes,
         "positions": len(rows),

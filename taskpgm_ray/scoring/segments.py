@@ -1,4 +1,6 @@
-"""The probe set: blocks of scored positions, one block a task, packed into append-only segments.
+"""The probe set: blocks of scored positions, packed into append-only segments.
+
+A block is the probes of one task, all of them or those of one round (`ScoringConfig.rounds`).
 
 A segment is a unit with ``positions.parquet``: one row per scored position.
 
@@ -20,6 +22,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -44,21 +47,69 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
+class Block:
+    """Some probes of a task, consecutive in the table of its probes.
+
+    That table is ordered by a hash of the prompts, so that the first probes are a random draw, whatever they hold.
+    """
+
+    task: Task
+    start: int
+    """The first of them."""
+    stop: int
+    """The first that is not among them any more."""
+
+    @property
+    def probes(self) -> int:
+        """Their number."""
+        return self.stop - self.start
+
+    @property
+    def id(self) -> str:
+        """The task's name, the probes, and the training answers that enter the support."""
+        facts = self.task.facts
+        part = () if self.probes == facts.probes else (self.start, self.stop)
+        return fingerprint(self.task.name, facts.probe_content, facts.train_content, *part)
+
+
+def blocks(task: Task, config: ScoringConfig, probes: int | None = None) -> list[Block]:
+    """A task's blocks, one for each round, up to the round in which at least ``probes`` of it are scored."""
+    counts = config.rounds(task.facts.probes)
+    parts = [Block(task, start, stop) for start, stop in pairwise((0, *counts))]
+    return parts if probes is None else [part for part in parts if part.start < probes]
+
+
+@dataclass(frozen=True)
 class SegmentPlan:
     """A segment, finished or still to be built."""
 
     unit: Unit
-    tasks: tuple[Task, ...]
-    """The tasks whose blocks it holds; of a finished segment, those that are still in the pool."""
+    blocks: tuple[Block, ...]
+    """The blocks that it holds; of a finished segment, those that are wanted."""
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """Their tasks."""
+        return tuple(block.task for block in self.blocks)
 
 
 def plan_segments(
-    tasks: Sequence[Task], config: ScoringConfig, model: BaseModelRef, storage: Storage
+    tasks: Sequence[Task], config: ScoringConfig, model: BaseModelRef, storage: Storage, probes: int | None = None
 ) -> list[SegmentPlan]:
-    """Every task's block in exactly one segment: finished segments first, then new ones for the blocks they lack."""
+    """Every wanted block in exactly one segment: in a finished one, or in a new one for the blocks that those lack.
+
+    A new segment holds blocks of one round, hence at most one block of a task. All are in the order of their names.
+
+    Args:
+        tasks: The pool.
+        config: Which positions are scored on which tokens, and in which rounds.
+        model: The base model, by which supports are made.
+        storage: The study's folder.
+        probes: Of each task at least so many; by default all.
+    """
     design = fingerprint("design-2", config.top_k, config.answer_tokens, config.positions_per_probe, model.fingerprint)
     folder = f"segments/{design}"
-    wanted = {block_id(task): task for task in tasks}
+    wanted = {block.id: block for task in tasks for block in blocks(task, config, probes)}
     plans = []
     for name in storage.names(folder):
         unit = Unit(storage, f"{folder}/{name}")
@@ -66,20 +117,18 @@ def plan_segments(
             held = tuple(wanted.pop(block) for block in unit.manifest()["blocks"] if block in wanted)
             if held:
                 plans.append(SegmentPlan(unit, held))
-    for group in _packed(list(wanted.values()), config):
-        identity = fingerprint(design, [block_id(task) for task in group])
-        plans.append(SegmentPlan(Unit(storage, f"{folder}/{identity}"), tuple(group)))
-    return plans
+    for start in sorted({block.start for block in wanted.values()}):
+        for group in _packed([block for block in wanted.values() if block.start == start], config):
+            identity = fingerprint(design, [block.id for block in group])
+            plans.append(SegmentPlan(Unit(storage, f"{folder}/{identity}"), tuple(group)))
+    # In the order in which they are found once they are finished: what is made of the scores is named by all of them.
+    return sorted(plans, key=lambda plan: plan.unit.path)
 
 
-def block_id(task: Task) -> str:
-    """Identity of a task's block: its name, its probes, and the training answers that enter the support."""
-    return fingerprint(task.name, task.facts.probe_content, task.facts.train_content)
-
-
-def positions(task: Task, config: ScoringConfig) -> list[dict[str, Any]]:
-    """The block of one task, without supports: every probe's first answer tokens."""
-    table = task.table("probe")
+def positions(block: Block, config: ScoringConfig) -> list[dict[str, Any]]:
+    """The positions of a block, without supports: every probe's first answer tokens."""
+    task = block.task
+    table = task.table("probe").slice(block.start, block.probes)
     rows = []
     for probe, prompt, response in zip(
         table["id"].to_pylist(), table["prompt_ids"].to_pylist(), table["response_ids"].to_pylist(), strict=True
@@ -103,13 +152,13 @@ def support(gold: int, answers: Sequence[int], top: Sequence[int], size: int) ->
     return [int(token) for token in chosen][:size]
 
 
-def _packed(tasks: Sequence[Task], config: ScoringConfig) -> Iterator[list[Task]]:
-    """Group tasks until a group holds the configured number of positions."""
-    group: list[Task] = []
+def _packed(wanted: Sequence[Block], config: ScoringConfig) -> Iterator[list[Block]]:
+    """Group blocks until a group holds the configured number of positions."""
+    group: list[Block] = []
     held = 0
-    for task in tasks:
-        group.append(task)
-        held += task.facts.probes * config.positions_per_probe
+    for block in wanted:
+        group.append(block)
+        held += block.probes * config.positions_per_probe
         if held >= config.segment_positions:
             yield group
             group, held = [], 0

@@ -30,15 +30,24 @@ class ScoredSegment:
     base: Unit
     scores: dict[str, Unit]
     """Task name of the adapter -> its scores."""
+    tasks: tuple[str, ...]
+    """The tasks whose blocks here count. Of another one that the segment holds, the block is of other probes or of
+    another support than the pool's, or the task has left the pool."""
 
 
-def score_pool(jobs: Sequence[Job], tasks: Sequence[Task], run: Run) -> list[ScoredSegment]:
+def score_pool(jobs: Sequence[Job], tasks: Sequence[Task], run: Run, probes: int | None = None) -> list[ScoredSegment]:
     """Build the missing segments, and score what is missing on each.
+
+    Args:
+        jobs: The fine-tunes whose adapters are scored.
+        tasks: The pool, whose probes they are asked.
+        run: Storage, engines and progress.
+        probes: Of each task at least so many, in whole rounds; by default all.
 
     Raises:
         TaskPGMError: A segment or unit could not be scored.
     """
-    plans = plan_segments(tasks, run.config.scoring, run.model, run.storage)
+    plans = plan_segments(tasks, run.config.scoring, run.model, run.storage, probes)
     scorer = choose_scorer(plans, jobs, run)
     _build_segments(plans, run)
     adapters = {job.name: job.unit for job in jobs}
@@ -53,6 +62,7 @@ def score_pool(jobs: Sequence[Job], tasks: Sequence[Task], run: Run) -> list[Sco
             plan.unit,
             works[plan.unit.path, BASE].unit,
             {name: works[plan.unit.path, name].unit for name in adapters},
+            tuple(task.name for task in plan.tasks),
         )
         for plan in plans
     ]
@@ -80,7 +90,7 @@ def _build_segments(plans: Sequence[SegmentPlan], run: Run) -> None:
                 SegmentWork(plan, run.config.scoring),
                 run.config.model.max_length
                 * run.config.scoring.positions_per_probe
-                * sum(task.facts.probes for task in plan.tasks),
+                * sum(block.probes for block in plan.blocks),
             ): plan
             for plan in todo
         }

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from taskpgm_ray.affinity.affinities import Affinities
+from taskpgm_ray.config import ScoringConfig
 from taskpgm_ray.export import MixtureDocument, MixtureTask
 from taskpgm_ray.judge.comparisons import Comparison
 from taskpgm_ray.judge.rows import BudgetScores, SeedScores, TaskScores
@@ -59,6 +60,7 @@ def outputs():
         study="demo",
         to_yaml=lambda: "study: demo\n",
         search=SimpleNamespace(metric="gold_logprob"),
+        scoring=ScoringConfig(probes="adaptive", probes_precision=0.2),
         evaluation=SimpleNamespace(weights={"bbh": 2.0}),
     )
     tasks = tuple(MixtureTask(name=name, weight=1 / 3, count=1, available=9, source="jsonl") for name in NAMES)
