@@ -29,6 +29,7 @@ from taskpgm_ray.forecast import (
 from taskpgm_ray.gpu_speeds import PEAKS, reading_speed, training_speed, weights
 from taskpgm_ray.models import resolve
 from taskpgm_ray.storage import Storage
+from taskpgm_ray.workload import candidates
 
 
 def study(**finetune):
@@ -189,6 +190,9 @@ def test_the_engines_work_by_hand():
     # Nine finalists and the base model.
     assert (report.models, report.requests) == (10, 10 * (30 + 54 + 200))
     assert plan_engines(config, 10, 50.0, None)[0].seconds is None
+    # A search by merges asks as much of a hundred merges and of those of its trials.
+    merging = config.model_copy(update={"search": config.search.model_copy(update={"algorithm": "merge"})})
+    assert plan_engines(merging, 10, 50.0, None)[1].models == 10 + 100 + candidates(merging)
     without = config.model_copy(update={"search": config.search.model_copy(update={"balances": 0})})
     assert [row.what for row in plan_engines(without, 10, 50.0, None)] == ["probe set"]
     # 1,000 tasks of 16 positions are what the benchmark measured: 117 s on two cores.

@@ -8,6 +8,8 @@ from taskpgm_ray.workload import (
     candidates,
     contenders,
     fine_tunes,
+    merge_pilots,
+    merges,
     methods,
     noise_tasks,
     report_seeds,
@@ -75,6 +77,19 @@ def test_asha_gives_fewer_and_fewer_the_larger_budgets():
     trials = [row for row in fine_tunes(config, 3) if row.kind == "trials"]
     # The baselines have the full budget only.
     assert [(row.jobs, row.share) for row in trials] == [(9, 1 / 9), (3, 1 / 3), (1 + 2, 1.0)]
+
+
+def test_a_search_by_merges_trains_the_grid_at_most():
+    grid = study({"affinities": ["jsd", "pmi"], "baselines": ["uniform", "random", "text"], "seeds": 2})
+    merging = study(grid.search.model_dump() | {"algorithm": "merge", "merges": 40})
+    assert fine_tunes(merging, 5) == fine_tunes(grid, 5)
+    # Three families of four balances, of which text cannot win, two baselines, and a second draw of one of them.
+    assert merge_pilots(merging) == 2 * 2 + 4 + 2 + 1
+    assert merges(merging) == 3 * 4 + 2 + 1 + 40
+    assert merges(grid) == 0
+    assert merges(study({"screen": "measure"})) == 4 + 2
+    assert merges(study({"algorithm": "merge"}, mixture={"tau": 1.5})) == 0
+    assert merges(study({"algorithm": "merge", "balances": 0}, mixture={"tau": 1.5})) == 0
 
 
 def test_a_given_balance_is_tried_alone_and_without_a_search_there_are_adapters_only():

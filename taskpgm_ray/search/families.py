@@ -64,6 +64,10 @@ class Family:
             return _shortcuts(self.S, self.end)
         return self.within.path(self.S, self.utility, self.end)
 
+    def identity(self) -> list[object]:
+        """What its mixtures depend on, as JSON values; of a utility of its own only that there is one."""
+        return [self.name, np.asarray(self.S).round(12).tolist(), self.utility is not None, *self.within.identity()]
+
     @property
     def within(self) -> Limits:
         """Its limits, those of the simplex if there are no others."""

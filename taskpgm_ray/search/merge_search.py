@@ -108,18 +108,22 @@ def propose(
         The balances, and how many mixtures beside those of the trials were scored for them.
     """
     config, planner = merges.planner.config.search, merges.planner
-    mixtures = around(families, config, planner.config.seed)
-    known = [*mixtures, *both(trained, config.metric)[0]]
-    basis = [merges.identity(known), config.metric, dict(planner.config.evaluation.weights), config.balances]
-    record = Unit(planner.storage, f"search/proposed-{fingerprint(basis, config.tau, config.merge_distance)}")
+    pilots, _ = both(trained, config.metric)
+    basis = [
+        [family.identity() for family in families if family.contender],
+        merges.identity(pilots),
+        [config.merges, config.tau, config.balances, config.merge_distance, planner.config.seed],
+        [config.metric, dict(planner.config.evaluation.weights)],
+    ]
+    record = Unit(planner.storage, f"search/proposed-{fingerprint('proposed', *basis)}")
     if not record.done():
-        scores = merges.scores(known)
-        surface = fit(np.array([one.weights for one in known]), [[score] for score in scores], ROUGHNESS)
+        mixtures = around(families, config, planner.config.seed)
+        known = [*mixtures, *pilots]
+        surface = fit(np.array([one.weights for one in known]), [[one] for one in merges.scores(known)], ROUGHNESS)
         best = best_balances(families, surface, tried, config)
-        record.finish({"proposed": [{"family": one.method, "tau": one.tau} for one in best]})
-    by_name = {family.name: family for family in families}
-    proposed = record.manifest()["proposed"]
-    return [balance(by_name[one["family"]], one["tau"], families) for one in proposed], len(mixtures)
+        record.finish({"proposed": [{"family": one.method, "tau": one.tau} for one in best], "scored": len(mixtures)})
+    by_name, found = {family.name: family for family in families}, record.manifest()
+    return [balance(by_name[one["family"]], one["tau"], families) for one in found["proposed"]], found["scored"]
 
 
 def around(families: Sequence[Family], config: SearchConfig, seed: int) -> list[Mixture]:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from taskpgm_ray.search.candidates import Candidate, balance
 from taskpgm_ray.search.families import Family
 from taskpgm_ray.search.trials import Planner, TrialPlan
@@ -51,8 +49,6 @@ class PathSpace:
 
 def points_folder(storage: Storage, families: Sequence[Family], planner: Planner) -> Storage:
     """The folder of the points of one search: another affinity, budget or split has another."""
-    content = [
-        [f.name, np.asarray(f.S).round(12).tolist(), f.utility is not None, *f.within.identity()] for f in families
-    ]
+    content = [family.identity() for family in families]
     probe = planner.plan(balance(families[0], 1.0, families))
     return storage / f"search/points-{fingerprint(content, [run.unit.path for run in probe.runs])}"

@@ -113,6 +113,14 @@ def test_the_document_is_written_as_it_always_was(document):
     assert json.dumps(document, indent=1) == RECORDED
 
 
+def test_what_a_search_by_merges_found_stands_in_the_document():
+    tasks = (MixtureTask(name="a", weight=1.0, count=1, available=5, source=""),)
+    found = {"scored": 100, "used": True, "proposed": ["tau-1"]}
+    made = MixtureDocument(study="s", fingerprint="f", tasks=tasks, tau=1.0, merges=found).as_json()
+    assert made["merges"] == found
+    check_mixture(made, "here")
+
+
 def test_numpy_values_become_plain_numbers():
     weights, counts, available = np.array([0.1, 0.2, 0.7]), np.array([1, 2, 7]), np.array([5, 5, 3])
     tasks = tuple(

@@ -123,7 +123,7 @@ def test_every_trial_has_its_scores_or_its_reason(outputs):
     outcome = SimpleNamespace(
         plans=plans, finished=plans[:2], failed={"broken": "out of memory"}, stopped=["slow"],
         left_out={"capped": "it is the mixture of uniform"},
-        screen=ScreenFinding(0.9, 0.7, 2, True, ("spared",)),
+        screen=ScreenFinding(0.9, 0.7, 2, True, ("spared",)), merges=None,
     )  # fmt: skip
     judgement = Judgement("best", [], [], [], [], [], [])
     data = assemble(replace(outputs, outcome=outcome, judgement=judgement))

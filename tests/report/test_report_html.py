@@ -17,6 +17,8 @@ from taskpgm_ray.report import ReportData, render, summary
 from taskpgm_ray.report.data import TaskRow, TrialRow
 from taskpgm_ray.report.markdown import study_table
 from taskpgm_ray.runtime.progress import StageCost
+from taskpgm_ray.search.merge_search import MergeFinding
+from taskpgm_ray.search.merges import Agreement
 from taskpgm_ray.search.screen import ScreenFinding
 
 HOSTILE = "<script>alert('x')</script>"
@@ -208,6 +210,19 @@ def test_the_screen_says_what_merges_are_good_for(report_data):
     assert "may stand in for training; 2 mixtures that could not have been the best were not trained" in words
     found = ScreenFinding(0.1, -0.4, mixtures=9, warranted=False)
     assert "merging cannot stand in for training here." in Outline(render(report_data(6, screen=found))).words
+
+
+def test_the_search_by_merges_says_what_it_rested_on(report_data):
+    found = MergeFinding(112, Agreement(0.95, 0.72, 8), Agreement(0.88, 0.61, 12), ("tau-1.2", "tau-2"))
+    words = Outline(render(report_data(6, merges=found))).words
+    assert "ranked the 8 mixtures that are trained in any case with a correlation of 0.950 to training" in words
+    assert "of 112 merged mixtures only those were trained that they proposed: tau-1.2, tau-2." in words
+    assert "Over all 12 mixtures that were trained it is 0.880 to training (Spearman; at least 0.610)." in words
+    refused = MergeFinding(12, Agreement(0.4, -0.3, 8), Agreement(0.5, 0.1, 12))
+    words = Outline(render(report_data(6, merges=refused))).words
+    assert "which is too little to search by them: the whole grid was trained." in words
+    assert "proposed" not in " ".join(line for line in words.splitlines() if "Weighted merges" in line)
+    assert json.loads(json.dumps(refused.as_json()))["used"] is False
 
 
 def test_style_and_script_are_those_of_the_files(report_data):

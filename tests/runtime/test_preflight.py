@@ -6,7 +6,7 @@ import os
 import pytest
 
 from taskpgm_ray.config import load_config
-from taskpgm_ray.errors import ModelError, Problems, ResourceError
+from taskpgm_ray.errors import ConfigError, ModelError, Problems, ResourceError
 from taskpgm_ray.runtime.preflight import preflight
 
 
@@ -76,6 +76,22 @@ def test_gpus_of_this_machine(good, monkeypatch, visible, have):
 
 def test_a_lane_on_every_cpu_is_fine_without_trials(good):
     preflight(changed(good, ["finetune.lanes.cpus=4", "search.balances=0", "mixture.tau=1"]))
+
+
+def test_merges_that_could_never_be_trusted_are_refused(good):
+    merging = ["search.algorithm=merge"]
+    with pytest.raises(
+        ConfigError, match=r"these are 4 mixtures, and fewer than 5 say nothing: add to search.baseline"
+    ):
+        preflight(changed(good, merging))
+    for more in (
+        ["search.baselines=[uniform, proportional, random]"],
+        ["search.affinities=[jsd, pmi]"],
+        # Drawn anew for every seed.
+        ["search.baselines=[random]", "search.seeds=3"],
+        ["mixture.tau=1"],
+    ):
+        preflight(changed(good, [*merging, *more]))
 
 
 def test_preflight_reads_no_task_and_no_model(good):
