@@ -14,7 +14,8 @@ from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.runtime.missing import missing
 from taskpgm_ray.runtime.progress import collect
 from taskpgm_ray.runtime.run import Run, news_of
-from taskpgm_ray.search.merge import merge_adapters, predicted_best, rank_correlation
+from taskpgm_ray.search.merge import merge_adapters, predicted_best
+from taskpgm_ray.search.ranks import rank_correlation
 from taskpgm_ray.search.trials import Planner, TrialPlan, measured_by
 from taskpgm_ray.storage import Unit, fingerprint
 

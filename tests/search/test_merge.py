@@ -6,7 +6,8 @@ import pytest
 from taskpgm_ray.config import ModelConfig
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.models import resolve
-from taskpgm_ray.search.merge import merge_adapters, predicted_best, rank_correlation
+from taskpgm_ray.search.merge import merge_adapters, predicted_best
+from taskpgm_ray.search.ranks import rank_correlation
 from taskpgm_ray.storage import Storage, Unit
 
 
