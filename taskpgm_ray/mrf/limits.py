@@ -50,7 +50,7 @@ class Limits:
     def identity(self) -> list[object]:
         """What it consists of, as JSON values; empty for the simplex alone."""
         plain = not self.groups and self.target is None and self.most is None
-        if plain and self.bounds == (None, None):
+        if plain and all(bound is None for bound in self.bounds):
             return []
         groups = [[np.asarray(group.members).tolist(), group.low, group.high] for group in self.groups]
         target = None if self.target is None else self.target.tolist()

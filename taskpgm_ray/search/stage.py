@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from taskpgm_ray.errors import EvaluationError
+from taskpgm_ray.config import REGRESSION
+from taskpgm_ray.errors import EvaluationError, InputError
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.runtime.progress import Stage
 from taskpgm_ray.runtime.run import Run
-from taskpgm_ray.search.candidates import Candidate, Pool, baselines, candidates
+from taskpgm_ray.search.candidates import Candidate, Pool, baselines, candidates, distance, same_as
+from taskpgm_ray.search.comparator import RegressionFinding, regressed
 from taskpgm_ray.search.families import Family
 from taskpgm_ray.search.optuna_space import PathSpace, points_folder
 from taskpgm_ray.search.screen import Screen, ScreenFinding, pilots
@@ -37,6 +39,8 @@ class Outcome:
     """Baselines that are not tried, and why."""
     screen: ScreenFinding | None = None
     """How well merged adapters rank the trials, and the trials skipped for it; ``None``: not measured."""
+    regression: RegressionFinding | None = None
+    """How well a regression ranks the trials, and what it expects of its own mixture; ``None``: not asked for."""
 
     @property
     def finished(self) -> list[TrialPlan]:
@@ -82,7 +86,7 @@ def search(families: Sequence[Family], jobs: Sequence[Job], planner: Planner, ru
     if not any(plan.candidate.kind == "balance" for plan in outcome.finished):
         reason = next(iter(outcome.failed.values()), "every one was stopped")
         raise EvaluationError(f"no trial of a TaskPGM mixture came to its end; the first reason: {reason}")
-    return outcome
+    return _with_regression(outcome, families, planner, run) if REGRESSION in config.baselines else outcome
 
 
 def winner(outcome: Outcome, metric: str) -> Candidate:
@@ -126,6 +130,27 @@ def _screened(plans: list[TrialPlan], screen: Screen, planner: Planner, run: Run
         found = replace(found, skipped=screen.hopeless(piloted.finished, others))
     rest = _grid([plan for plan in others if plan.name not in found.skipped], planner, run)
     return Outcome(plans, piloted.failed | rest.failed, [*piloted.stopped, *rest.stopped], screen=found)
+
+
+def _with_regression(outcome: Outcome, families: Sequence[Family], planner: Planner, run: Run) -> Outcome:
+    """The search with one trial more, on the mixture that a regression of all the others proposes."""
+    config = planner.config.search
+    try:
+        candidate, found = regressed(outcome.finished, families, planner)
+    except InputError as error:
+        return replace(outcome, left_out={**outcome.left_out, REGRESSION: str(error)})
+    outcome = replace(outcome, regression=found)
+    tried = [plan.candidate for plan in outcome.finished if not plan.candidate.drawn]
+    near = min(tried, key=lambda one: distance(one, candidate))
+    if distance(near, candidate) <= config.merge_distance:
+        return replace(outcome, left_out={**outcome.left_out, REGRESSION: same_as(near.name, config)})
+    last = _grid([planner.plan(candidate)], planner, run)
+    return replace(
+        outcome,
+        plans=[*outcome.plans, *last.plans],
+        failed=outcome.failed | last.failed,
+        stopped=[*outcome.stopped, *last.stopped],
+    )
 
 
 def _optuna(families: Sequence[Family], pool: Pool, planner: Planner, run: Run) -> Outcome:
