@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from taskpgm_ray.report.bandwidths import BandwidthRow
     from taskpgm_ray.runtime.progress import StageCost
     from taskpgm_ray.search.choice import FittedCurve
+    from taskpgm_ray.search.comparator import RegressionFinding
     from taskpgm_ray.search.screen import ScreenFinding
 
 
@@ -167,6 +168,8 @@ class ReportData:
     """Baselines that were not tried, and why."""
     screen: ScreenFinding | None = None
     """How well merges rank the trials; ``None``: not measured."""
+    regression: RegressionFinding | None = None
+    """How well a regression ranks them; ``None``: it is no baseline of this study, or had too few trials."""
     comparisons: Sequence[Comparison] = ()
     """Report split: the chosen mixture against every baseline, in every metric and scope."""
     against_uniform: Sequence[Comparison] = ()

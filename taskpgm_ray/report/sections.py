@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taskpgm_ray.report import carriers, figures, held, noise, score_figures, system_scores
+from taskpgm_ray.report import carriers, figures, held, noise, regression, score_figures, system_scores
 from taskpgm_ray.report.data import ReportData, TrialRow
 from taskpgm_ray.report.next_steps import advice, next_steps
 from taskpgm_ray.report.page import Page, Section, note, paragraph, warning
@@ -168,7 +168,7 @@ def search(data: ReportData, page: Page) -> Section:
     problem = (
         paragraph(f"{failed} of {len(data.trials)} trials failed; their errors are in the table.") if failed else ""
     )
-    return Section("trials", title, plot + problem + _noise(data) + shown + _screen(data))
+    return Section("trials", title, plot + problem + _noise(data) + shown + _screen(data) + _regression(data))
 
 
 def _noise(data: ReportData) -> str:
@@ -187,6 +187,11 @@ def _screen(data: ReportData) -> str:
         f"Weighted merges of the single-task adapters rank the {found.mixtures} mixtures with a correlation of "
         f"{number(found.correlation)} to training (Spearman; at least {number(found.low)}): merging {use}."
     )
+
+
+def _regression(data: ReportData) -> str:
+    said = regression.sentence(data)
+    return paragraph(said) if said else ""
 
 
 MARKS = {"better": "good", "worse": "bad"}
