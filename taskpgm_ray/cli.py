@@ -20,6 +20,7 @@ from taskpgm_ray.commands import (
     init,
     merge,
     plan,
+    regress,
     report,
     solve,
     status,
@@ -33,8 +34,8 @@ from taskpgm_ray.runtime.signals import exit_code, stoppable
 from taskpgm_ray.version import INSTALL
 
 MODULES = (
-    *(init, validate, tasks, plan, study, status, report, explain, compare, export, merge, solve, add_tasks, clean),
-    *(doctor, config, completion),
+    *(init, validate, tasks, plan, study, status, report, explain, compare, export, merge, solve, regress),
+    *(add_tasks, clean, doctor, config, completion),
 )
 """The commands, in the order in which a user meets them."""
 OF_A_STUDY = (

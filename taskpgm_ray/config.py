@@ -25,7 +25,12 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Positive = Annotated[int, Field(gt=0)]
 Place = Annotated[str, AfterValidator(expanded)]
 """A path (or a name): a leading ``~`` and ``${VAR}`` are replaced as soon as it is read."""
-BASELINES = ("uniform", "proportional", "temperature", "capped", "equal_loss", "random", "text", "paper", "laplacian")
+REGRESSION = "regression"
+"""Baseline whose mixture is known only when all other trials have their scores."""
+BASELINES = (
+    *("uniform", "proportional", "temperature", "capped", "equal_loss", "random", "text", "paper", "laplacian"),
+    REGRESSION,
+)
 FAMILIES = ("text", "paper", "laplacian")
 """Baselines that have a mixture for every balance."""
 CLUSTERS = "clusters:"
@@ -633,8 +638,9 @@ class SearchConfig(Section):
     every seed; ``text``: the best balance of the text affinity; ``paper``: that of the paper's own shortcut (pairwise
     PMI, shifted diagonal, closed form, projection); ``laplacian``: that of its Laplacian variant, where tasks that are
     alike get like shares; ``clusters:K``: equal shares for K clusters of tasks, and inside
-    each (average linkage on the first affinity); ``mixture:FILE``: your own, a ``mixture.json`` or a CSV of task and
-    weight."""
+    each (average linkage on the first affinity); ``regression``: what a regression of all other trials' scores on
+    their weights proposes (as RegMix does), trained after them; ``mixture:FILE``: your own, a ``mixture.json`` or a CSV
+    of task and weight."""
     temperature: Annotated[float, Field(gt=0)] = 2.0
     """Of the baseline ``temperature``: weights proportional to size^(1/T)."""
     cap: Positive | None = None

@@ -24,8 +24,9 @@ from taskpgm_ray.evaluation.run import evaluate
 from taskpgm_ray.evaluation.scores import reweighted
 from taskpgm_ray.models import resolve
 from taskpgm_ray.scoring.engine import EngineSpec
-from taskpgm_ray.search.merge import Merge, merge_adapters, rank_correlation
+from taskpgm_ray.search.merge import Merge, merge_adapters
 from taskpgm_ray.search.merges import TOGETHER
+from taskpgm_ray.search.ranks import rank_correlation
 from taskpgm_ray.storage import Storage, Unit, finished
 
 

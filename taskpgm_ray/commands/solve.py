@@ -8,18 +8,17 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from taskpgm_ray.commands.limits import add_limits, constraints
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.matrix_file import complete, read_matrix, to_affinity
 from taskpgm_ray.mixture import counts
-from taskpgm_ray.mixture.constraints import Constraint, combined
+from taskpgm_ray.mixture.constraints import combined
 from taskpgm_ray.mixture.given import read_given
 from taskpgm_ray.mrf import (
-    Group,
     Limits,
     Mixture,
     MixturePath,
@@ -32,7 +31,7 @@ from taskpgm_ray.mrf import (
     solve,
     solve_grouped,
 )
-from taskpgm_ray.numerics.types import FloatArray, IntArray
+from taskpgm_ray.numerics.types import FloatArray
 
 if TYPE_CHECKING:
     from taskpgm_ray.commands import Commands
@@ -71,15 +70,7 @@ def add(commands: Commands) -> None:
         help="mend an indefinite matrix: nearest one that will do, shifted diagonal, or negative eigenvalues clipped",
     )
     limits = sub.add_argument_group("what the mixture has to keep to")
-    limits.add_argument("--floor", type=float, default=0.0, help="part of its uniform share that every task keeps")
-    for option, text in (
-        ("--min", "the least share of a task, or of each task of a pattern such as 'math/*'"),
-        ("--max", "the largest share"),
-        ("--fix", "exactly this share"),
-        ("--group-min", "the least share of all tasks of a pattern together"),
-        ("--group-max", "the largest share of all of them together"),
-    ):
-        limits.add_argument(option, action="append", default=[], metavar="TASK=SHARE", help=text)
+    add_limits(limits)
     limits.add_argument(
         "--target", metavar="FILE", help="the mixture at tau = 1: a mixture.json, or a CSV of task,weight"
     )
@@ -193,42 +184,12 @@ def _balance(options: argparse.Namespace, n: int) -> float | None:
 
 
 def _limits(options: argparse.Namespace, names: Sequence[str]) -> Limits:
-    n = len(names)
-    parts = [Constraint(f"--floor {options.floor:g}", lower=np.full(n, options.floor / n))] if options.floor else []
-    for option in ("min", "max", "fix", "group_min", "group_max"):
-        for entry in getattr(options, option):
-            name, members, share = _entry(entry, names)
-            said = f"--{option.replace('_', '-')} {name}={share:g}"
-            if option.startswith("group"):
-                group = Group(members, low=share) if option == "group_min" else Group(members, high=share)
-                parts.append(Constraint(said, group=group))
-                continue
-            inside = np.isin(np.arange(n), members)
-            lower = None if option == "max" else np.where(inside, share, 0.0)
-            upper = None if option == "min" else np.where(inside, share, 1.0)
-            parts.append(Constraint(said, lower, upper))
     target = read_given(options.target, names) if options.target else None
-    limits = combined(parts, n, target, options.max_tasks)
+    limits = combined(constraints(options, names), len(names), target, options.max_tasks)
     if limits.groups and (limits.most is not None or options.influence):
         other = "--influence" if options.influence else "--max-tasks"
         raise InputError(f"{other} is not known where groups of tasks are tied together: leave out --group-min/-max")
     return limits
-
-
-def _entry(entry: str, names: Sequence[str]) -> tuple[str, IntArray, float]:
-    """(pattern, tasks that it matches, share) of PATTERN=SHARE."""
-    pattern, _, number = entry.rpartition("=")
-    members = [i for i, name in enumerate(names) if name == pattern or fnmatchcase(name, pattern)]
-    try:
-        share = float(number)
-    except ValueError:
-        share = math.nan
-    if not members or not 0 <= share <= 1:
-        raise InputError(
-            f"{entry!r} is not TASK=SHARE with one of the tasks {', '.join(names[:20])} (or a pattern of names) and a "
-            "share from 0 to 1"
-        )
-    return pattern, np.array(members), share
 
 
 def _solved(S: FloatArray, tau: float, limits: Limits, utility: FloatArray | None) -> Mixture:

@@ -49,18 +49,25 @@ def indicator(groups: Sequence[Group], n: int) -> FloatArray:
 
 def is_feasible(lower: FloatArray, upper: FloatArray, groups: Sequence[Group]) -> bool:
     """Whether some mixture [n] keeps all limits."""
+    return cheapest_grouped(np.zeros(len(lower)), lower, upper, groups) is not None
+
+
+def cheapest_grouped(
+    cost: FloatArray, lower: FloatArray, upper: FloatArray, groups: Sequence[Group]
+) -> FloatArray | None:
+    """A mixture [n] of least cost'p, a corner of those that keep all limits; ``None``: none does."""
     if (lower > upper).any():
-        return False
+        return None
     rows = indicator(groups, len(lower))
     found = linprog(
-        np.zeros(len(lower)),
+        cost,
         A_ub=np.vstack([-rows, rows]),
         b_ub=np.array([-group.low for group in groups] + [group.high for group in groups]),
         A_eq=np.ones((1, len(lower))),
         b_eq=[1.0],
         bounds=list(zip(lower.tolist(), upper.tolist(), strict=True)),
     )
-    return bool(found.status == 0)
+    return np.asarray(found.x, dtype=np.float64) if found.status == 0 else None
 
 
 def grouped_optimum(problem: Problem, tau: float, groups: Sequence[Group]) -> tuple[FloatArray, FloatArray]:

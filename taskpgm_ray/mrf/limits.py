@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from taskpgm_ray.errors import InputError
-from taskpgm_ray.mrf.groups import Group
+from taskpgm_ray.mrf.energy import cheapest
+from taskpgm_ray.mrf.groups import Group, cheapest_grouped, indicator
 from taskpgm_ray.mrf.mixture import certificate, solve, solve_grouped
 from taskpgm_ray.mrf.mixture_path import MixturePath, path
 from taskpgm_ray.mrf.selection import select
@@ -18,6 +19,8 @@ from taskpgm_ray.numerics.types import Bound, FloatArray
 
 STEPS = 33
 """Balances of a sampled path from 0 to 1, and again from there to its end."""
+ROUNDING = 1e-9
+"""How far a weight or a share may be outside its limits and pass as rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +94,31 @@ class Limits:
         return certificate(
             S, tau, weights, utility=utility, target=self.target, lower=lower, upper=upper, groups=self.groups
         )
+
+    def kept(self, mixtures: FloatArray) -> npt.NDArray[np.bool_]:
+        """Which of these mixtures [k, n] keep the bounds and the groups' limits [k]; ``most`` is not looked at."""
+        inside = ((mixtures >= self.lower - ROUNDING) & (mixtures <= self.upper + ROUNDING)).all(axis=1)
+        shares = mixtures @ indicator(self.groups, len(self.lower)).T
+        low, high = (np.array([getattr(group, end) for group in self.groups]) for end in ("low", "high"))
+        return np.asarray(inside & ((shares >= low - ROUNDING) & (shares <= high + ROUNDING)).all(axis=1))
+
+    def corner(self, cost: FloatArray) -> FloatArray:
+        """A mixture [n] of least cost'p among those that keep the bounds and the groups' limits.
+
+        Mixtures of such corners keep them as well. Not so ``most``, which is not looked at.
+
+        Raises:
+            InputError: No mixture keeps all limits.
+        """
+        if self.groups:
+            found = cheapest_grouped(cost, self.lower, self.upper, self.groups)
+            if found is None:
+                raise InputError("no mixture keeps the bounds of the tasks and the limits of the groups")
+            return found
+        order, weights = cheapest(cost, self.lower, self.upper)
+        made = np.empty(len(order))
+        made[order] = weights
+        return made
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,7 @@ def assemble(outputs: StudyOutputs) -> ReportData:
         left_out=outputs.outcome.left_out if outputs.outcome else {},
         screen=outputs.outcome.screen if outputs.outcome else None,
         merges=outputs.outcome.merges if outputs.outcome else None,
+        regression=outputs.outcome.regression if outputs.outcome else None,
         comparisons=judgement.comparisons if judgement else [],
         against_uniform=judgement.against_uniform if judgement else [],
         over_base=judgement.over_base if judgement else [],

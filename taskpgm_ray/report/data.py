@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from taskpgm_ray.report.bandwidths import BandwidthRow
     from taskpgm_ray.runtime.progress import StageCost
     from taskpgm_ray.search.choice import FittedCurve
+    from taskpgm_ray.search.comparator import RegressionFinding
     from taskpgm_ray.search.merge_search import MergeFinding
     from taskpgm_ray.search.screen import ScreenFinding
 
@@ -182,6 +183,8 @@ class ReportData:
     """How well merges rank the trials; ``None``: not measured."""
     merges: MergeFinding | None = None
     """What merges proposed to train, and by which right; ``None``: the search was another one."""
+    regression: RegressionFinding | None = None
+    """How well a regression ranks them; ``None``: it is no baseline of this study, or had too few trials."""
     comparisons: Sequence[Comparison] = ()
     """Report split: the chosen mixture against every baseline, in every metric and scope."""
     against_uniform: Sequence[Comparison] = ()

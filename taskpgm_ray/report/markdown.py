@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from taskpgm_ray.report import bandwidths, carriers, floor, halfway, held, insight, noise
+from taskpgm_ray.report import bandwidths, carriers, floor, halfway, held, insight, noise, regression
 from taskpgm_ray.report.data import ReportData, TrialRow
 from taskpgm_ray.report.next_steps import advice, next_steps
 from taskpgm_ray.report.redundancy import planted
@@ -57,7 +57,7 @@ def study_table(data: ReportData, command: str) -> str:
         *insight.markdown(data),
         *_budgets(data),
         "## Trials on the search split",
-        *filter(None, (noise.choice(data), noise.sentence(data))),
+        *filter(None, (noise.choice(data), noise.sentence(data), regression.sentence(data))),
         _trials(data),
         "## Scores by task",
         _by_task(data),

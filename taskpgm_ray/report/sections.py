@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taskpgm_ray.report import carriers, figures, held, merges, noise, score_figures, system_scores
+from taskpgm_ray.report import carriers, figures, held, merges, noise, regression, score_figures, system_scores
 from taskpgm_ray.report.data import ReportData, TrialRow
 from taskpgm_ray.report.next_steps import advice, next_steps
 from taskpgm_ray.report.page import Page, Section, note, paragraph, warning
@@ -169,11 +169,16 @@ def search(data: ReportData, page: Page) -> Section:
         paragraph(f"{failed} of {len(data.trials)} trials failed; their errors are in the table.") if failed else ""
     )
     merged = "".join(paragraph(said) for said in merges.sentences(data))
-    return Section("trials", title, plot + problem + _noise(data) + shown + merged)
+    return Section("trials", title, plot + problem + _noise(data) + shown + merged + _regression(data))
 
 
 def _noise(data: ReportData) -> str:
     said = " ".join(filter(None, (noise.choice(data), noise.sentence(data))))
+    return paragraph(said) if said else ""
+
+
+def _regression(data: ReportData) -> str:
+    said = regression.sentence(data)
     return paragraph(said) if said else ""
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from taskpgm_ray.config import CLUSTERS, FAMILIES, GIVEN, SearchConfig
+from taskpgm_ray.config import CLUSTERS, FAMILIES, GIVEN, REGRESSION, SearchConfig
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.mixture import (
     capped_proportional,
@@ -92,7 +92,8 @@ def candidates(
 def baselines(pool: Pool, config: SearchConfig, seed: int) -> tuple[list[Candidate], dict[str, str]]:
     """The configured baselines that are no family; and those that are left out, with the reason.
 
-    Of baselines that nearly are one mixture (``config.merge_distance``) the first is trained.
+    Of baselines that nearly are one mixture (``config.merge_distance``) the first is trained. ``regression`` is not
+    among them: its mixture follows from the trials of all the others.
     """
     n = len(pool.sizes)
     known = {
@@ -105,7 +106,7 @@ def baselines(pool: Pool, config: SearchConfig, seed: int) -> tuple[list[Candida
     }
     made: list[Candidate] = []
     left_out: dict[str, str] = {}
-    for name in (name for name in config.baselines if name not in FAMILIES):
+    for name in (name for name in config.baselines if name not in (*FAMILIES, REGRESSION)):
         given = name.startswith(GIVEN)
         label = f"given-{Path(name.removeprefix(GIVEN)).stem}" if given else name.replace(":", "-")
         try:
@@ -123,10 +124,15 @@ def baselines(pool: Pool, config: SearchConfig, seed: int) -> tuple[list[Candida
         one = Candidate(label, "baseline", None, weights, label, drawn=name == "random")
         same = [other.name for other in made if not one.drawn and distance(one, other) <= config.merge_distance]
         if same:
-            left_out[label] = f"it is the mixture of {same[0]} (nearer than {config.merge_distance:g})"
+            left_out[label] = same_as(same[0], config)
         else:
             made.append(one)
     return made, left_out
+
+
+def same_as(other: str, config: SearchConfig) -> str:
+    """Why a mixture is not trained that another candidate nearly is."""
+    return f"it is the mixture of {other} (nearer than {config.merge_distance:g})"
 
 
 def equal_clusters(S: NDArray[np.float64] | None, count: int) -> NDArray[np.float64]:

@@ -1,8 +1,8 @@
 """A cheap stand-in for training on a mixture: the weighted merge of the single-task adapters.
 
 Merging costs seconds, training minutes to hours. Whether the merge ranks mixtures as training does is measured, not
-assumed: `rank_correlation` over mixtures that have both scores. Where it does, `predicted_best` says what training
-could make of a mixture that has been merged only.
+assumed: `rank_correlation` (in `taskpgm_ray.search.ranks`) over mixtures that have both scores. Where it does,
+`predicted_best` says what training could make of a mixture that has been merged only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from taskpgm_ray.config import LoraSection
 from taskpgm_ray.errors import InputError, ModelError
 from taskpgm_ray.scoring.adapters import SETTINGS, WEIGHTS
 from taskpgm_ray.storage import Unit
-from taskpgm_ray.workload import LEAST_PILOTS
 
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 
@@ -149,25 +148,6 @@ def _best(
         B = left @ (U[:, : lora.r] * S[: lora.r]) * (lora.r / lora.alpha)
         A = Vh[: lora.r] @ right.T
         yield pad(A, (0, 0, 0, lacking)).contiguous(), pad(B, (0, lacking)).contiguous()
-
-
-def rank_correlation(merged: npt.ArrayLike, trained: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
-    """Spearman's correlation of the two scores of each mixture [m], and the lower end of its interval.
-
-    The interval is Fisher's with the variance of Bonett and Wright (2000); with fewer than five mixtures, or scores
-    that do not differ, nothing can be said and the lower end is -1.
-    """
-    from scipy.stats import norm, spearmanr
-
-    a, b = np.asarray(merged, dtype=np.float64), np.asarray(trained, dtype=np.float64)
-    if a.shape != b.shape or a.ndim != 1:
-        raise InputError(f"one merged and one trained score a mixture, got shapes {a.shape} and {b.shape}")
-    if len(a) < LEAST_PILOTS or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return 0.0, -1.0
-    rho = float(spearmanr(a, b).statistic)
-    error = np.sqrt((1 + rho**2 / 2) / (len(a) - 3))
-    low = np.tanh(np.arctanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12)) - norm.ppf((1 + confidence) / 2) * error)
-    return rho, float(low)
 
 
 def predicted_best(

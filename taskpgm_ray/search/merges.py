@@ -19,7 +19,8 @@ from taskpgm_ray.runtime.missing import missing
 from taskpgm_ray.runtime.preflight import TRIAL_CPUS
 from taskpgm_ray.runtime.progress import Stage, collect
 from taskpgm_ray.runtime.run import Run, news_of
-from taskpgm_ray.search.merge import Merge, merge_adapters, rank_correlation
+from taskpgm_ray.search.merge import Merge, merge_adapters
+from taskpgm_ray.search.ranks import rank_correlation
 from taskpgm_ray.search.trials import Planner, TrialPlan, measured_by
 from taskpgm_ray.storage import MANIFEST, Unit, fingerprint
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from taskpgm_ray.errors import EvaluationError
+from taskpgm_ray.config import REGRESSION
+from taskpgm_ray.errors import EvaluationError, InputError
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.runtime.progress import Stage
 from taskpgm_ray.runtime.run import Run
-from taskpgm_ray.search.candidates import Candidate, Pool, baselines, candidates
+from taskpgm_ray.search.candidates import Candidate, Pool, baselines, candidates, distance, same_as
+from taskpgm_ray.search.comparator import RegressionFinding, regressed
 from taskpgm_ray.search.families import Family
 from taskpgm_ray.search.merge_search import MergeFinding, ends, propose, warranted
 from taskpgm_ray.search.merges import Merges
@@ -41,6 +43,8 @@ class Outcome:
     """How well merged adapters rank the trials, and the trials skipped for it; ``None``: not measured."""
     merges: MergeFinding | None = None
     """What merges proposed, and by which right; ``None``: another algorithm."""
+    regression: RegressionFinding | None = None
+    """How well a regression ranks the trials, and what it expects of its own mixture; ``None``: not asked for."""
 
     @property
     def finished(self) -> list[TrialPlan]:
@@ -89,7 +93,7 @@ def search(families: Sequence[Family], jobs: Sequence[Job], planner: Planner, ru
     if not any(plan.candidate.kind == "balance" for plan in outcome.finished):
         reason = next(iter(outcome.failed.values()), "every one was stopped")
         raise EvaluationError(f"no trial of a TaskPGM mixture came to its end; the first reason: {reason}")
-    return outcome
+    return _with_regression(outcome, families, planner, run) if REGRESSION in config.baselines else outcome
 
 
 def winner(outcome: Outcome, metric: str) -> Candidate:
@@ -157,6 +161,27 @@ def _by_merges(plans: list[TrialPlan], families: Sequence[Family], merges: Merge
     trained = merges.agreement(outcome.finished)
     names = tuple(plan.name for plan in proposed)
     return replace(outcome, merges=MergeFinding(scored + trained.mixtures, found, trained, names))
+
+
+def _with_regression(outcome: Outcome, families: Sequence[Family], planner: Planner, run: Run) -> Outcome:
+    """The search with one trial more, on the mixture that a regression of all the others proposes."""
+    config = planner.config.search
+    try:
+        candidate, found = regressed(outcome.finished, families, planner)
+    except InputError as error:
+        return replace(outcome, left_out={**outcome.left_out, REGRESSION: str(error)})
+    outcome = replace(outcome, regression=found)
+    tried = [plan.candidate for plan in outcome.finished if not plan.candidate.drawn]
+    near = min(tried, key=lambda one: distance(one, candidate))
+    if distance(near, candidate) <= config.merge_distance:
+        return replace(outcome, left_out={**outcome.left_out, REGRESSION: same_as(near.name, config)})
+    last = _grid([planner.plan(candidate)], planner, run)
+    return replace(
+        outcome,
+        plans=[*outcome.plans, *last.plans],
+        failed=outcome.failed | last.failed,
+        stopped=[*outcome.stopped, *last.stopped],
+    )
 
 
 def _optuna(families: Sequence[Family], pool: Pool, planner: Planner, run: Run) -> Outcome:

@@ -16,6 +16,7 @@ from taskpgm_ray.judge.statistics import PairedDifference
 from taskpgm_ray.report.assemble import StudyOutputs, assemble
 from taskpgm_ray.runtime.progress import StageCost
 from taskpgm_ray.search.candidates import Candidate
+from taskpgm_ray.search.comparator import RegressionFinding
 from taskpgm_ray.search.families import Family
 from taskpgm_ray.search.screen import ScreenFinding
 
@@ -124,6 +125,7 @@ def test_every_trial_has_its_scores_or_its_reason(outputs):
         plans=plans, finished=plans[:2], failed={"broken": "out of memory"}, stopped=["slow"],
         left_out={"capped": "it is the mixture of uniform"},
         screen=ScreenFinding(0.9, 0.7, 2, True, ("spared",)), merges=None,
+        regression=RegressionFinding("boosted", 0.5, 0.1, 6, -1.3),
     )  # fmt: skip
     judgement = Judgement("best", [], [], [], [], [], [])
     data = assemble(replace(outputs, outcome=outcome, judgement=judgement))
@@ -137,6 +139,7 @@ def test_every_trial_has_its_scores_or_its_reason(outputs):
     assert (slow.stopped, slow.skipped) == (True, False)
     assert (spared.stopped, spared.skipped) == (False, True)
     assert data.screen.mixtures == 2
+    assert data.regression.predicted == -1.3
     assert data.score_weights == {"bbh": 2.0}
     assert data.left_out == {"capped": "it is the mixture of uniform"}
 

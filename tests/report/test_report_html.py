@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from taskpgm_ray.judge.statistics import ONE_SEED
-from taskpgm_ray.report import ReportData, render, summary
+from taskpgm_ray.report import ReportData, regression, render, summary
 from taskpgm_ray.report.data import TaskRow, TrialRow
 from taskpgm_ray.report.markdown import study_table
 from taskpgm_ray.runtime.progress import StageCost
+from taskpgm_ray.search.comparator import RegressionFinding
 from taskpgm_ray.search.merge_search import MergeFinding
 from taskpgm_ray.search.merges import Agreement
 from taskpgm_ray.search.screen import ScreenFinding
@@ -223,6 +224,22 @@ def test_the_search_by_merges_says_what_it_rested_on(report_data):
     assert "which is too little to search by them: the whole grid was trained." in words
     assert "proposed" not in " ".join(line for line in words.splitlines() if "Weighted merges" in line)
     assert json.loads(json.dumps(refused.as_json()))["used"] is False
+
+
+def test_the_regression_says_what_it_is_worth(report_data):
+    found = RegressionFinding("log-linear", 0.71, 0.42, mixtures=9, predicted=-1.1)
+    assert "A regression of" not in Outline(render(report_data(6))).words
+    words = Outline(render(report_data(6, regression=found))).words
+    assert "of 9 mixtures on their weights (log-linear) ranks mixtures that it did not see with a correlation" in words
+    assert "of 0.710 (Spearman, each left out in turn; at least 0.420). For the mixture that it proposes" in words
+    assert "it predicted -1.1000; no trial of it came to its end." in words
+    row = TrialRow(name="regression", kind="baseline", weights=[1 / 6] * 6)
+    trials = [replace(row, seed=k, gold_logprob=value) for k, value in enumerate((-1.2, -1.4))]
+    data = report_data(6, regression=replace(found, low=-0.2), trials=trials)
+    words = Outline(render(data)).words
+    assert "at least -0.200): it is not shown to tell mixtures apart. For" in words
+    assert "it predicted -1.1000; the trial of it scored -1.3000." in words
+    assert regression.sentence(data) in study_table(data, "command")
 
 
 def test_style_and_script_are_those_of_the_files(report_data):

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from taskpgm_ray.config import LoraSection, ModelConfig
 from taskpgm_ray.errors import InputError, ModelError
 from taskpgm_ray.models import resolve
-from taskpgm_ray.search.merge import Merge, merge_adapters, predicted_best, rank_correlation
+from taskpgm_ray.search.merge import Merge, merge_adapters, predicted_best
+from taskpgm_ray.search.ranks import rank_correlation
 from taskpgm_ray.storage import Storage, Unit, fingerprint
 
 
