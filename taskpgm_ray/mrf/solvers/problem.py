@@ -128,8 +128,7 @@ def build(
     repair = None
     if noise is not None:
         matrix, repair = psd.repair_within_noise(matrix, noise)
-        sums = None if repair else sums
-    b, classes, reduced, form = _reduce(matrix, sums, u, m, diversity_only)
+    b, classes, reduced, form = _reduce(matrix, sums if repair is None else None, u, m, diversity_only)
     if form is None:
         matrix, repair = psd.nearest_conditionally_psd(matrix)
         b, classes, reduced, form = _reduce(matrix, None, u, m, diversity_only)
