@@ -137,6 +137,8 @@ def test_gpus_that_engines_can_use(engines):
         ({"search": {"steps": 3, "tokens": 4}}, "trial's budget as steps or as tokens"),
         ({"search": {"baselines": ["uniform", "uniform"]}}, "baselines lists a value twice: uniform, uniform"),
         ({"search": {"screen": "skip", "algorithm": "optuna"}}, "screen: skip needs the grid's candidates"),
+        ({"scoring": {"probes": "some"}}, r"scoring.probes: .*'all' or 'adaptive'.*given: 'some'"),
+        ({"scoring": {"probes_precision": 0}}, r"scoring.probes_precision: .*greater than 0"),
         ({"scoring": {"top_k": 124, "answer_tokens": 3}}, r"gold token = 128; the engine takes at most 127"),
         ({"scoring": {"engines": {"max_model_length": 256}}}, r"max_model_length \(256\) is below model.max_length"),
         ({"pool": {"tasks": []}}, "pool.tasks: .*at least 1"),
