@@ -140,6 +140,8 @@ def test_gpus_that_engines_can_use(engines):
         ({"search": {"screen": "skip", "algorithm": "merge"}}, "merge measures and uses what screen does; leave scree"),
         ({"search": {"balances": 2, "algorithm": "merge"}}, "2 leaves none: raise balances to 3 or more"),
         ({"search": {"merges": 11}}, r"search.merges: .*greater than or equal to 12"),
+        ({"scoring": {"probes": "some"}}, r"scoring.probes: .*'all' or 'adaptive'.*given: 'some'"),
+        ({"scoring": {"probes_precision": 0}}, r"scoring.probes_precision: .*greater than 0"),
         ({"scoring": {"top_k": 124, "answer_tokens": 3}}, r"gold token = 128; the engine takes at most 127"),
         ({"scoring": {"engines": {"max_model_length": 256}}}, r"max_model_length \(256\) is below model.max_length"),
         ({"pool": {"tasks": []}}, "pool.tasks: .*at least 1"),

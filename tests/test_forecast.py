@@ -14,6 +14,7 @@ from taskpgm_ray.engine_forecast import (
     EngineSpeed,
     affinity_core_hours,
     plan_engines,
+    probe_rounds,
 )
 from taskpgm_ray.errors import ConfigError, ModelError
 from taskpgm_ray.forecast import (
@@ -199,6 +200,22 @@ def test_the_engines_work_by_hand():
     small = config.model_copy(update={"pool": config.pool.model_copy(update={"probes_per_task": 16})})
     small = small.model_copy(update={"scoring": small.scoring.model_copy(update={"positions_per_probe": 1})})
     assert affinity_core_hours(small, 1000) == pytest.approx(2 * 117 / 3600, rel=0.02)
+
+
+def test_rounds_of_probes_are_planned_at_most():
+    config = study()
+    assert probe_rounds(config) == ""
+    adaptive = config.scoring.model_copy(update={"probes": "adaptive", "probes_start": 4})
+    rounds = config.model_copy(update={"scoring": adaptive})
+    kept = rounds.pool.probes_per_task
+    assert probe_rounds(rounds) == f"4 of each task at first, at most {kept} (scoring.probes: adaptive)"
+    # Engines read each probe once, and are planned for all of them; pairs are compared anew after each round.
+    assert plan_engines(rounds, 10, 50.0, None) == plan_engines(config, 10, 50.0, None)
+    times = sum(adaptive.rounds(kept)) / kept
+    assert affinity_core_hours(rounds, 10) == pytest.approx(times * affinity_core_hours(config, 10))
+    assert 1 < times < 3
+    at_once = config.model_copy(update={"scoring": adaptive.model_copy(update={"probes_start": 99})})
+    assert probe_rounds(at_once) == ""
 
 
 def test_a_kind_of_gpu_stands_in_for_a_measurement(tmp_path):

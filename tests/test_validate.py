@@ -310,8 +310,11 @@ def test_a_dry_run_checks_and_counts(good, tmp_path, capsys):
     assert main(["run", "--config", str(file), "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "tokens: the same for training, evaluation and export" in said
+    assert "\nprobes: " not in said
     assert re.search(r"fine-tunes: \d+ adapters, \d+ noise, 5 trials, 9 finalists, 1 final; taskpgm plan", said)
     assert not (tmp_path / "runs" / "s" / "adapters").exists()
+    assert main(["run", "--config", str(file), "--dry-run", "scoring.probes=adaptive"]) == 0
+    assert "\nprobes: 4 of each task at first, at most 6 (scoring.probes: adaptive)\n" in capsys.readouterr().out
 
 
 def test_a_dry_run_of_a_search_by_merges_counts_the_most_that_it_can_take(good, tmp_path, capsys):

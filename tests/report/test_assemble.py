@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from taskpgm_ray.affinity.affinities import Affinities
+from taskpgm_ray.affinity.precision import precision
 from taskpgm_ray.config import ScoringConfig
 from taskpgm_ray.export import MixtureDocument, MixtureTask
 from taskpgm_ray.judge.comparisons import Comparison
@@ -57,6 +58,9 @@ def plan(name, kind="balance", tau=1.0, scores=()):
 def outputs():
     """A study without a search, whose own affinity is not that of the mixture's family."""
     matrix = 1.0 - np.eye(3)
+    found = Affinities(
+        NAMES, matrix, matrix, matrix, matrix, np.eye(3), matrix, matrix, np.ones((4, 3)), "f", probes=12
+    )
     config = SimpleNamespace(
         study="demo",
         to_yaml=lambda: "study: demo\n",
@@ -72,7 +76,7 @@ def outputs():
         model=SimpleNamespace(source="hub", fingerprint="abc"),
         tasks=[SimpleNamespace(name=name, facts=facts) for name in NAMES],
         jobs=[SimpleNamespace(unit=trained) for _ in NAMES],
-        affinities=Affinities(NAMES, matrix, matrix, matrix, matrix, np.eye(3), matrix, matrix, np.ones((4, 3)), "f"),
+        affinities=found,
         family=family(),
         mixture=MixtureDocument(study="demo", fingerprint="f", tasks=tasks, tau=1.0).as_json(),
         baselines={"uniform": np.full(3, 1 / 3)},
@@ -90,6 +94,8 @@ def test_a_study_without_a_search_has_its_pool_and_mixture(outputs):
     assert (task.cut, task.withheld) == (2, 3)
     assert (task.loss_drop, task.tokens, task.seconds, task.gpu_seconds) == (0.5, 500, 3.0, 2.0)
     assert data.versions["base model"] == "hub (abc)"
+    assert (data.precision, data.wanted_precision) == (precision(1 - np.eye(3), 1 - np.eye(3)), 0.2)
+    assert (data.probes_scored, data.probes, data.spared) == (12, 24, 12)
     assert [data.trials, data.comparisons, data.by_task, data.by_seed, data.budgets] == [[]] * 5
     assert data.screen is None
 

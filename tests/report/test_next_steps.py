@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from taskpgm_ray.affinity.precision import Precision
 from taskpgm_ray.insight.tasks import explain
 from taskpgm_ray.judge.comparisons import Comparison
 from taskpgm_ray.judge.statistics import PairedDifference
@@ -78,7 +79,25 @@ def test_what_the_affinities_lack(study):
     data = study()
     insight = explain(data.names, data.affinity, solve(data.affinity, 0.8), None, data.lift)
     insight = replace(insight, uniform=True)
-    assert commands(replace(data, insight=insight))[0] == "pool.probes_per_task=32"
+    uniform = replace(data, insight=insight)
+    assert commands(uniform)[0] == "pool.probes_per_task=32"
+    # Where there are probes that were not scored, these come first.
+    spared = replace(uniform, precision=Precision(0.018, 0.1), wanted_precision=0.2, probes_scored=48)
+    assert commands(spared)[0] == "scoring.probes_precision=0.09"
+
+
+def test_more_probes_where_all_were_too_few(study):
+    data = study(precision=Precision(0.015, 0.1), wanted_precision=0.1, probes_scored=96)
+    (step, _) = next_steps(data)
+    assert step.command == "pool.probes_per_task=36"
+    assert "error is 15.0\u00a0% of what they differ by, and 10.0\u00a0% was asked: keep about 36 of each" in step.what
+    (step, _) = next_steps(replace(data, wanted_precision=0.001))
+    assert "as precise as that they cannot be made" in step.what
+    # Not twice, with two numbers.
+    insight = explain(data.names, data.affinity, solve(data.affinity, 0.8), None, data.lift)
+    uniform = replace(data, insight=replace(insight, uniform=True))
+    assert commands(uniform)[:-1] == ["pool.probes_per_task=36"]
+    assert len(next_steps(replace(data, wanted_precision=0.2))) == 1
 
 
 def test_repeats_name_how_many_examples_fit(study):
