@@ -43,6 +43,8 @@ def study(search=None, **changes):
         ({"affinities": ["text"], "baselines": ["uniform", "text"]}, 1, 4 + 1, 1 + 1),
         ({"baselines": ["uniform", "text", "paper"]}, 1, 12 + 1, 3 + 1),
         ({"baselines": ["uniform", "paper", "laplacian"]}, 1, 12 + 1, 3 + 1),
+        # A trial like any other, although its mixture is not known beforehand.
+        ({"baselines": ["uniform", "regression"]}, 1, 4 + 2, 1 + 2),
     ],
 )
 def test_families_candidates_and_methods(search, families, tried, judged):

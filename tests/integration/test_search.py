@@ -174,12 +174,17 @@ def test_a_search_ended_in_mid_trial_repeats_no_finished_trial(tmp_path, how):
 
 
 def test_a_failed_trial_does_not_end_the_search(tmp_path):
-    outcome = Driver(tmp_path, fails="tau-0-", balances=3).outcome()
+    baselines = ["uniform", "proportional", "regression"]
+    driver = Driver(tmp_path, fails="tau-0-", balances=5, merge_distance=0.0, baselines=baselines)
+    outcome = driver.outcome()
     assert list(outcome["failed"]) == ["tau-0"]
     assert "TrainingError" in outcome["failed"]["tau-0"]
     assert "the loss became nan" in outcome["failed"]["tau-0"]
     assert {"uniform", "proportional"} < set(outcome["finished"])
     assert outcome["winner"] != "tau-0"
+    # Of the scores of those that did not fail.
+    assert "regression" in outcome["finished"]
+    assert driver.trained()[-1].startswith("regression-seed0 ")
 
 
 def test_asha_stops_losers_and_the_rest_gets_the_full_budget(tmp_path):
