@@ -1,4 +1,4 @@
-"""How precise the divergences of a pool are, and whether that is enough (docs/mathematics.md, section 16)."""
+"""How precise the divergences of a pool are, and whether that is enough (docs/mathematics.md, section 18)."""
 
 from __future__ import annotations
 
