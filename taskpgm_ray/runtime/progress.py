@@ -68,7 +68,7 @@ class Stage:
         self.tokens += tokens
         width = len(str(self.total))
         line = f"  [dim]{self.name}[/] {self.done + self.reused:>{width}}/{self.total}  {escape(text)}{self._left()}"
-        self.console.print(line, soft_wrap=True, highlight=False)
+        self._say(line)
 
     def _left(self) -> str:
         """Pace since the stage began, its start-up included, and what the rest then takes; nothing of short stages."""
@@ -81,7 +81,11 @@ class Stage:
 
     def note(self, text: str) -> None:
         """What is going on, between two finished pieces of work."""
-        self.console.print(f"  [dim]{escape(text)}[/]", soft_wrap=True, highlight=False)
+        self._say(f"  [dim]{escape(text)}[/]")
+
+    def _say(self, line: str) -> None:
+        """A line: whole in a log, where it is searched; broken between words in a terminal, where it is read."""
+        self.console.print(line, soft_wrap=not self.console.is_terminal, highlight=False)
 
 
 class News:

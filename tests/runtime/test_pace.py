@@ -40,3 +40,15 @@ def test_without_tokens_there_is_no_pace_in_tokens(tmp_path, clock):
         clock[0] += 300
         stage.finished("tau-1")
     assert "tau-1 (about 10 min left)" in printed.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_lines_are_broken_between_words_where_somebody_reads_them(tmp_path, terminal):
+    printed = io.StringIO()
+    text = "letter_counting: 1,504 to train on, 16 probes, 0 repeats and 0 over-long dropped"
+    console = Console(file=printed, width=40, force_terminal=terminal, color_system=None, _environ={})
+    with Progress(Storage(str(tmp_path)), console).stage("tasks", 1) as stage:
+        stage.finished(text)
+    lines = [line.rstrip() for line in printed.getvalue().splitlines()[1:] if "tasks:" not in line]
+    assert " ".join(" ".join(lines).split()) == f"tasks 1/1 {text}"
+    assert (max(map(len, lines)) <= 40) == (len(lines) > 1) == terminal
