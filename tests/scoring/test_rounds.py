@@ -107,8 +107,11 @@ def without_ray(monkeypatch):
 def study(make_task, storage, model):
     """(config, names of tasks) -> its affinities, how often it was scored and compared, what it said."""
 
-    def run(scoring, names=NAMES):
-        tasks = [make_task(name, [([ord(name), i], [i % 7, 1]) for i in range(PROBES)], [([5], [8])]) for name in names]
+    def run(scoring, names=NAMES, changed=()):
+        tasks = [
+            make_task(name, [([ord(name), i], [i % 7, 1]) for i in range(PROBES)], [([5], [8 + (name in changed)])])
+            for name in names
+        ]
         jobs = [SimpleNamespace(name=name, unit=Unit(storage, f"adapters/{name}")) for name in names]
         console = Console(file=io.StringIO(), width=200)
         engines = SimpleNamespace(batch_positions=2048, max_loras=4)
@@ -217,8 +220,18 @@ def test_a_task_that_comes_later_goes_through_all_rounds(study):
     np.testing.assert_array_equal(grown.found.divergence, study(ALL).found.divergence)
 
 
-def test_a_block_of_other_probes_is_passed_over(study, make_task, storage, model):
-    """A segment may hold a task as it was: the rest of it is still in use, and that block is not summed."""
+def test_a_task_that_changed_is_summed_once(study, storage):
+    """Its old block lies in a segment that the other tasks still use."""
+    before, after = study(ALL), study(ALL, changed=("e",))
+    assert len(after.segments) == 2
+    assert sorted(task for segment in after.segments for task in segment.tasks) == list(NAMES)
+    summed_up = affinity_unit(storage, after.found.fingerprint).manifest()
+    assert (summed_up["probes"], summed_up["positions"]) == (5 * PROBES, 5 * PROBES * 2)
+    # The support of one task's positions is all that differs.
+    np.testing.assert_allclose(after.found.divergence, before.found.divergence, rtol=0.05)
+
+
+def test_a_block_that_does_not_count_is_passed_over_and_named(study):
     whole = study(ALL)
     (segment,) = whole.segments
     four = ScoredSegment(segment.unit, segment.base, segment.scores, NAMES[:4])
