@@ -98,7 +98,8 @@ def read_part(part: PartOf, tasks: Sequence[str], adapters: Sequence[str] | None
     Raises:
         StorageError: A file is missing or damaged.
     """
-    index = {name: i for i, name in enumerate(tasks) if name in part.segment.tasks}
+    counted = set(part.segment.tasks)
+    index = {name: i for i, name in enumerate(tasks) if name in counted}
     table = read_positions(part.segment.unit, ["task", "probe", "step"])
     first = np.flatnonzero(table["step"].to_numpy() == 0)
     bounds = np.append(first, len(table))

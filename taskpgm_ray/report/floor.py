@@ -26,10 +26,11 @@ def sentence(data: ReportData) -> str:
         f"{number(found.floor_se)} {unit} apart (mean and standard error, {found.measured} tasks fine-tuned twice)"
     )
     if not found.contrast:
+        more = "scoring.probes_precision" if data.spared else "pool.probes_per_task"
         return (
             f"{floor}. The adapters of different tasks do not stand out of that: as far as this study can tell they "
             "differ by luck, nothing is known of how alike the tasks are, and the mixture is uniform. Longer "
-            "fine-tunes (finetune.steps) or more probes (pool.probes_per_task) may tell them apart."
+            f"fine-tunes (finetune.steps) or more probes ({more}) may tell them apart."
         )
     text = (
         f"{floor}; {found.clear} of the {n * (n - 1) // 2} pairs of tasks are more than twice as far apart, and count "

@@ -16,12 +16,11 @@ def sentence(data: ReportData) -> str:
     found = data.precision
     if found is None or data.probes_scored is None or not found.spread:
         return ""
-    scored, wanted = f"{number(data.probes_scored)} of the {number(data.probes)} probes were scored", ""
-    if data.wanted_precision is None:
-        scored = f"All {number(data.probes)} probes were scored"
-    elif falls_short(data):
+    some = f"{number(data.probes_scored)} of the" if data.spared else "All"
+    scored, wanted = f"{some} {number(data.probes)} probes were scored", ""
+    if falls_short(data):
         wanted = f"; scoring.probes_precision asked for {percent(data.wanted_precision)}, for which they are too few"
-    else:
+    elif data.wanted_precision is not None:
         wanted = f", which is enough for the {percent(data.wanted_precision)} of scoring.probes_precision"
     return (
         f"{scored}. The standard error of a divergence is {number(found.error)} nats (root mean square over pairs), "

@@ -35,6 +35,8 @@ def test_the_floor_what_stands_out_of_it_and_what_was_taken_off(report_data):
 def test_no_contrast_is_said_everywhere(report_data):
     data = report_data(6, noise=replace(FOUND, gamma=None), gamma=None)
     assert "nothing is known of how alike the tasks are, and the mixture is uniform" in sentence(data)
+    assert "more probes (pool.probes_per_task)" in sentence(data)
+    assert "more probes (scoring.probes_precision)" in sentence(replace(data, probes_scored=48))
     console = Console(width=400, record=True, file=io.StringIO())
     console.print(summary(data))
     assert "do not stand out" in console.export_text()

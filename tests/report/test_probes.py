@@ -39,7 +39,7 @@ def test_fewer_that_were_enough(data):
 def test_all_that_were_too_few(data):
     short = replace(data, wanted_precision=0.1)
     assert falls_short(short)
-    assert sentence(short).startswith("96 of the 96 probes were scored.")
+    assert sentence(short).startswith("All 96 probes were scored.")
     assert sentence(short).endswith("scoring.probes_precision asked for 10.0\u00a0%, for which they are too few.")
     # Errors fall with the root of the number of probes.
     assert needed(short, 16) == 19
