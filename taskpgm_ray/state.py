@@ -23,7 +23,7 @@ SAMPLED = 20
 UNITS = {
     "tasks": "tasks prepared",
     "adapters": "single-task adapters",
-    "parts": "adapters on their way",
+    "parts": "adapters part-way",
     "scores": "sets of scores",
     "mixtures": "fine-tunes on mixtures",
     "trials": "trials scored",
