@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 from pyarrow import fs as pafs
@@ -52,6 +52,23 @@ def sync(path: str) -> None:
 
 
 def uninterrupted(operation: Callable[[], T]) -> T:
-    """Run it in a thread of its own: an upload that an interrupt leaves half-way would be completed as it is."""
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(operation).result()
+    """Run it in a thread of its own: an upload that an interrupt leaves half-way would be completed as it is.
+
+    Whenever the interrupt comes, the operation has either ended or not begun when this ends.
+    """
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        if outcome.set_running_or_notify_cancel():
+            try:
+                outcome.set_result(operation())
+            except BaseException as error:  # raised below, where it was asked for
+                outcome.set_exception(error)
+
+    try:
+        threading.Thread(target=run, name="upload").start()
+        return outcome.result()
+    except BaseException:
+        if not outcome.cancel():
+            wait([outcome])
+        raise

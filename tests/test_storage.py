@@ -4,6 +4,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pytest
 
 from taskpgm_ray.config import LoraSection
 from taskpgm_ray.errors import DamagedFileError, MissingFileError, OutageError, StorageError
+from taskpgm_ray.filesystems import uninterrupted
 from taskpgm_ray.storage import MANIFEST, Storage, Unit, fingerprint, finished
 
 
@@ -206,6 +208,28 @@ def test_an_interrupt_leaves_no_half_of_an_upload(tmp_path, monkeypatch):
         storage.write_bytes("f", b"whole")
     assert (tmp_path / "f").read_bytes() == b"whole"
     assert threads[0] is not threading.main_thread()
+
+
+@pytest.mark.parametrize("when", ["started", "not started"])
+def test_an_interrupt_while_the_upload_is_handed_over_finds_it_whole_or_not_begun(monkeypatch, when):
+    start, done = threading.Thread.start, []
+
+    def interrupted(thread):
+        if when == "started":
+            start(thread)
+        raise KeyboardInterrupt
+
+    def upload():
+        time.sleep(0.2)
+        done.append(True)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        uninterrupted(upload)
+    found = list(done)
+    time.sleep(0.4)
+    assert done == found
+    assert when == "started" or not done
 
 
 @pytest.mark.parametrize("content", [b"", b'{"steps": 1', b"\xff\xfe"])

@@ -6,7 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from taskpgm_ray.errors import InputError
-from taskpgm_ray.workload import LEAST_PILOTS
+
+LEAST = 5
+"""Mixtures without which nothing is said."""
 
 
 def rank_correlation(predicted: npt.ArrayLike, trained: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
@@ -20,7 +22,7 @@ def rank_correlation(predicted: npt.ArrayLike, trained: npt.ArrayLike, confidenc
     a, b = np.asarray(predicted, dtype=np.float64), np.asarray(trained, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 1:
         raise InputError(f"one predicted and one trained score a mixture, got shapes {a.shape} and {b.shape}")
-    if len(a) < LEAST_PILOTS or np.ptp(a) == 0 or np.ptp(b) == 0:
+    if len(a) < LEAST or np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0, -1.0
     rho = float(spearmanr(a, b).statistic)
     error = np.sqrt((1 + rho**2 / 2) / (len(a) - 3))

@@ -13,13 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskpgm_ray.errors import InputError
-from taskpgm_ray.search.ranks import rank_correlation
+from taskpgm_ray.search.ranks import LEAST, rank_correlation
 
 Floats = NDArray[np.float64]
 Predict = Callable[[Floats], Floats]
 """Mixtures [k, n] -> a number for each [k], the higher the better."""
-LEAST = 5
-"""Different mixtures without which there is nothing to judge a regression by."""
 SAME = 1e-6
 """Mixtures nearer than this in total variation are one."""
 PERFECT = 0.01

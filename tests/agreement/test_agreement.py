@@ -11,7 +11,7 @@ from taskpgm_ray import load_config
 from taskpgm_ray.agreement import WHOLE, Agreement
 from taskpgm_ray.config import ScoringConfig
 from taskpgm_ray.errors import DataError
-from taskpgm_ray.scoring.segments import positions
+from taskpgm_ray.scoring.segments import blocks, positions
 from taskpgm_ray.storage import Storage
 from taskpgm_ray.tasks.conversations import NoExample
 from taskpgm_ray.tasks.example import Example, Row
@@ -187,7 +187,8 @@ def test_scored_positions_are_the_trained_tokens(style, tmp_path):
         prepare_one(source, unit, config, Model())
         task = Task(source.name, unit)
         agreement = Agreement(tokenizer, prompt_format)
-        rows = positions(task, ScoringConfig(positions_per_probe=1000))
+        (block,) = blocks(task, ScoringConfig())
+        rows = positions(block, ScoringConfig(positions_per_probe=1000))
         scored = {}
         for row in rows:
             scored.setdefault(row["probe"], []).append(row)

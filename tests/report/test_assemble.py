@@ -75,7 +75,7 @@ def outputs():
         config=config,
         model=SimpleNamespace(source="hub", fingerprint="abc"),
         tasks=[SimpleNamespace(name=name, facts=facts) for name in NAMES],
-        jobs=[SimpleNamespace(unit=trained) for _ in NAMES],
+        jobs=[SimpleNamespace(unit=trained, until=1.0) for _ in NAMES],
         affinities=found,
         family=family(),
         mixture=MixtureDocument(study="demo", fingerprint="f", tasks=tasks, tau=1.0).as_json(),

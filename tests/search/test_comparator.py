@@ -141,9 +141,8 @@ def test_its_failure_is_that_of_a_trial(study):
 
 
 def test_trials_that_were_not_trained_do_not_enter(study, monkeypatch):
-    finding = screen.ScreenFinding(0.9, 0.8, 4, True)
-    monkeypatch.setattr(screen.Screen, "agreement", lambda self, trained: finding)
-    monkeypatch.setattr(screen.Screen, "hopeless", lambda self, trained, others: (others[0].name,))
+    monkeypatch.setattr(stage, "screened", lambda merges, trained: screen.ScreenFinding(0.9, 0.8, 4, True))
+    monkeypatch.setattr(stage, "hopeless", lambda merges, trained, others: (others[0].name,))
     outcome, trained = study(screen="skip")
     (skipped,) = outcome.screen.skipped
     assert skipped not in trained

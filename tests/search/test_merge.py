@@ -9,8 +9,9 @@ from taskpgm_ray.config import LoraSection, ModelConfig
 from taskpgm_ray.errors import InputError, ModelError
 from taskpgm_ray.models import resolve
 from taskpgm_ray.search.merge import Merge, merge_adapters, predicted_best
-from taskpgm_ray.search.ranks import rank_correlation
+from taskpgm_ray.search.ranks import LEAST, rank_correlation
 from taskpgm_ray.storage import Storage, Unit, fingerprint
+from taskpgm_ray.workload import LEAST_PILOTS
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,10 @@ def test_weights_that_do_not_fit_are_refused(setting):
     _, units, storage = setting
     with pytest.raises(InputError, match="a merge of 3 adapters needs as many weights"):
         merge_adapters(units, [Merge([0.5, 0.5], Unit(storage, "bad"))], LoraSection(r=2))
+
+
+def test_fewer_mixtures_than_a_search_by_merges_asks_for_say_nothing():
+    assert LEAST == LEAST_PILOTS
 
 
 def test_rank_correlation():
