@@ -12,8 +12,8 @@ from taskpgm_ray import Study
 from taskpgm_ray.config import load_config
 
 pytestmark = pytest.mark.integration
-KEPT, MODELS = 24, 9
-"""Probes of each task; the base model, four adapters and four second ones."""
+KEPT, MODELS = 24, 13
+"""Probes of each task; the base model, four adapters, as they were half-way, and four second ones."""
 
 
 @pytest.fixture(scope="module")

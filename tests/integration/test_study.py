@@ -53,7 +53,9 @@ def test_every_stage_left_its_artifacts(finished):
     # By default every one of so few tasks is fine-tuned with a second seed, for the noise floor.
     assert len(storage.names("adapters")) == 8
     scores = [name for segment in storage.names("scores") for name in storage.names(f"scores/{segment}")]
-    assert len(scores) == 9
+    # The base model, and of each task two adapters and the first one half-way.
+    assert len(scores) == 13
+    assert len(storage.names("parts")) == 4
     assert len(storage.names("noise")) == 1
     kinds = {name.rpartition("-")[0].rpartition("-seed")[0] for name in storage.names("trials")}
     # The small tasks are of one size, so the two baselines are one mixture and trained once.
@@ -111,7 +113,7 @@ def test_the_affinity_equals_a_plain_computation_from_the_stored_distributions(f
             weights[probe.index] = 1 / (len(probe) * block["probe"].nunique())
     weights /= weights.sum()
     distributions = []
-    for name in [*names, *(f"{name}@second" for name in names)]:
+    for name in [name + which for which in ("", "@second", "@half") for name in names]:
         (file,) = (folder / "scores").glob(f"*/{name}-*/logprobs.parquet")
         p = np.exp(np.stack(pq.read_table(file)["logprobs"].to_pylist()).astype(np.float64))
         distributions.append(np.column_stack([p, np.clip(1 - p.sum(1), 0, None)]))
@@ -125,20 +127,23 @@ def test_the_affinity_equals_a_plain_computation_from_the_stored_distributions(f
             for p in distributions
         ]
     )
-    table = pq.read_table(next((folder / "affinity").glob("*/matrices.parquet")))
-    stored = table["divergence"].to_numpy().reshape(4, 4)
+    # The first is the pool's, the other one of the same adapters half-way.
+    pool, half = sorted((folder / "affinity").iterdir(), key=lambda unit: (unit / "manifest.json").stat().st_mtime)
+    stored, early = (
+        pq.read_table(unit / "matrices.parquet")["divergence"].to_numpy().reshape(4, 4) for unit in (pool, half)
+    )
     np.testing.assert_allclose(stored, expected[:4, :4], atol=1e-11)
-    floors = np.diag(expected[:4, 4:])
+    np.testing.assert_allclose(early, expected[8:, 8:], atol=1e-11)
+    floors = np.diag(expected[:4, 4:8])
     (noise,) = (folder / "noise").glob("*/manifest.json")
     measured = json.loads(noise.read_text())
     rows = [measured["divergences"][measured["tasks"].index(name)] for name in names]
-    np.testing.assert_allclose(rows, expected[4:, :4], rtol=1e-8)
+    np.testing.assert_allclose(rows, expected[4:8, :4], rtol=1e-8)
     assert floors.min() > 0
     pairs = stored[np.triu_indices(4, 1)]
     above = pairs[pairs > 2 * floors.mean()] - floors.mean()
     assert mixture["gamma"] == pytest.approx(np.log(10) / np.median(above))
-    (made,) = Storage(str(folder)).names("affinity")
-    view = read(Unit(Storage(str(folder)), f"affinity/{made}"), made).view("jsd", 3.0)
+    view = read(Unit(Storage(str(folder)), f"affinity/{pool.name}"), pool.name).view("jsd", 3.0)
     np.testing.assert_allclose(view, np.exp(-3.0 * stored), atol=1e-10)
 
 
