@@ -1,4 +1,4 @@
-"""A small study whose fine-tunes may end early: what it trains, that it goes on from there, and that it is found again."""
+"""A small study whose fine-tunes may end early: what is trained, going on from there, and being found again."""
 
 import io
 import json
