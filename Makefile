@@ -13,7 +13,7 @@ test: .venv/installed
 	$(BIN)/mypy
 	# In two processes, a file in one of them; what starts no cluster first. Clusters mostly wait for their own starts.
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not integration and not faults and not outages"
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "integration and not faults and not outages"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=12 -m "integration and not faults and not outages"
 
 # Processes and nodes killed in mid-work on real clusters, and Ray's autoscaler: about fifteen minutes.
 faults: .venv/installed
