@@ -23,6 +23,8 @@ def run(local_ray, tiny_config, tmp_path_factory):
         raw = tiny_config(root / "runs", study)
         raw["finetune"]["steps"] = STEPS
         raw["scoring"]["scorer"] = "hf"
+        # Lanes and engines have room side by side, and rounds take turns.
+        raw["finetune"]["lanes"]["idle_seconds"] = raw["scoring"]["engines"]["idle_seconds"] = 60
         raw |= {"search": {"balances": 0}, "mixture": {"tau": 1.5}, "affinity": {"gamma": "median"}}
         console = Console(file=io.StringIO(), width=300)
         return Study(load_config(raw, overrides), console, offline).run(), console.file.getvalue()
@@ -38,26 +40,20 @@ def steps(storage):
     }
 
 
-def test_it_ends_where_tasks_have_settled_and_goes_on_to_what_the_whole_one_is(run):
-    # Any order counts as kept: all end at the first share.
-    lax, said = run("cut", "finetune.early={share: 0.25, until: 1e-9}")
-    assert re.search(r"at 25% of their budget \d of 4 tasks still change what they are near to", said)
-    spent = steps(lax.storage)
-    assert set(spent.values()) <= {STEPS // 4, STEPS // 2, STEPS}
-    assert min(spent.values()) == STEPS // 4
-    assert "of the budget, which is" in said
+def test_it_goes_on_where_tasks_have_not_settled_and_computes_no_step_twice(run):
+    early = "finetune.early={share: 0.5, until: 0.9}"
+    cut, said = run("cut", early)
+    assert re.search(r"at 50% of their budget \d of 4 tasks still change what they are near to", said)
+    spent = steps(cut.storage)
+    assert set(spent.values()) <= {STEPS // 2, STEPS}
+    ended = [name for name in spent if not cut.storage.exists(f"adapters/{name}/manifest.json")]
+    assert {name for name, count in spent.items() if count < STEPS} == set(ended)
+    assert ("of the budget, which is" in said) == bool(ended)
+    again, _ = run("cut", early, offline=True)
+    assert again.affinities.fingerprint == cut.affinities.fingerprint
 
-    # None may keep its order for good: all go on to the end, and no step is computed twice.
-    strict, said = run("cut", "finetune.early={share: 0.25, until: 1}")
-    assert "at 50% of their budget" in said
-    assert set(steps(strict.storage).values()) <= {STEPS // 4, STEPS // 2, STEPS}
-    again, said = run("cut", "finetune.early={share: 0.25, until: 1}", offline=True)
-    assert again.affinities.fingerprint == strict.affinities.fingerprint
-
-    whole, said = run("cut")
+    # The same study with the whole budget: what had ended goes on from there.
+    whole, _ = run("cut")
     assert set(steps(whole.storage).values()) == {STEPS}
-    anew, _ = run("anew")
-    for name in anew.storage.names("adapters"):
-        file = f"adapters/{name}/adapter_model.safetensors"
-        assert whole.storage.read_bytes(file) == anew.storage.read_bytes(file), name
+    for name in whole.storage.names("adapters"):
         assert json.loads(whole.storage.read_bytes(f"adapters/{name}/manifest.json"))["steps"] == STEPS
