@@ -17,6 +17,7 @@ from scipy.stats import spearmanr
 from taskpgm_ray.affinity.rounds import compare_in_rounds
 from taskpgm_ray.affinity.stage import with_sound_scores
 from taskpgm_ray.config import EarlySection
+from taskpgm_ray.errors import InputError
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.finetune.stage import HALF, finetune_pool
 from taskpgm_ray.numerics.types import FloatArray
@@ -40,11 +41,19 @@ def finetune_early(jobs: Sequence[Job], early: EarlySection, run: Run) -> list[J
         The fine-tunes as far as they went (`Job.until`), without those that failed for good.
 
     Raises:
+        InputError: An earlier run had another share, and kept other points of the fine-tunes.
         TaskPGMError: As of `finetune_pool` and `compare_in_rounds`.
     """
     share = early.share
-    kept = finetune_pool([_to(job, share) for job in jobs], run)
-    before = _divergences([job.cut(share * HALF) for job in kept], run)
+    # What was trained in full before needs no end that is earlier.
+    kept = finetune_pool([job if job.unit.done() else _to(job, share) for job in jobs], run)
+    early_on = [job if job.until >= 1 else job.cut(share * HALF) for job in kept]
+    if lost := [job.name for job in early_on if not job.unit.done()]:
+        raise InputError(
+            f"the fine-tunes of {', '.join(lost[:5])} went farther in an earlier run than finetune.early.share, and "
+            f"what they were at half of {share:g} was not kept: set the share of that run, or leave finetune.early out"
+        )
+    before = _divergences(early_on, run)
     while True:
         now = _divergences(kept, run)
         moving = {job.name for job in kept if job.until == share} - set(settled(before, now, kept, early.until))

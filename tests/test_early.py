@@ -6,6 +6,7 @@ import pytest
 from taskpgm_ray import early as module
 from taskpgm_ray.config import EarlySection
 from taskpgm_ray.early import finetune_early, settled
+from taskpgm_ray.errors import InputError
 from taskpgm_ray.report.halfway import how_far
 
 TASKS = ("copy", "parity", "sum")
@@ -39,6 +40,8 @@ def pool(tiny_jobs, monkeypatch):
                 if job.unit.done():
                     kept.append(job)
                 elif (job.name, job.until) not in failing:
+                    for part in job.parts:
+                        part.unit.finish({})
                     trained.append((job.name, job.until, (before or {}).get(job.name)))
                     job.unit.finish({"tokens": round(1000 * job.until)})
                     kept.append(job)
@@ -93,6 +96,20 @@ def test_a_second_run_trains_nothing(pool):
     first = pool("again", [TURNED, CALM, TURNED, TURNED])[0]
     kept, trained, _ = pool("again", [TURNED, CALM, TURNED, TURNED])
     assert (far(kept), trained) == (far(first), [])
+
+
+def test_what_was_trained_in_full_before_is_taken_as_it_is(pool, tiny_jobs):
+    whole = tiny_jobs[1]("in-full", "copy")
+    whole.unit.finish({"tokens": 1000})
+    kept, trained, _ = pool("in-full", [CALM, CALM])
+    assert far(kept) == {"copy": 1.0, "parity": 0.25, "sum": 0.25}
+    assert [name for name, *_ in trained] == ["parity", "sum"]
+
+
+def test_another_share_than_that_of_an_earlier_run_is_refused(pool, tiny_jobs):
+    tiny_jobs[1]("other-share", "copy").cut(0.25).unit.finish({"tokens": 250})
+    with pytest.raises(InputError, match=r"of copy went farther in an earlier run than finetune\.early\.share"):
+        pool("other-share", [CALM, CALM])
 
 
 def test_divergences_without_an_order_have_not_kept_it(tiny_jobs):

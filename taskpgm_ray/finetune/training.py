@@ -14,7 +14,7 @@ from taskpgm_ray.finetune.checkpoint import Checkpoint, drop_checkpoint, load_ch
 from taskpgm_ray.finetune.job import Job, Part, adapter_manifest
 from taskpgm_ray.finetune.job_data import JobData
 from taskpgm_ray.finetune.metrics import MetricsLog
-from taskpgm_ray.finetune.trainer import DIGITS, Trainer
+from taskpgm_ray.finetune.trainer import DIGITS, Trainer, budget_used
 from taskpgm_ray.finetune.workers import Workers
 from taskpgm_ray.runtime import scratch
 from taskpgm_ray.storage import Unit
@@ -73,7 +73,8 @@ def _train(training: Training, job: Job, data: JobData) -> dict[str, Any]:
 
     tokens = training.config.micro_batch_tokens
     while True:
-        keeper = _Keeper(training, job)
+        resume = training.workers.agree(lambda: _usable_checkpoint(job))
+        keeper = _Keeper(training, job, resume)
         try:
             outcome = training.trainer.run(
                 data.batches(job.weights, job.recipe),
@@ -81,7 +82,7 @@ def _train(training: Training, job: Job, data: JobData) -> dict[str, Any]:
                 training.pad_id,
                 data.heldout,
                 tokens,
-                training.workers.agree(lambda: load_checkpoint(job.home)),
+                resume,
                 keeper,
                 job.until,
             )
@@ -103,13 +104,26 @@ def _train(training: Training, job: Job, data: JobData) -> dict[str, Any]:
             return outcome | {"micro_batch_tokens": tokens}
 
 
+def _usable_checkpoint(job: Job) -> Checkpoint | None:
+    """What to go on from; nothing where the fine-tune has gone farther than this job is to go."""
+    found = load_checkpoint(job.home)
+    if found is None:
+        return None
+    # It may be at this job's very end, where it was killed before the adapter was stored; but not a step beyond.
+    before = found.state.step - 1
+    tokens = found.state.tokens * before // found.state.step
+    return found if budget_used(job.recipe, before, tokens) < job.until else None
+
+
 class _Keeper:
     """After each step: the metrics line, the report, what is kept on the way, and now and then a checkpoint."""
 
-    def __init__(self, training: Training, job: Job) -> None:
+    def __init__(self, training: Training, job: Job, resume: Checkpoint | None) -> None:
         self.training, self.job = training, job
         self.log = MetricsLog(job.home)
-        self.ahead = sorted(job.parts, key=lambda part: part.share)
+        # What a checkpoint is beyond is not to be had any more: the adapter is a later one by now.
+        passed = budget_used(job.recipe, resume.state.step, resume.state.tokens) if resume else 0.0
+        self.ahead = sorted((part for part in job.parts if part.share > passed), key=lambda part: part.share)
         self.saved = self.looked = 0.0
         self.warned = False
         self.first = True

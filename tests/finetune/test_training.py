@@ -141,6 +141,27 @@ def test_what_is_kept_on_the_way_is_what_a_cut_fine_tune_makes(made, lane, undis
     assert not kept.part(0.8).unit.done()
 
 
+def test_what_a_checkpoint_is_beyond_is_not_kept_under_its_name(made, lane, undisturbed):
+    job = made[1]("late")
+    with pytest.raises(Killed):
+        train_job(lane(kill_at(7), checkpoint_steps=6), job, load(job))
+    asked = replace(job, parts=(job.part(0.5), job.part(0.6), job.part(0.8)))
+    train_job(lane(), asked, load(asked))
+    assert adapter(asked) == adapter(undisturbed[0])
+    assert [part.unit.done() for part in asked.parts] == [False, False, True]
+    alone = made[1]("late-alone").cut(0.8)
+    train_job(lane(), alone, load(alone))
+    assert adapter(asked.cut(0.8)) == adapter(alone)
+
+
+def test_a_fine_tune_that_went_farther_is_no_start_of_a_shorter_one(made, lane):
+    far, near, alone = made[1]("far").cut(0.5), made[1]("far").cut(0.3), made[1]("near-alone").cut(0.3)
+    for job in (far, near, alone):
+        train_job(lane(), job, load(job))
+    assert near.unit.manifest()["steps"] == 3
+    assert adapter(near) == adapter(alone) != adapter(far)
+
+
 def test_a_kill_at_the_end_of_a_cut_fine_tune_costs_no_step(made, lane, monkeypatch):
     job = made[1]("cut-killed").cut(0.4)
 
