@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +67,15 @@ class Limits:
             tied = solve_grouped(S, tau, self.groups, utility=utility, target=self.target, lower=lower, upper=upper)
             return tied.weights
         return solve(S, tau, utility=utility, target=self.target, lower=lower, upper=upper).weights
+
+    def nearest(self, mixture: FloatArray) -> FloatArray:
+        """The mixture [n] that keeps to them and is nearest to this one in the Euclidean distance."""
+        limits = replace(self, target=None)
+        if not limits.identity():
+            return mixture
+        n = len(mixture)
+        # |p - q|^2 / 2 is the energy p'Ip / 2 - u'p / n of the utility u = n q, up to a constant.
+        return limits.solve(np.eye(n), 1.0, n * mixture)
 
     def path(self, S: npt.ArrayLike, utility: npt.ArrayLike | None = None, end: float = 6.0) -> MixturePath:
         """All mixtures over the balance: exact between bounds; with groups or few tasks, exact wherever it is asked.

@@ -6,7 +6,7 @@ Whether merges rank mixtures as training does is measured first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskpgm_ray.config import SearchConfig
-from taskpgm_ray.mrf import Limits
 from taskpgm_ray.search.candidates import Candidate, balance, distance
 from taskpgm_ray.search.curve import Curve, fit
 from taskpgm_ray.search.families import Family
@@ -145,24 +144,14 @@ def around(families: Sequence[Family], config: SearchConfig, seed: int) -> list[
             turn, place = divmod(index, -(-whole // 3))
             kind, weights = KINDS[turn], on_path[place % len(on_path)]
             if kind == "blend":
-                weights = nearest(weights + rng.uniform(OPEN, 1 - OPEN) * (1 / n - weights), family.within)
+                weights = family.within.nearest(weights + rng.uniform(OPEN, 1 - OPEN) * (1 / n - weights))
             elif kind == "draw":
                 # A Dirichlet draw around it.
                 drawn = rng.gamma(SPREAD * n * (weights + OPEN * (1 / n - weights)))
-                weights = nearest(drawn / drawn.sum(), family.within)
+                weights = family.within.nearest(drawn / drawn.sum())
             if all(np.abs(weights - other.weights).sum() / 2 > SAME for other in found):
                 found.append(Mixture(f"{family.name}-{kind}-{place:03d}", weights))
     return found
-
-
-def nearest(mixture: Floats, limits: Limits) -> Floats:
-    """The mixture [n] that keeps to the limits and is nearest in the Euclidean distance."""
-    limits = replace(limits, target=None)
-    if not limits.identity():
-        return mixture
-    n = len(mixture)
-    # |p - q|^2 / 2 is the energy p'Ip / 2 - u'p / n of the utility u = n q, up to a constant.
-    return limits.solve(np.eye(n), 1.0, n * mixture)
 
 
 def best_balances(

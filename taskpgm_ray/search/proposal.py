@@ -6,7 +6,6 @@ As RegMix has it (Liu et al. 2024, arXiv 2407.01492): a maximum of the predictio
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +49,7 @@ def propose(predict: Callable[[Floats], Floats], limits: Limits, known: Floats, 
     mean = np.asarray(made[scores >= least].mean(axis=0))
     if limits.most is None:
         return mean / mean.sum()
-    n = len(mean)
-    return replace(limits, target=None).solve(np.eye(n), 1.0, utility=n * mean)
+    return limits.nearest(mean)
 
 
 def drawn(corners: Floats, known: Floats, rng: np.random.Generator) -> Floats:

@@ -19,7 +19,7 @@ from taskpgm_ray.search import stage as stage_module
 from taskpgm_ray.search.candidates import candidates, distance
 from taskpgm_ray.search.curve import fit
 from taskpgm_ray.search.families import Family
-from taskpgm_ray.search.merge_search import ROUGHNESS, around, best_balances, ends, nearest
+from taskpgm_ray.search.merge_search import ROUGHNESS, around, best_balances, ends
 from taskpgm_ray.search.merges import TOGETHER, Merges, Mixture, both
 from taskpgm_ray.search.stage import search
 from taskpgm_ray.search.trials import Planner, finish_run
@@ -79,11 +79,11 @@ class TestMixtures:
         rng = np.random.default_rng(0)
         q = rng.dirichlet(np.ones(8) / 4)
         limits = replace(BOUNDS, target=rng.dirichlet(np.ones(8)))
-        p = nearest(q, limits)
+        p = limits.nearest(q)
         # The projection on bounds and the sum: q shifted by one number, and cut.
         free = (p > 0.02 + 1e-9) & (p < 0.3 - 1e-9)
         assert np.ptp((q - p)[free]) < 1e-9
-        np.testing.assert_allclose(nearest(p, limits), p, atol=1e-12)
+        np.testing.assert_allclose(limits.nearest(p), p, atol=1e-12)
 
 
 def surface_of(function, families, config):
