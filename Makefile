@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: quickstart test faults outages docs
+.PHONY: quickstart test long faults outages docs
 
 quickstart: .venv/installed
 	$(BIN)/python jobs/optimize.py --config jobs/quickstart.yaml
@@ -12,8 +12,12 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	# In two processes, a file in one of them; what starts no cluster first. Clusters mostly wait for their own starts.
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not integration and not faults and not outages"
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=12 -m "integration and not faults and not outages"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not integration"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=12 -m "integration and not long and not faults and not outages"
+
+# Whole studies of options that few use (another model for the affinities, merges, one CPU): about ten minutes.
+long: .venv/installed
+	$(BIN)/python -m pytest -m long
 
 # Processes and nodes killed in mid-work on real clusters, and Ray's autoscaler: about fifteen minutes.
 faults: .venv/installed

@@ -45,8 +45,7 @@ def finetune_early(jobs: Sequence[Job], early: EarlySection, run: Run) -> list[J
         TaskPGMError: As of `finetune_pool` and `compare_in_rounds`.
     """
     share = early.share
-    # What was trained in full before needs no end that is earlier.
-    kept = finetune_pool([job if job.unit.done() else _to(job, share) for job in jobs], run)
+    kept = finetune_pool([_first(job, share) for job in jobs], run)
     early_on = [job if job.until >= 1 else job.cut(share * HALF) for job in kept]
     if lost := [job.name for job in early_on if not job.unit.done()]:
         raise InputError(
@@ -90,6 +89,16 @@ def settled(before: FloatArray, now: FloatArray, jobs: Sequence[Job], until: flo
         if ordered and spearmanr(first, then).statistic >= until - ROUNDING:
             found.append(job.name)
     return found
+
+
+def _first(job: Job, share: float) -> Job:
+    """What a fine-tune is first compared as: cut at the share, or whole where an earlier run went on without a cut.
+
+    One that an earlier run cut and then went on with is compared as it was cut, or its finished run would not be found.
+    """
+    cut = _to(job, share)
+    unkept = not all(unit.done() for unit in (cut.unit, *(part.unit for part in cut.parts)))
+    return job if unkept and job.unit.done() else cut
 
 
 def _to(job: Job, share: float) -> Job:

@@ -33,6 +33,7 @@ def pool(tiny_jobs, monkeypatch):
     def train(study, divergences, failing=()):
         jobs = [tiny_jobs[1](study, task) for task in TASKS]
         left, trained, run = list(divergences), [], Said()
+        train.compared = []
 
         def pool(some, run, before=None):
             kept = []
@@ -41,7 +42,8 @@ def pool(tiny_jobs, monkeypatch):
                     kept.append(job)
                 elif (job.name, job.until) not in failing:
                     for part in job.parts:
-                        part.unit.finish({})
+                        if not part.unit.done():
+                            part.unit.finish({"tokens": round(1000 * part.share)})
                     trained.append((job.name, job.until, (before or {}).get(job.name)))
                     job.unit.finish({"tokens": round(1000 * job.until)})
                     kept.append(job)
@@ -49,6 +51,7 @@ def pool(tiny_jobs, monkeypatch):
 
         def compare(some, run):
             D = left.pop(0)
+            train.compared.append(far(some))
             assert len(some) == len(D)
             return D
 
@@ -94,8 +97,12 @@ def test_one_that_fails_on_its_way_leaves_the_pool(pool):
 
 def test_a_second_run_trains_nothing(pool):
     first = pool("again", [TURNED, CALM, TURNED, TURNED])[0]
+    compared = pool.compared
     kept, trained, _ = pool("again", [TURNED, CALM, TURNED, TURNED])
     assert (far(kept), trained) == (far(first), [])
+    # One that went on to its end is compared as it was on the way, as in the first run: of others there are no scores.
+    assert pool.compared == compared
+    assert compared[0] == dict.fromkeys(TASKS, 0.125)
 
 
 def test_what_was_trained_in_full_before_is_taken_as_it_is(pool, tiny_jobs):

@@ -15,19 +15,19 @@ STEPS = 8
 
 
 @pytest.fixture(scope="module")
-def run(local_ray, tiny_config, tmp_path_factory):
-    """(study, overrides of the config) -> (result of the study, what it said)."""
+def study(local_ray, tiny_config, tmp_path_factory):
+    """(overrides of the config) -> (the study, what it says); all in one folder."""
     root = tmp_path_factory.mktemp("early")
 
-    def made(study, *overrides, offline=False):
-        raw = tiny_config(root / "runs", study)
+    def made(*overrides, offline=False):
+        raw = tiny_config(root / "runs")
         raw["finetune"]["steps"] = STEPS
         raw["scoring"]["scorer"] = "hf"
         # Lanes and engines have room side by side, and rounds take turns.
         raw["finetune"]["lanes"]["idle_seconds"] = raw["scoring"]["engines"]["idle_seconds"] = 60
         raw |= {"search": {"balances": 0}, "mixture": {"tau": 1.5}, "affinity": {"gamma": "median"}}
         console = Console(file=io.StringIO(), width=300)
-        return Study(load_config(raw, overrides), console, offline).run(), console.file.getvalue()
+        return Study(load_config(raw, overrides), console, offline), console.file
 
     return made
 
@@ -40,20 +40,22 @@ def steps(storage):
     }
 
 
-def test_it_goes_on_where_tasks_have_not_settled_and_computes_no_step_twice(run):
+def test_it_goes_on_where_tasks_have_not_settled_and_computes_no_step_twice(study):
     early = "finetune.early={share: 0.5, until: 0.9}"
-    cut, said = run("cut", early)
+    first, file = study(early)
+    cut, said = first.run(), file.getvalue()
     assert re.search(r"at 50% of their budget \d of 4 tasks still change what they are near to", said)
     spent = steps(cut.storage)
     assert set(spent.values()) <= {STEPS // 2, STEPS}
     ended = [name for name in spent if not cut.storage.exists(f"adapters/{name}/manifest.json")]
     assert {name for name, count in spent.items() if count < STEPS} == set(ended)
     assert ("of the budget, which is" in said) == bool(ended)
-    again, _ = run("cut", early, offline=True)
-    assert again.affinities.fingerprint == cut.affinities.fingerprint
+    assert study(early, offline=True)[0].run().affinities.fingerprint == cut.affinities.fingerprint
 
     # The same study with the whole budget: what had ended goes on from there.
-    whole, _ = run("cut")
+    whole, _ = study()
+    with whole.driving():
+        whole.finetune(whole.prepare())
     assert set(steps(whole.storage).values()) == {STEPS}
     for name in whole.storage.names("adapters"):
         assert json.loads(whole.storage.read_bytes(f"adapters/{name}/manifest.json"))["steps"] == STEPS

@@ -117,6 +117,7 @@ def test_a_job_that_fails_by_itself_leaves_its_lane_to_the_others(fleet, tiny_jo
     assert not bad.unit.done()
 
 
+@pytest.mark.faults  # in virtual time, too: tests/finetune/test_fleet_histories.py
 def test_a_job_that_kills_every_lane_is_given_up(fleet, tiny_jobs, tmp_path):
     """An error that is none of ours ends the lane; the job may not go on costing lanes for ever."""
     import ray

@@ -1,42 +1,27 @@
 """A small study that searches by merges: real adapters are merged in Ray tasks, and engines score what comes out."""
 
+import io
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-pytestmark = pytest.mark.integration
-ROOT = Path(__file__).parents[2]
-
-# With six steps of training the agreement is what it happens to be; the search is to use merges whatever it is.
-PROGRAM = """
-import json, sys
 from taskpgm_ray import Study
 from taskpgm_ray.config import load_config
 from taskpgm_ray.search import merge_search
 
-merge_search.WARRANTED = -2.0
-Study(load_config(json.loads(sys.argv[1]))).run()
-"""
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 
-def run(config):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps(config)],
-        capture_output=True,
-        text=True,
-        timeout=900,
-        env=environment,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-    return done.stdout
+def run(config, offline=False):
+    console = Console(file=io.StringIO(), width=200)
+    Study(load_config(config), console, offline).run()
+    return console.file.getvalue()
 
 
-def test_merges_are_scored_propose_balances_and_are_not_kept(tiny_config, tmp_path):
+def test_merges_are_scored_propose_balances_and_are_not_kept(local_ray, tiny_config, tmp_path, monkeypatch):
+    # With six steps of training the agreement is what it happens to be; the search is to use merges whatever it is.
+    monkeypatch.setattr(merge_search, "WARRANTED", -2.0)
     config = tiny_config(tmp_path)
     config["scoring"]["scorer"] = "hf"
     config["evaluation"] = {"max_subjects": 2, "max_bbh_tasks": 2, "report_seeds": 1, "samples": 0}
@@ -61,5 +46,5 @@ def test_merges_are_scored_propose_balances_and_are_not_kept(tiny_config, tmp_pa
     assert "Weighted merges of the single-task adapters ranked" in (folder / "report.html").read_text()
     assert "merges: " in printed
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("manifest.json")}
-    assert "merges: nothing to do" in run(config)
+    assert "merges: nothing to do" in run(config, offline=True)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("manifest.json")} == before
