@@ -628,8 +628,9 @@ class SearchConfig(Section):
     """Affinities to search over; default: that of ``affinity.kind`` alone. ``text`` compares the tasks' words."""
     gammas: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
     """Bandwidths of the kernels, as multiples of each one's own gamma."""
-    utilities: tuple[Literal["rows", "targeted"], ...] = ("rows",)
-    """``rows``: the paper's row sums of the affinity. ``targeted``: each adapter's gain on the search split."""
+    utilities: tuple[Literal["rows", "targeted", "marginal"], ...] = ("rows",)
+    """``rows``: the paper's row sums of the affinity. ``targeted``: each adapter's gain on the search split.
+    ``marginal``: what the merge of all tasks' adapters loses there without the task's, which finds tasks that harm."""
     lift: bool = False
     """Measure what each task's adapter alone gains on the search split, as ``targeted`` does anyway, for the report."""
     baselines: tuple[Annotated[str, AfterValidator(_baseline)], ...] = ("uniform", "proportional")
@@ -685,6 +686,11 @@ class SearchConfig(Section):
     def measures_lift(self) -> bool:
         """Whether every task's adapter is asked the search split's questions."""
         return self.lift or "targeted" in self.utilities
+
+    @property
+    def measures_marginal(self) -> bool:
+        """Whether merges that leave out a task are asked the search split's questions."""
+        return "marginal" in self.utilities
 
     @model_validator(mode="after")
     def _sound(self) -> SearchConfig:
@@ -853,6 +859,7 @@ class StudyConfig(Section):
                 "(affinity.scorer may be auto)"
             )
         merging = {"search.algorithm: merge": self.search.algorithm == "merge", "search.screen": self.search.screen}
+        merging["search.utilities: [marginal]"] = self.search.measures_marginal
         if any(merging.values()) or self.search.measures_lift:
             asking = "search.lift (or a targeted utility) asks"
             what = next((f"{field} merges" for field, on in merging.items() if on), asking)
@@ -910,10 +917,8 @@ class StudyConfig(Section):
 
     @model_validator(mode="after")
     def _one_aim(self) -> StudyConfig:
-        if self.mixture.target != "uniform" and "targeted" in self.search.utilities:
-            raise ValueError(
-                "mixture.target and search.utilities: [targeted] both say what is wanted; take one of them"
-            )
+        if self.mixture.target != "uniform" and (own := sorted({*self.search.utilities} - {"rows"})):
+            raise ValueError(f"mixture.target and search.utilities: {own} both say what is wanted; take one of them")
         return self
 
     @model_validator(mode="after")

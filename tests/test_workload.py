@@ -38,6 +38,7 @@ def study(search=None, **changes):
         # The text affinity has no bandwidth.
         ({"affinities": ["jsd", "pmi", "text"], "gammas": [0.5, 1, 2]}, 7, 28 + 2, 7 + 2),
         ({"utilities": ["rows", "targeted"]}, 2, 8 + 2, 2 + 2),
+        ({"utilities": ["rows", "targeted", "marginal"]}, 3, 12 + 2, 3 + 2),
         # A text baseline is a family that cannot win.
         ({"baselines": ["uniform", "text"]}, 1, 8 + 1, 2 + 1),
         ({"affinities": ["text"], "baselines": ["uniform", "text"]}, 1, 4 + 1, 1 + 1),

@@ -35,12 +35,23 @@ def section(data: ReportData, page: Page) -> Section:
     if insight is None:
         return Section("insight", title, note("Not worked out: constraints tie groups of tasks together."))
     ordered = sorted(insight.tasks, key=lambda row: -row.weight)
-    measured = any(row.search_lift is not None for row in ordered)
+    # A column each of what was measured.
+    gains = [
+        (title, values)
+        for title, values in (
+            (GAIN, [row.search_lift for row in ordered]),
+            (MARGINAL, [row.marginal for row in ordered]),
+        )
+        if None not in values
+    ]
     panels = {
         "Tasks": table(_SHARES, [_shares(row) for row in ordered], "Share of each task, and how sure it is"),
         "Influence": table(
-            [*_INFLUENCE, *[GAIN] * measured, HANGS],
-            [[*_influence(row), *[_cell(row.search_lift)] * measured, _hangs_on(row)] for row in ordered],
+            [*_INFLUENCE, *(title for title, _ in gains), HANGS],
+            [
+                [*_influence(row), *(_cell(values[k]) for _, values in gains), _hangs_on(row)]
+                for k, row in enumerate(ordered)
+            ],
             "What each task contributes, and to what",
         ),
         "In words": "".join(paragraph(row.sentence) for row in ordered[:MOST_WORDS])
@@ -80,6 +91,7 @@ _INFLUENCE = [
     *("task", "cost of dropping", "redundancy", "representativeness", "utility to enter", "novelty", "lift of others"),
 ]
 GAIN = "gain on the search split"
+MARGINAL = "worth among all others"
 HANGS = "hangs on its likeness to"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -33,7 +33,7 @@ class Family:
     """The mixtures of one affinity and one utility."""
 
     name: str
-    """``jsd``, ``pmi``, ``text``, with the kernel's factor or ``-targeted`` where there are several."""
+    """``jsd``, ``pmi``, ``text``, with the kernel's factor where there are several, and with a utility of its own."""
     affinity: str
     """``jsd``, ``pmi``, ``pmi_pairwise`` or ``text``."""
     S: Floats
@@ -75,7 +75,7 @@ class Family:
 
 
 def families(
-    affinities: Affinities, tasks: Sequence[Task], config: StudyConfig, limits: Limits, lift: Floats | None
+    affinities: Affinities, tasks: Sequence[Task], config: StudyConfig, limits: Limits, gains: Mapping[str, Floats]
 ) -> list[Family]:
     """The families that a search covers, contenders first.
 
@@ -84,7 +84,7 @@ def families(
         tasks: The pool, whose texts the text affinity compares.
         config: Affinities, kernel bandwidths, utilities, baselines.
         limits: What the mixtures have to keep to.
-        lift: What each task's adapter gains on the search split [n]; needed for the targeted utility.
+        gains: Utilities that were measured on the search split [n], by their name in ``search.utilities``.
     """
     search, found = config.search, []
     for kind in search.affinities or (config.affinity.kind,):
@@ -92,11 +92,9 @@ def families(
             if family.affinity != PAIRWISE:  # which is given up to a constant, and with it the energy of every mixture
                 refuse_free(family.S, family.name)
             for utility in search.utilities:
-                target = None
-                if utility == "targeted":
-                    assert lift is not None, "whoever searches a targeted utility measures it"
-                    target = targeted(family.S, lift)
-                name = family.name if target is None else f"{family.name}-targeted"
+                rows = utility == "rows"
+                target = None if rows else targeted(family.S, gains[utility])
+                name = family.name if rows else f"{family.name}-{utility}"
                 found.append(replace(family, name=name, utility=target))
     if "text" in search.baselines and not any(family.affinity == "text" for family in found):
         found.append(Family("text", "text", text_similarity(tasks), None, None, contender=False))
@@ -128,16 +126,16 @@ def own_family(affinities: Affinities, config: StudyConfig, limits: Limits) -> F
     return replace(made, limits=limits, end=max(config.mixture.fixed_tau(len(affinities.tasks)) or 0.0, 6.0))
 
 
-def targeted(S: Floats, lift: Floats) -> Floats:
-    """A utility [n] that follows ``lift`` and pulls as strongly as the row sums of S would.
+def targeted(S: Floats, gain: Floats) -> Floats:
+    """A utility [n] that follows ``gain`` and pulls as strongly as the row sums of S would.
 
     The mixture does not change when a constant is added to the utility, and its scale only rescales tau; with the
     spread of the row sums, one range of tau fits both utilities.
     """
-    spread = float(lift.std())
+    spread = float(gain.std())
     rows = S.sum(axis=1)
-    # Adapters that all gain the same say nothing about which task to prefer.
-    return np.asarray(rows.mean() + (lift - lift.mean()) * (rows.std() / spread if spread > 0 else 0.0))
+    # Tasks that all gain the same say nothing about which task to prefer.
+    return np.asarray(rows.mean() + (gain - gain.mean()) * (rows.std() / spread if spread > 0 else 0.0))
 
 
 def text_similarity(tasks: Sequence[Task]) -> Floats:

@@ -58,12 +58,15 @@ def test_clusters_are_framed_on_the_heat_map_with_their_shares(explained):
         assert note.text == percent(one.weight, 0)
 
 
-def test_a_gain_that_was_measured_is_a_column(explained):
+@pytest.mark.parametrize(
+    ("field", "title"), [("search_lift", "gain on the search split"), ("marginal", "worth among all others")]
+)
+def test_a_gain_that_was_measured_is_a_column(explained, field, title):
     data = explained(8)
-    assert "gain on the search split" not in render(data)
-    tasks = tuple(replace(row, search_lift=0.123) for row in data.insight.tasks)
+    assert title not in render(data)
+    tasks = tuple(replace(row, **{field: 0.123}) for row in data.insight.tasks)
     page = render(replace(data, insight=replace(data.insight, tasks=tasks)))
-    assert page.count("gain on the search split") == 1
+    assert page.count(title) == 1
     assert page.count("0.123") >= 8
 
 
