@@ -130,12 +130,15 @@ def targeted(S: Floats, gain: Floats) -> Floats:
     """A utility [n] that follows ``gain`` and pulls as strongly as the row sums of S would.
 
     The mixture does not change when a constant is added to the utility, and its scale only rescales tau; with the
-    spread of the row sums, one range of tau fits both utilities.
+    spread of the row sums, one range of tau fits both utilities. Tasks that are all equally alike have row sums without
+    a spread; there a task one standard deviation above the mean would get twice its equal share at tau = 1 if S had
+    nothing beside its diagonal.
     """
     spread = float(gain.std())
     rows = S.sum(axis=1)
+    pull = max(float(rows.std()), float(np.diag(S).mean()))
     # Tasks that all gain the same say nothing about which task to prefer.
-    return np.asarray(rows.mean() + (gain - gain.mean()) * (rows.std() / spread if spread > 0 else 0.0))
+    return np.asarray(rows.mean() + (gain - gain.mean()) * (pull / spread if spread > 0 else 0.0))
 
 
 def text_similarity(tasks: Sequence[Task]) -> Floats:

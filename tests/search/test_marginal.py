@@ -70,9 +70,13 @@ def test_a_family_of_it_takes_weight_from_what_harms(pool):
     rows, own = families(found, [], config, Limits.none(4), {"marginal": marginal})
     assert (rows.name, own.name) == ("jsd", "jsd-marginal")
     assert rows.utility is None
-    # Equally far apart tasks have equal row sums: nothing can be told by them.
+    # Equally far apart tasks have equal row sums: by them nothing can be told, by what was measured it can.
     np.testing.assert_allclose(rows.path.at(3.0), 0.25)
-    np.testing.assert_allclose(own.utility, rows.S.sum(1))
+    S = rows.S
+    assert own.utility.std() == pytest.approx(S[0, 0])
+    moved = (own.utility - own.utility.mean()) / 4
+    np.testing.assert_allclose(own.path.at(0.2), 0.25 + 0.2 * moved / (S[0, 0] - S[0, 1]))
+    assert own.path.at(1.0)[3] == 0
 
 
 def test_its_order_is_the_measured_one(pool):
