@@ -127,7 +127,11 @@ def test_a_targeted_utility_prefers_the_tasks_whose_adapters_gain():
     S = family().S
     lift = np.array([0, 0, 0, 0.5, 0, 0, 0, -0.5])
     utility = targeted(S, lift)
-    assert utility.std() == pytest.approx(S.sum(axis=1).std())
+    # As strong as the row sums, and at least as a task's own entry.
+    assert S.sum(axis=1).std() < S[0, 0] == pytest.approx(utility.std())
+    alike = np.eye(8)
+    alike[:5, :5] = 0.9 + 0.1 * np.eye(5)
+    assert 1 < targeted(alike, lift).std() == pytest.approx(alike.sum(axis=1).std())
     path = Family("jsd-targeted", "jsd", S, 1.0, utility, contender=True).path
     assert path.weights[-1].argmax() == 3
     # Where all gain the same, no task is preferred: every balance is that of pure diversity.
