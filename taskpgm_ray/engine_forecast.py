@@ -89,9 +89,9 @@ def plan_engines(
     whole = speed is not None and speed.whole
     asked = [("probe set", scored, positions, positions * example_tokens if whole else read)]
     if config.search.balances:
-        gains = (tasks + 1) * (config.search.measures_lift + config.search.measures_marginal)
+        lifts = tasks + 1 if config.search.measures_lift else 0
         for what, models, side in (
-            ("search split", jobs["trials"] + gains + merges(config), "search"),
+            ("search split", jobs["trials"] + lifts + merges(config, tasks), "search"),
             ("report split", jobs["finalists"] + jobs["budgets"] + 1, "report"),
         ):
             items, tokens = _items(config.evaluation, tasks, side, example_tokens)

@@ -88,11 +88,14 @@ def test_a_search_by_merges_trains_the_grid_at_most():
     assert fine_tunes(merging, 5) == fine_tunes(grid, 5)
     # Three families of four balances, of which text cannot win, two baselines, and a second draw of one of them.
     assert merge_pilots(merging) == 2 * 2 + 4 + 2 + 1
-    assert merges(merging) == 3 * 4 + 2 + 1 + 40
-    assert merges(grid) == 0
-    assert merges(study({"screen": "measure"})) == 4 + 2
-    assert merges(study({"algorithm": "merge"}, mixture={"tau": 1.5})) == 0
-    assert merges(study({"algorithm": "merge", "balances": 0}, mixture={"tau": 1.5})) == 0
+    assert merges(merging, 9) == 3 * 4 + 2 + 1 + 40
+    assert merges(grid, 9) == 0
+    assert merges(study({"screen": "measure"}), 9) == 4 + 2
+    assert merges(study({"algorithm": "merge"}, mixture={"tau": 1.5}), 9) == 0
+    assert merges(study({"algorithm": "merge", "balances": 0}, mixture={"tau": 1.5}), 9) == 0
+    assert merges(study({"utilities": ["rows", "marginal"]}), 9) == 9 + 1
+    assert merges(study({"utilities": ["marginal"], "screen": "measure"}), 9) == 4 + 2 + 9 + 1
+    assert merges(study({"utilities": ["marginal"], "balances": 0}, mixture={"tau": 1.5}), 9) == 0
 
 
 def test_a_given_balance_is_tried_alone_and_without_a_search_there_are_adapters_only():
