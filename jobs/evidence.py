@@ -90,8 +90,14 @@ def spreads(records):
         scores = [row[record["metric"]] for row in record["by_seed"] if row["system"] == "uniform"]
         spread = f"{statistics.stdev(scores):.3f} ({len(scores)} seeds)" if len(scores) > 1 else "–"
         lines.append(f"| {label(record)} | {len(record['tasks'])} | {spread} | {record['hours']:.1f} |")
-    hours = sum(record["hours"] for record in records)
-    return "\n".join([*lines, f"\n{hours:.1f} hours in all on two CPU cores."])
+    # Runs of one study share its fine-tunes, and each counts the stages of those before it.
+    of_study: dict[str, float] = {}
+    for record in records:
+        of_study[record["study"]] = max(record["hours"], of_study.get(record["study"], 0.0))
+    hours = sum(of_study.values())
+    return "\n".join(
+        [*lines, f"\n{hours:.1f} hours in all on two CPU cores; a study's later run counts its earlier ones."]
+    )
 
 
 def mixtures(records):

@@ -633,6 +633,9 @@ class SearchConfig(Section):
     ``marginal``: what the merge of all tasks' adapters loses there without the task's, which finds tasks that harm."""
     lift: bool = False
     """Measure what each task's adapter alone gains on the search split, as ``targeted`` does anyway, for the report."""
+    marginal: bool = False
+    """Measure what the others lose there without each task, as the utility ``marginal`` does anyway, for the report: a
+    task far below zero may have wrong answers."""
     baselines: tuple[Annotated[str, AfterValidator(_baseline)], ...] = ("uniform", "proportional")
     """Mixtures to compare with. ``uniform``; by the true sizes of the sources ``proportional``, ``temperature`` and
     ``capped``; ``equal_loss``: by how far each task's own fine-tune lowered its loss; ``random``: another draw for
@@ -690,7 +693,7 @@ class SearchConfig(Section):
     @property
     def measures_marginal(self) -> bool:
         """Whether merges that leave out a task are asked the search split's questions."""
-        return "marginal" in self.utilities
+        return self.marginal or "marginal" in self.utilities
 
     @model_validator(mode="after")
     def _sound(self) -> SearchConfig:
@@ -859,7 +862,7 @@ class StudyConfig(Section):
                 "(affinity.scorer may be auto)"
             )
         merging = {"search.algorithm: merge": self.search.algorithm == "merge", "search.screen": self.search.screen}
-        merging["search.utilities: [marginal]"] = self.search.measures_marginal
+        merging["search.marginal (or the utility marginal)"] = self.search.measures_marginal
         if any(merging.values()) or self.search.measures_lift:
             asking = "search.lift (or a targeted utility) asks"
             what = next((f"{field} merges" for field, on in merging.items() if on), asking)

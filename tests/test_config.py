@@ -437,7 +437,8 @@ def test_what_a_proxy_can_say_and_what_it_cannot():
             "merge merges adapters, and finetune.method: full trains whole models: take lora, or",
         ),
         ({"affinity": proxy, "search": {"utilities": ["targeted"]}}, "targeted utility"),
-        ({"affinity": proxy, "search": {"utilities": ["marginal"]}}, r"utilities: \[marginal\] merges"),
+        ({"affinity": proxy, "search": {"utilities": ["marginal"]}}, "the utility marginal. merges"),
+        ({"affinity": proxy, "search": {"marginal": True}}, r"search\.marginal .* merges"),
         ({"affinity": proxy, "scoring": {"scorer": "auto"}}, "give vllm or hf"),
         ({"affinity": proxy | {"model": {"path": "a/b", "max_length": 9000}}}, "below affinity.model.max_length"),
     ):

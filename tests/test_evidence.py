@@ -117,7 +117,8 @@ def test_the_tables_and_the_figure(records, tmp_path, monkeypatch, capsys):
     assert text.count(chosen) == 2
     assert text.index("oracle | +0.190") < text.index("**jsd**")
     assert f"| {name} | 4 | 0.100 (3 seeds) | 1.2 |" in text
-    assert "2.5 hours in all" in text
+    # Both are of one study, whose fine-tunes they share.
+    assert "\n1.2 hours in all" in text
     assert f"| {name} | news (2) | 50 % | 50 % | jsd 20 % |" in text
     assert f"| {name} | shuffled answers (1) | 25 % | 0 % | jsd 20 % |" in text
     assert "9.9" not in text

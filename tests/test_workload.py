@@ -94,6 +94,7 @@ def test_a_search_by_merges_trains_the_grid_at_most():
     assert merges(study({"algorithm": "merge"}, mixture={"tau": 1.5}), 9) == 0
     assert merges(study({"algorithm": "merge", "balances": 0}, mixture={"tau": 1.5}), 9) == 0
     assert merges(study({"utilities": ["rows", "marginal"]}), 9) == 9 + 1
+    assert merges(study({"marginal": True}), 9) == 9 + 1
     assert merges(study({"utilities": ["marginal"], "screen": "measure"}), 9) == 4 + 2 + 9 + 1
     assert merges(study({"utilities": ["marginal"], "balances": 0}, mixture={"tau": 1.5}), 9) == 0
 
