@@ -171,7 +171,15 @@ def test_what_a_killed_process_had_begun_is_removed_at_the_next_start(storage):
     assert storage.names("adapters/b") == ["manifest.json.12345678.partial"]
 
 
-def test_an_interrupt_leaves_no_half_of_an_upload(tmp_path, monkeypatch):
+@pytest.fixture
+def heeded():
+    """Ctrl-C is heeded, also where the tests run in a shell's background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_leaves_no_half_of_an_upload(tmp_path, monkeypatch, heeded):
     """An object store publishes what was uploaded when the stream is closed, and an exception closes it."""
     storage = Storage(str(tmp_path))
     monkeypatch.setattr(Storage, "is_local", False)

@@ -33,7 +33,7 @@ def pool(groups, rng, between=BETWEEN, floor=FLOOR, dimensions=60, seconds=4):
     floor=st.sampled_from([1e-4, 0.005, 0.02, 0.05]),
     factor=st.sampled_from([0.5, 1.0, 4.0]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_it_is_a_valid_kernel_that_keeps_the_order_of_the_pairs(groups, seed, floor, factor):
     D, floors = pool(groups, np.random.default_rng(seed), floor=floor)
     assume(len(floors) > 1)

@@ -27,7 +27,7 @@ def drawn(n=6, seed=0):
     seed=st.integers(0, 999), scale=st.floats(0.01, 100), gamma=st.floats(0.1, 10), floor=st.floats(0, 0.5),
     kind=st.sampled_from(["jsd", "pmi"]),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_that_adapters_move_apart_changes_nothing(seed, scale, gamma, floor, kind):
     places = drawn(seed=seed)
     found = halfway(scale * places, places)

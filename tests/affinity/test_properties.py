@@ -17,7 +17,7 @@ def logprobs(n, positions, cells, seed, spread=3.0):
     return log_softmax(rng.normal(size=(n, positions, cells + 1)) * spread, axis=-1)[:, :, :cells]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 7), st.integers(1, 30), st.integers(1, 70), seeds, st.sampled_from([0.1, 3.0, 40.0]))
 def test_divergences_are_symmetric_bounded_and_of_negative_type(n, positions, cells, seed, spread):
     lp = logprobs(n, positions, cells, seed, spread)
@@ -35,7 +35,7 @@ def test_divergences_are_symmetric_bounded_and_of_negative_type(n, positions, ce
         assert np.linalg.eigvalsh(S).min() >= -1e-13
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 7), st.integers(1, 30), st.integers(1, 40), seeds)
 def test_divergences_follow_permutations(n, positions, cells, seed):
     lp = logprobs(n, positions, cells, seed)
@@ -47,7 +47,7 @@ def test_divergences_follow_permutations(n, positions, cells, seed):
     np.testing.assert_allclose(moved, D[np.ix_(models, models)], atol=1e-14)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 6), st.integers(2, 20), st.integers(2, 30), seeds)
 def test_merging_tokens_or_tails_never_raises_a_divergence(n, positions, cells, seed):
     """Data processing: fewer cells see less, and the wider bracket holds the narrower one."""
@@ -58,7 +58,7 @@ def test_merging_tokens_or_tails_never_raises_a_divergence(n, positions, cells, 
     assert (fine_high <= high + 1e-14).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 5), st.integers(2, 40), st.integers(1, 20), seeds, st.integers(1, 6))
 def test_partial_sums_are_bit_equal_for_any_division(n, positions, cells, seed, parts):
     lp = logprobs(n, positions, cells, seed).astype(np.float32)
@@ -81,7 +81,7 @@ def test_partial_sums_are_bit_equal_for_any_division(n, positions, cells, seed, 
     np.testing.assert_allclose(whole.matrix(), affinity.jsd_matrix(lp, w, threads=1), atol=1e-11)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 8), st.integers(1, 5), seeds, st.floats(0.01, 200))
 def test_pmi_is_bounded_normalised_and_blind_to_shifts(n, per_task, seed, spread):
     rng = np.random.default_rng(seed)
@@ -99,7 +99,7 @@ def test_pmi_is_bounded_normalised_and_blind_to_shifts(n, per_task, seed, spread
     np.testing.assert_allclose(A - B, np.broadcast_to((A - B)[0], A.shape), atol=1e-11 * max(1, spread))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(2, 8), st.integers(1, 5), seeds)
 def test_profile_affinity_is_a_correlation(n, per_task, seed):
     rng = np.random.default_rng(seed)
@@ -112,7 +112,7 @@ def test_profile_affinity_is_a_correlation(n, per_task, seed):
     np.testing.assert_allclose(affinity.pmi_profile(gold + rng.normal(size=n * per_task), owner), S, atol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 30), st.integers(1, 4), seeds)
 def test_balanced_weights_give_every_task_and_example_its_share(positions, tasks, seed):
     rng = np.random.default_rng(seed)

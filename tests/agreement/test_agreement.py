@@ -133,7 +133,7 @@ def test_there_are_fifty_nasty_texts():
     assert len(set(NASTY)) == len(NASTY)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(prompt=TEXTS, response=TEXTS)
 def test_random_texts(agreement, prompt, response):
     # Hypothesis finds what the product's own code spells.

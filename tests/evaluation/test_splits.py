@@ -55,7 +55,7 @@ sizes = st.fixed_dictionaries(
 
 
 @given(files=folders(), config=sizes, seed=st.integers(0, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_item_is_on_both_sides_whatever_the_data(files: Any, config: dict[str, int], seed: int) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for name, records in files.items():
@@ -79,7 +79,7 @@ def test_no_item_is_on_both_sides_whatever_the_data(files: Any, config: dict[str
 
 
 @given(config=sizes, seed=st.integers(0, 1000))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_no_exemplar_is_on_both_sides(config: dict[str, int], seed: int) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         sets = prepare(EvaluationConfig(data="exemplars", **config), seed, Storage(scratch))

@@ -16,7 +16,7 @@ def pairs_of(lengths):
     return [([0] * (length - 2) + [number], [1]) for number, length in enumerate(lengths)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(batch=st.integers(1, 7), window=st.integers(1, 6), steps=st.integers(1, 30), seed=st.integers(0, 3))
 def test_the_first_examples_of_the_order_are_used_once_each(batch, window, steps, seed):
     made = list(islice(batches(count(), lambda n: n * 7 % 11, batch, window, steps, seed), steps))
@@ -35,7 +35,7 @@ def test_the_batches_of_a_window_come_in_no_order_of_length():
     assert means not in (sorted(means), sorted(means, reverse=True))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     lengths=st.lists(st.integers(2, 300), min_size=1, max_size=40),
     tokens=st.integers(2, 900),
@@ -61,7 +61,7 @@ def cost_of(passes):
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     lengths=st.lists(st.integers(2, 300), min_size=1, max_size=7),
     tokens=st.integers(2, 900),

@@ -14,7 +14,7 @@ from taskpgm_ray.finetune.stream import stream
 mixtures = st.lists(st.floats(0, 1), min_size=1, max_size=12).filter(lambda w: sum(w) > 1e-3)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(weights=mixtures, steps=st.integers(1, 300), seed=st.integers(0, 5))
 def test_proportions_at_every_moment(weights, steps, seed):
     share = np.array(weights) / sum(weights)
@@ -30,7 +30,7 @@ def test_proportions_at_every_moment(weights, steps, seed):
     assert not counts[share == 0].any()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=5), epochs=st.integers(1, 3), seed=st.integers(0, 5))
 def test_every_example_once_an_epoch(sizes, epochs, seed):
     drawn = [[] for _ in sizes]

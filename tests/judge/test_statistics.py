@@ -47,7 +47,7 @@ sizes_ = st.fixed_dictionaries(
     metric=st.sampled_from(["accuracy", "gold_logprob"]),
     weight=st.floats(0.1, 10.0),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_difference_is_that_of_the_summaries_and_changes_sign(
     sizes: Sizes, n_seeds: int, seed: int, metric: str, weight: float
 ) -> None:
@@ -72,7 +72,7 @@ def test_the_difference_is_that_of_the_summaries_and_changes_sign(
     seed=st.integers(0, 99),
     shift=st.floats(-2, 2).filter(lambda x: abs(x) > 1e-3),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_constant_difference_is_exact(sizes: Sizes, seed: int, shift: float) -> None:
     a = system(np.random.default_rng(seed), sizes, 2)
     b = [dataclasses.replace(row, gold_logprob=row.gold_logprob - shift) for row in a]

@@ -7,7 +7,7 @@ from taskpgm_ray.errors import InputError
 from taskpgm_ray.mixture import counts, token_counts
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(0, 10_000))
 def test_counts_sum_to_the_budget_and_follow_the_quota(raw, budget):
     raw = np.array(raw)
@@ -20,7 +20,7 @@ def test_counts_sum_to_the_budget_and_follow_the_quota(raw, budget):
     assert (got[p == 0] == 0).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 15), st.integers(0, 2000), st.integers(0, 2**31))
 def test_counts_respect_what_is_available(n, budget, seed):
     rng = np.random.default_rng(seed)
@@ -40,7 +40,7 @@ def test_counts_respect_what_is_available(n, budget, seed):
         assert (ratio - slack).max() <= (ratio + slack).min() + 1e-6
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(2, 12), st.integers(0, 3000), st.integers(0, 2**31))
 def test_counts_are_monotone_in_the_weights_and_follow_permutations(n, budget, seed):
     rng = np.random.default_rng(seed)

@@ -7,7 +7,7 @@ from taskpgm_ray.errors import InputError
 from taskpgm_ray.mixture import capped_proportional, dirichlet, proportional, temperature, uniform
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 10**7), min_size=1, max_size=20), st.floats(0.2, 50), st.integers(1, 10**6))
 def test_baselines_are_mixtures_between_uniform_and_proportional(sizes, T, cap):
     sizes = np.array(sizes)

@@ -2,12 +2,11 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from families import gap
-from hypothesis import given, settings
+from hypothesis import given
 
 from taskpgm_ray.mrf.energy import direction, duality_gap, product
 
 
-@settings(deadline=None)
 @given(st.integers(1, 60), st.sampled_from(["none", "box", "half"]), st.integers(0, 10_000), st.integers(-6, 6))
 def test_the_gap_is_the_knapsack_filled_task_by_task(n, bounds, seed, exponent):
     rng = np.random.default_rng(seed)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from taskpgm_ray.errors import InputError
@@ -102,7 +102,6 @@ def test_the_laplacian_charges_tasks_that_are_alike_for_unlike_shares(seed, n, s
     np.testing.assert_allclose(laplacian(other)[0], L, rtol=1e-6, atol=1e-9)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 25), st.floats(0, 300))
 def test_the_laplacians_mixtures_are_certified_and_begin_at_uniform(seed, n, tau):
     S = np.random.default_rng(seed).normal(size=(n, n)) * 5

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from taskpgm_ray.mrf import grid, path, solve
 
-many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 
 
 @st.composite

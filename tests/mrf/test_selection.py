@@ -55,7 +55,7 @@ def test_quality_and_guarantee():
     assert optimal >= 0.8 * total, f"{optimal} of {total}"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sampled_from(sorted(FAMILIES)), st.integers(2, 18), st.floats(0, 20), st.integers(0, 2**31), st.data())
 def test_more_tasks_and_more_search_never_hurt(family, n, tau, seed, data):
     S = FAMILIES[family](n, np.random.default_rng(seed))

@@ -40,7 +40,7 @@ def test_shares_and_slopes(kw):
         assert t.entry_tau[i] <= m.tau <= t.exit_tau[i]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.sampled_from(["gram", "gaussian", "jsd_kernel"]), st.integers(2, 12), st.floats(0, 6), st.integers(0, 2**31))
 def test_derivatives_at_random_points(family, n, tau, seed):
     """By tau and by S, wherever no breakpoint lies inside the finite difference."""

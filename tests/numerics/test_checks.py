@@ -26,7 +26,7 @@ def test_a_symmetric_matrix_comes_back_as_it_is_with_its_row_sums(n, order):
     np.testing.assert_array_equal(sums / n, np.ascontiguousarray(S).mean(axis=1))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.sampled_from(ORDERS[1:]), st.data(), st.sampled_from([1e-6, 1.0, 1e6]), st.sampled_from([0.1, 3.0, 1e6]),
 )  # fmt: skip
@@ -47,7 +47,7 @@ def test_asymmetry_is_found_wherever_it_is(n, data, scale, times):
         assert np.abs(mean - exact).max() <= ASYMMETRY * np.abs(exact).max()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.sampled_from(ORDERS), st.data(), st.lists(st.sampled_from([np.inf, -np.inf, np.nan]), min_size=1, max_size=3))
 def test_what_is_not_finite_is_found_wherever_it_is(n, data, values):
     S = symmetric(n)

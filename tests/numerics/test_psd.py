@@ -92,7 +92,6 @@ def test_every_repair_gives_a_matrix_that_is_solved_and_says_what_it_changed(met
         assert found.gap <= 1e-9 * max(abs(found.energy), 1.0)
 
 
-@settings(deadline=None)
 @given(
     st.integers(2, 40), st.floats(-6, 6), st.sampled_from(["project", "shift", "clip"]), st.integers(0, 10_000),
     st.floats(0, 200),
@@ -138,7 +137,7 @@ def with_smallest(n, times, scale, seed=0):
     return (S + S.T) / 2, lowest * scale
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.one_of(st.integers(3, 40), st.just(STRIP + 20)), st.sampled_from([1e-6, 1.0, 1e6]), st.floats(1.2, 1e6),
     st.integers(0, 10_000),
@@ -151,7 +150,7 @@ def test_below_the_tolerance_is_refused_with_the_eigenvalue(n, scale, times, see
     assert named == pytest.approx(lowest, rel=0.01, abs=1e-14 * n * scale)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.one_of(st.integers(3, 40), st.just(STRIP + 20)), st.sampled_from([1e-6, 1.0, 1e6]), st.floats(-1e6, 0.8),
     st.integers(0, 10_000),

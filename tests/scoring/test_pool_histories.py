@@ -228,7 +228,7 @@ class Histories(RuleBasedStateMachine):
 
 
 Histories.TestCase.settings = settings(
-    max_examples=200, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=200, stateful_step_count=50, suppress_health_check=list(HealthCheck)
 )
 TestHistories = Histories.TestCase
 

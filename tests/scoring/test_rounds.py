@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -270,7 +270,6 @@ def used(monkeypatch, ratio, kept, wanted, start, tasks=10):
     return rounds.compare_in_rounds(lambda probes: probes, pool, run)[0]
 
 
-@settings(deadline=None)
 @given(
     luck=st.integers(0, 999), kept=st.integers(1, 300), more=st.integers(0, 99), wanted=st.floats(0.001, 0.99),
     stricter=st.floats(0, 1), start=st.integers(1, 20),

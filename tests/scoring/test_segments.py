@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from taskpgm_ray.config import ScoringConfig
@@ -173,7 +173,6 @@ def test_segments_of_all_probes_are_where_they_always_were(make_task, storage, m
     assert plan.unit.path == f"{folder}/a7945be527d7ff1a"
 
 
-@settings(deadline=None)
 @given(start=st.integers(1, 50), probes=st.integers(1, 300), more=st.integers(0, 300))
 def test_rounds_double_until_no_probe_is_left(start, probes, more):
     config = ROUNDS.model_copy(update={"probes_start": start})

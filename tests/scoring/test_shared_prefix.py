@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from taskpgm_ray.scoring.shared_prefix import LEAST, Row, mask_of, rows_of, shared, takes_masks
@@ -33,7 +33,6 @@ def test_rows_hold_every_prompt_once_and_never_more_tokens(asked):
                 assert row.positions[place] == length - 1
 
 
-@settings(deadline=None)  # the first example imports torch
 @given(prompts)
 def test_each_token_sees_what_it_sees_alone(asked):
     import torch

@@ -26,7 +26,7 @@ def mixtures(m, seed=0):
     return np.random.default_rng(seed).dirichlet(np.ones(N), size=m)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 99), st.integers(1, 12), st.integers(1, 3), st.floats(-5, 5), st.floats(1e-3, 10))
 def test_the_curve_moves_with_the_scores(seed, m, seeds, shift, scale):
     """Adding a constant to all scores, or another unit, changes nothing else."""

@@ -181,7 +181,7 @@ def test_many_merges_at_once_are_those_of_one_each_and_finished_ones_are_left_al
     assert not storage.exists("together-0/adapter_model.safetensors")
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.permutations(range(3)), st.integers(0, 2), st.lists(st.floats(0.05, 1.0), min_size=3, max_size=3))
 def test_order_does_not_matter_and_one_adapter_is_itself(setting, order, which, drawn):
     _, units, storage = setting

@@ -148,7 +148,7 @@ def test_what_says_nothing_is_refused(mixtures, scores, said):
         regress(pooled(mixtures, np.asarray(scores, dtype=float)))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 10**6), st.integers(2, 12))
 def test_every_draw_and_every_proposal_is_a_mixture_within_the_limits(seed, n):
     limits, known = limits_of(seed, n), random_mixtures(5, n, seed)

@@ -77,7 +77,7 @@ def test_counts_columns_and_manifest(prepared):
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     prompts=st.lists(st.integers(0, 40), min_size=12, max_size=60).filter(lambda p: len(set(p)) > 5),
     seed=st.integers(0, 3),

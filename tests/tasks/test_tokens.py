@@ -127,7 +127,7 @@ def test_a_template_that_asks_with_more_than_it_keeps(turns):
     assert turns.decode(encoded.response).endswith("7<|im_end|>")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     prompt=st.text("pqrs \n", min_size=1, max_size=80), response=st.text("tuv ", max_size=20), room=st.integers(16, 60)
 )

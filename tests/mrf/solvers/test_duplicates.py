@@ -14,7 +14,7 @@ def labels(S, b):
     return close.argmax(axis=1)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.sampled_from(sorted(FAMILIES)), st.integers(2, 24), st.integers(0, 10_000), st.booleans(), st.integers(-6, 6))
 def test_duplicates_are_found_whether_or_not_their_utilities_give_them_away(family, n, seed, own, exponent):
     rng = np.random.default_rng(seed)
