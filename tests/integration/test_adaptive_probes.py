@@ -11,7 +11,7 @@ from rich.console import Console
 from taskpgm_ray import Study
 from taskpgm_ray.config import load_config
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 KEPT, MODELS = 24, 13
 """Probes of each task; the base model, four adapters, as they were half-way, and four second ones."""
 

@@ -166,16 +166,16 @@ def trained(root):
 
 
 MERGES = {
-    "balances": 5, "algorithm": "merge", "merges": 20, "merge_distance": 0.0,
+    "balances": 5, "concurrency": 1, "algorithm": "merge", "merges": 20, "merge_distance": 0.0,
     "baselines": ["uniform", "proportional", "temperature", "random"],
 }  # fmt: skip
 FAILING = ["uniform", "proportional", "regression"]
 SEARCHES = {
-    "failing": options(fails="tau-0-", balances=5, merge_distance=0.0, baselines=FAILING),
+    "failing": options(fails="tau-0-", balances=5, concurrency=1, merge_distance=0.0, baselines=FAILING),
     "asha": options(balances=6, rungs=3, reduction=3, concurrency=1, merge_distance=0.0),
-    "screened": options(balances=8, screen="skip", merge_distance=0.0),
-    "everything": options(balances=8, merge_distance=0.0),
-    "misled": options(misleading=True, balances=8, screen="skip", merge_distance=0.0),
+    "screened": options(balances=8, concurrency=1, screen="skip", merge_distance=0.0),
+    "everything": options(balances=8, concurrency=1, merge_distance=0.0),
+    "misled": options(misleading=True, balances=8, concurrency=1, screen="skip", merge_distance=0.0),
     "merges": options(**MERGES),
     "again": options(**MERGES),
 }
