@@ -861,8 +861,11 @@ class StudyConfig(Section):
                 "scoring.scorer: auto is measured on single-task adapters, which are affinity.model's: give vllm or hf "
                 "(affinity.scorer may be auto)"
             )
-        merging = {"search.algorithm: merge": self.search.algorithm == "merge", "search.screen": self.search.screen}
-        merging["search.marginal (or the utility marginal)"] = self.search.measures_marginal
+        merging = {
+            "search.algorithm: merge": self.search.algorithm == "merge",
+            "search.screen": self.search.screen,
+            "search.marginal (or the utility marginal)": self.search.measures_marginal,
+        }
         if any(merging.values()) or self.search.measures_lift:
             asking = "search.lift (or a targeted utility) asks"
             what = next((f"{field} merges" for field, on in merging.items() if on), asking)
@@ -921,7 +924,9 @@ class StudyConfig(Section):
     @model_validator(mode="after")
     def _one_aim(self) -> StudyConfig:
         if self.mixture.target != "uniform" and (own := sorted({*self.search.utilities} - {"rows"})):
-            raise ValueError(f"mixture.target and search.utilities: {own} both say what is wanted; take one of them")
+            raise ValueError(
+                f"mixture.target and search.utilities: [{', '.join(own)}] both say what is wanted; take one of them"
+            )
         return self
 
     @model_validator(mode="after")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,4 +23,4 @@ def measure_gains(jobs: Sequence[Job], planner: Planner, run: Run) -> Mapping[st
         found["targeted"] = measure_lift(jobs, planner, run)
     if search.measures_marginal:
         found["marginal"] = measure_marginal(Merges(jobs, planner, run))
-    return MappingProxyType(found)
+    return found
