@@ -628,14 +628,10 @@ class SearchConfig(Section):
     """Affinities to search over; default: that of ``affinity.kind`` alone. ``text`` compares the tasks' words."""
     gammas: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
     """Bandwidths of the kernels, as multiples of each one's own gamma."""
-    utilities: tuple[Literal["rows", "targeted", "marginal"], ...] = ("rows",)
-    """``rows``: the paper's row sums of the affinity. ``targeted``: each adapter's gain on the search split.
-    ``marginal``: what the merge of all tasks' adapters loses there without the task's, which finds tasks that harm."""
+    utilities: tuple[Literal["rows", "targeted"], ...] = ("rows",)
+    """``rows``: the paper's row sums of the affinity. ``targeted``: each adapter's gain on the search split."""
     lift: bool = False
     """Measure what each task's adapter alone gains on the search split, as ``targeted`` does anyway, for the report."""
-    marginal: bool = False
-    """Measure what the others lose there without each task, as the utility ``marginal`` does anyway, for the report: a
-    task far below zero may have wrong answers."""
     baselines: tuple[Annotated[str, AfterValidator(_baseline)], ...] = ("uniform", "proportional")
     """Mixtures to compare with. ``uniform``; by the true sizes of the sources ``proportional``, ``temperature`` and
     ``capped``; ``equal_loss``: by how far each task's own fine-tune lowered its loss; ``random``: another draw for
@@ -689,11 +685,6 @@ class SearchConfig(Section):
     def measures_lift(self) -> bool:
         """Whether every task's adapter is asked the search split's questions."""
         return self.lift or "targeted" in self.utilities
-
-    @property
-    def measures_marginal(self) -> bool:
-        """Whether merges that leave out a task are asked the search split's questions."""
-        return self.marginal or "marginal" in self.utilities
 
     @model_validator(mode="after")
     def _sound(self) -> SearchConfig:
@@ -833,6 +824,16 @@ class StudyConfig(Section):
             raise ValueError(
                 "no balance: set mixture.tau (or beta_over_lambda, or beta and lambda), or search.balances"
             )
+        asked = {
+            "search.lift (or a targeted utility)": self.search.measures_lift,
+            "search.screen": self.search.screen is not None,
+        }
+        if self.search.balances == 0 and any(asked.values()):
+            what = next(field for field, on in asked.items() if on)
+            raise ValueError(
+                f"{what} is measured on the search's questions, and search.balances: 0 has no search: leave it out, or "
+                "search"
+            )
         if self.pool.max_examples <= self.pool.probes_per_task + self.pool.heldout_per_task:
             raise ValueError(
                 f"pool.max_examples ({self.pool.max_examples}) must exceed pool.probes_per_task "
@@ -864,7 +865,6 @@ class StudyConfig(Section):
         merging = {
             "search.algorithm: merge": self.search.algorithm == "merge",
             "search.screen": self.search.screen,
-            "search.marginal (or the utility marginal)": self.search.measures_marginal,
         }
         if any(merging.values()) or self.search.measures_lift:
             asking = "search.lift (or a targeted utility) asks"
@@ -923,9 +923,9 @@ class StudyConfig(Section):
 
     @model_validator(mode="after")
     def _one_aim(self) -> StudyConfig:
-        if self.mixture.target != "uniform" and (own := sorted({*self.search.utilities} - {"rows"})):
+        if self.mixture.target != "uniform" and "targeted" in self.search.utilities:
             raise ValueError(
-                f"mixture.target and search.utilities: [{', '.join(own)}] both say what is wanted; take one of them"
+                "mixture.target and search.utilities: [targeted] both say what is wanted; take one of them"
             )
         return self
 

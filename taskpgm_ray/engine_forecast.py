@@ -91,7 +91,7 @@ def plan_engines(
     if config.search.balances:
         lifts = tasks + 1 if config.search.measures_lift else 0
         for what, models, side in (
-            ("search split", jobs["trials"] + lifts + merges(config, tasks), "search"),
+            ("search split", jobs["trials"] + lifts + merges(config), "search"),
             ("report split", jobs["finalists"] + jobs["budgets"] + 1, "report"),
         ):
             items, tokens = _items(config.evaluation, tasks, side, example_tokens)

@@ -51,6 +51,8 @@ class StudyResult:
             row |= {
                 "loss_before": learned.heldout_loss_before,
                 "loss_after": learned.heldout_loss_after,
+                "usable": learned.usable and learned.usable.information,
+                "usable_error": learned.usable and learned.usable.error,
                 "source": learned.source,
             }
             rows.append(row)

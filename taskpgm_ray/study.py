@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,7 +26,7 @@ from taskpgm_ray.export.examples import of_finished, study_config
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.finetune.stage import finetune_pool, half_jobs, second_jobs, single_task_jobs, skipped
 from taskpgm_ray.insight.certainty import certainty, solved_within
-from taskpgm_ray.insight.tasks import NOT_MEASURED, Insight, explain
+from taskpgm_ray.insight.tasks import Insight, explain
 from taskpgm_ray.judge.hand_over import hand_over
 from taskpgm_ray.judge.samples import sample_answers
 from taskpgm_ray.judge.stage import judge
@@ -35,7 +35,6 @@ from taskpgm_ray.matrix_file import STUDY as AFFINITY
 from taskpgm_ray.matrix_file import affinity_table
 from taskpgm_ray.mixture import Constraints, constraints_of, proportional, uniform
 from taskpgm_ray.mrf import Limits
-from taskpgm_ray.numerics.types import FloatArray
 from taskpgm_ray.report import ReportData, render, summary
 from taskpgm_ray.report.assemble import StudyOutputs, assemble
 from taskpgm_ray.result import StudyResult
@@ -44,7 +43,8 @@ from taskpgm_ray.runtime.progress import StageCost
 from taskpgm_ray.scoring.stage import ScoredSegment, score_pool
 from taskpgm_ray.search.choice import choose
 from taskpgm_ray.search.families import Family, families, own_family
-from taskpgm_ray.search.gains import measure_gains
+from taskpgm_ray.search.gain import Gain
+from taskpgm_ray.search.lift import measure_lift
 from taskpgm_ray.search.stage import search
 from taskpgm_ray.search.trials import Planner
 from taskpgm_ray.session import Session
@@ -294,8 +294,8 @@ class Study:
         run, metric = self.session, self.config.search.metric
         sets = prepare_evaluation(self.config.evaluation, self.config.seed, self.storage, tasks)
         planner = Planner(tuple(tasks), sets.search, self.config, run.model, self.storage)
-        gains = measure_gains(jobs, planner, run)
-        made = families(affinities, tasks, self.config, limits, gains)
+        lift = measure_lift(jobs, planner, run) if self.config.search.measures_lift else None
+        made = families(affinities, tasks, self.config, limits, lift)
         outcome = search(made, jobs, planner, run)
         choice = choose(outcome, made, self.config)
         chosen = choice.candidate
@@ -304,7 +304,7 @@ class Study:
         methods = {method: plan.candidate for method, plan in outcome.best(metric).items()}
         judgement = judge(chosen, family, methods, planner, sets.report, run)
         verdict = sentence(judgement.comparisons, self.config)
-        insight = self._insight(affinities, family, chosen.tau, limits, gains)
+        insight = self._insight(affinities, family, chosen.tau, limits, lift)
         hand_over(chosen, verdict, judgement.judged_by, planner, run, insight)
         better = recommended(judgement.comparisons, metric)
         weights = {"uniform": uniform(len(tasks))} | {one.name: one.weights for one in methods.values()}
@@ -328,7 +328,7 @@ class Study:
         family: Family,
         tau: float,
         limits: Limits,
-        gains: Mapping[str, FloatArray] = NOT_MEASURED,
+        search_lift: Gain | None = None,
     ) -> Insight | None:
         """What the mixture says of each task; not known where groups of tasks are tied together."""
         if limits.groups:
@@ -340,7 +340,7 @@ class Study:
             sums = divergence_groups(affinity_unit(scored, affinities.fingerprint))
             floor = family.noise.taken_off if family.noise else 0.0
             known = certainty(sums, mixture, family.gamma, floor, affinities.noise, self.config.seed)
-        return explain(affinities.tasks, family.S, mixture, known, affinities.lift, gains)
+        return explain(affinities.tasks, family.S, mixture, known, affinities.lift, search_lift)
 
     def _publish(self, document: dict[str, Any], data: ReportData, affinity: str, insight: Insight | None) -> None:
         """Write the mixture and the report, and show the outcome; an unchanged report is not rendered again."""

@@ -97,16 +97,12 @@ def candidates(config: StudyConfig) -> int:
     return (contenders(config) + _comparators(config)) * _balances(config) + _plain_baselines(config)
 
 
-def merges(config: StudyConfig, tasks: int) -> int:
+def merges(config: StudyConfig) -> int:
     """Weighted merges of the single-task adapters that are scored on the search split, at most."""
     search = config.search
-    if not search.balances:
+    if not search.balances or not (search.screen or searches_by_merges(config)):
         return 0
-    # Of all tasks, and without each of them.
-    found = tasks + 1 if search.measures_marginal else 0
-    if search.screen or searches_by_merges(config):
-        found += candidates(config) + _further_draws(config) + (search.merges if searches_by_merges(config) else 0)
-    return found
+    return candidates(config) + _further_draws(config) + (search.merges if searches_by_merges(config) else 0)
 
 
 def searches_by_merges(config: StudyConfig) -> bool:

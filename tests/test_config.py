@@ -437,8 +437,14 @@ def test_what_a_proxy_can_say_and_what_it_cannot():
             "merge merges adapters, and finetune.method: full trains whole models: take lora, or",
         ),
         ({"affinity": proxy, "search": {"utilities": ["targeted"]}}, "targeted utility"),
-        ({"affinity": proxy, "search": {"utilities": ["marginal"]}}, "the utility marginal. merges"),
-        ({"affinity": proxy, "search": {"marginal": True}}, r"search\.marginal .* merges"),
+        *(
+            ({"search": {"balances": 0} | asked, "mixture": {"tau": 1.0}}, rf"{field} .*balances: 0 has no search")
+            for asked, field in (
+                ({"lift": True}, r"search\.lift"),
+                ({"utilities": ["targeted"]}, r"search\.lift"),
+                ({"screen": "measure"}, r"search\.screen"),
+            )
+        ),
         ({"affinity": proxy, "scoring": {"scorer": "auto"}}, "give vllm or hf"),
         ({"affinity": proxy | {"model": {"path": "a/b", "max_length": 9000}}}, "below affinity.model.max_length"),
     ):

@@ -38,7 +38,6 @@ def study(search=None, **changes):
         # The text affinity has no bandwidth.
         ({"affinities": ["jsd", "pmi", "text"], "gammas": [0.5, 1, 2]}, 7, 28 + 2, 7 + 2),
         ({"utilities": ["rows", "targeted"]}, 2, 8 + 2, 2 + 2),
-        ({"utilities": ["rows", "targeted", "marginal"]}, 3, 12 + 2, 3 + 2),
         # A text baseline is a family that cannot win.
         ({"baselines": ["uniform", "text"]}, 1, 8 + 1, 2 + 1),
         ({"affinities": ["text"], "baselines": ["uniform", "text"]}, 1, 4 + 1, 1 + 1),
@@ -88,15 +87,11 @@ def test_a_search_by_merges_trains_the_grid_at_most():
     assert fine_tunes(merging, 5) == fine_tunes(grid, 5)
     # Three families of four balances, of which text cannot win, two baselines, and a second draw of one of them.
     assert merge_pilots(merging) == 2 * 2 + 4 + 2 + 1
-    assert merges(merging, 9) == 3 * 4 + 2 + 1 + 40
-    assert merges(grid, 9) == 0
-    assert merges(study({"screen": "measure"}), 9) == 4 + 2
-    assert merges(study({"algorithm": "merge"}, mixture={"tau": 1.5}), 9) == 0
-    assert merges(study({"algorithm": "merge", "balances": 0}, mixture={"tau": 1.5}), 9) == 0
-    assert merges(study({"utilities": ["rows", "marginal"]}), 9) == 9 + 1
-    assert merges(study({"marginal": True}), 9) == 9 + 1
-    assert merges(study({"utilities": ["marginal"], "screen": "measure"}), 9) == 4 + 2 + 9 + 1
-    assert merges(study({"utilities": ["marginal"], "balances": 0}, mixture={"tau": 1.5}), 9) == 0
+    assert merges(merging) == 3 * 4 + 2 + 1 + 40
+    assert merges(grid) == 0
+    assert merges(study({"screen": "measure"})) == 4 + 2
+    assert merges(study({"algorithm": "merge"}, mixture={"tau": 1.5})) == 0
+    assert merges(study({"algorithm": "merge", "balances": 0}, mixture={"tau": 1.5})) == 0
 
 
 def test_a_given_balance_is_tried_alone_and_without_a_search_there_are_adapters_only():

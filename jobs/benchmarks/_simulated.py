@@ -18,9 +18,9 @@ import numpy as np
 from taskpgm_ray import load_config
 from taskpgm_ray.affinity import kernel
 from taskpgm_ray.evaluation import ItemScore, summarise
+from taskpgm_ray.evaluation.statistics import BETTER, WORSE, PairedDifference
 from taskpgm_ray.judge.comparisons import decisive
 from taskpgm_ray.judge.looks import look_until_settled
-from taskpgm_ray.judge.statistics import BETTER, WORSE, PairedDifference
 from taskpgm_ray.judge.verdict import CHOSEN, UNIFORM, recommended
 from taskpgm_ray.search.candidates import Candidate, Pool, candidates
 from taskpgm_ray.search.choice import choose

@@ -66,14 +66,13 @@ def _dry_run(config: StudyConfig) -> None:
         print(line)
     if rounds := probe_rounds(config):
         print(f"probes: {rounds}")
-    tasks = len(task_sources(config.pool))
-    rows = fine_tunes(config, tasks)
+    rows = fine_tunes(config, len(task_sources(config.pool)))
     most = "at most " if searches_by_merges(config) else ""
     print(
         f"fine-tunes: {most}{', '.join(f'{row.jobs:,} {row.kind}' for row in rows)}; taskpgm plan says what they take"
     )
-    if merged := merges(config, tasks):
-        print(f"merges: at most {merged:,} are scored on the search split")
+    if merges(config):
+        print(f"merges: at most {merges(config):,} are scored on the search split")
 
 
 def run_part(options: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from taskpgm_ray.errors import MemoryLimitError, TrainingError
 from taskpgm_ray.finetune.batching import micro_batches, tokens_of
 from taskpgm_ray.finetune.checkpoint import Checkpoint, TrainState
 from taskpgm_ray.finetune.job import Recipe
+from taskpgm_ray.finetune.usable import exchanged, usable
 from taskpgm_ray.finetune.workers import Workers, full, like
 from taskpgm_ray.tasks.padding import Pair, collate
 
@@ -95,7 +97,7 @@ class Trainer(ABC):
         Returns:
             ``steps``, ``tokens`` (trained, without padding), ``padding`` (part of the computed tokens), ``seconds``,
             ``loss_first``, ``loss_last`` and, with held-out examples, ``heldout_loss_before`` and
-            ``heldout_loss_after``; losses in nats per response token.
+            ``heldout_loss_after``; losses in nats per response token. Of two or more also ``usable`` (`Usable`).
 
         Raises:
             TrainingError: The loss is not finite.
@@ -129,21 +131,42 @@ class Trainer(ABC):
             on_step(_metrics(state, rate, recipe), lambda: Checkpoint(state, self._tensors(optimizer)))  # noqa: B023
         outcome = state.outcome()
         if heldout:
-            after = self.mean_loss(heldout, pad_id, micro_batch_tokens)
-            outcome |= {"heldout_loss_before": state.heldout_loss_before, "heldout_loss_after": after}
+            outcome["heldout_loss_before"] = state.heldout_loss_before
+            outcome |= self._learned(heldout, pad_id, micro_batch_tokens)
         return outcome
 
     def mean_loss(self, examples: Sequence[Pair], pad_id: int, micro_batch_tokens: int = MICRO_BATCH_TOKENS) -> float:
         """Mean negative log-likelihood per response token, in nats, over all response tokens of ``examples``."""
+        return _per_token(self.losses(examples, pad_id, micro_batch_tokens), examples)
+
+    def losses(
+        self, examples: Sequence[Pair], pad_id: int, micro_batch_tokens: int = MICRO_BATCH_TOKENS
+    ) -> list[float]:
+        """Negative log-likelihood of each example's response, in nats, summed over its tokens."""
         import torch
 
         self.model.eval()
-        total, count = 0.0, 0
+        # Copies, so that an example which is there twice is two.
+        examples = [(prompt, response) for prompt, response in examples]
+        place = {id(example): k for k, example in enumerate(examples)}
+        found = [0.0] * len(examples)
         with torch.no_grad(), memory_errors():
             for shares in micro_batches(examples, micro_batch_tokens, self.workers.size):
-                total += self._loss(shares, pad_id)[0].item()
-                count += sum(len(response) for share in shares for _, response in share)
-        return self.workers.sum(total)[0] / max(count, 1)
+                values, scored, _ = self._token_losses(shares, pad_id)
+                mine = shares[self.workers.rank]
+                sums = torch.zeros(max(len(mine), 1), dtype=torch.float64)
+                sums.index_add_(0, scored.nonzero()[:, 0].cpu(), values.double().cpu())
+                for example, loss in zip(mine, sums.tolist(), strict=False):
+                    found[place[id(example)]] = loss
+        return self.workers.sum(*found)
+
+    def _learned(self, heldout: Sequence[Pair], pad_id: int, micro_batch_tokens: int) -> dict[str, Any]:
+        """What the trained model makes of the held-out examples, and of their answers under others' questions."""
+        own = self.losses(heldout, pad_id, micro_batch_tokens)
+        pairs = exchanged(heldout)
+        other = self.losses([pair for pair in pairs if pair], pad_id, micro_batch_tokens)
+        found = usable([loss for loss, pair in zip(own, pairs, strict=True) if pair], other)
+        return {"heldout_loss_after": _per_token(own, heldout), "usable": found and asdict(found)}
 
     def _precision(self) -> AbstractContextManager[Any]:
         """Mixed precision for a bfloat16 base: what is trained stays float32, the products are bfloat16.
@@ -218,6 +241,11 @@ class Trainer(ABC):
 
     def _loss(self, shares: list[list[Pair]], pad_id: int) -> tuple[Any, int]:
         """Summed loss of this worker's share of one forward pass, and the tokens computed, padding included."""
+        values, _, size = self._token_losses(shares, pad_id)
+        return values.sum(), size
+
+    def _token_losses(self, shares: list[list[Pair]], pad_id: int) -> tuple[Any, Any, int]:
+        """The loss of each response token of this worker's share, where [rows, columns], and the tokens computed."""
         from torch.nn.functional import cross_entropy
 
         mine = shares[self.workers.rank]
@@ -230,8 +258,12 @@ class Trainer(ABC):
         with self._precision():
             logits = batch.logits(self.module)[scored]
         # Only scored positions are copied to float32: the vocabulary is the largest dimension of all.
-        logits = logits.float()
-        return cross_entropy(logits, batch.targets[scored], reduction="sum"), batch.input_ids.numel()
+        losses = cross_entropy(logits.float(), batch.targets[scored], reduction="none")
+        return losses, scored, batch.input_ids.numel()
+
+
+def _per_token(losses: Sequence[float], examples: Sequence[Pair]) -> float:
+    return sum(losses) / max(sum(len(response) for _, response in examples), 1)
 
 
 def _metrics(state: TrainState, rate: float, recipe: Recipe) -> dict[str, Any]:

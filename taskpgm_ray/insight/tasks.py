@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,12 @@ from taskpgm_ray.insight.certainty import Certainty
 from taskpgm_ray.mrf import Influence, clusters, drop_task, influence, sensitivity_factors
 from taskpgm_ray.mrf.mixture import Mixture
 from taskpgm_ray.numerics.types import FloatArray, IntArray
+from taskpgm_ray.search.gain import Gain
 
 PARTNERS = 3
 MOST_DROPPED = 60
 """Tasks, the heaviest, of which it is worked out who would get their share and which affinities it hangs on."""
 MOST_CLUSTERS = 12
-NOT_MEASURED: Mapping[str, FloatArray] = MappingProxyType({})
 STEP = 0.01
 """Of an affinity, for how much a weight hangs on it."""
 
@@ -60,8 +59,8 @@ class TaskInsight:
     """Mean lift of its adapter on the other tasks' probes, in nats."""
     search_lift: float | None
     """What its adapter alone gains on the search split, in the search's metric; ``None``: not measured."""
-    marginal: float | None
-    """What the merge of all adapters loses there without its own; ``None``: not measured."""
+    search_lift_error: float | None
+    """Standard error of that, over items."""
     cluster: int
     sentence: str
 
@@ -105,7 +104,7 @@ def explain(
     mixture: Mixture,
     known: Certainty | None,
     lift: FloatArray | None = None,
-    gains: Mapping[str, FloatArray] = NOT_MEASURED,
+    search_lift: Gain | None = None,
 ) -> Insight:
     """What a mixture says of each task.
 
@@ -115,12 +114,11 @@ def explain(
         mixture: A result of ``solve``.
         known: How sure its weights are.
         lift: [n, n], of each adapter (row) on each task's probes, in nats.
-        gains: [n] each, what tasks are worth on the search split: of the adapter alone (``targeted``), among all others
-            (``marginal``).
+        search_lift: Of each adapter on the search split.
     """
     n, p = len(names), mixture.weights
     grouped = clusters(S, p, count=min(n, max(1, min(MOST_CLUSTERS, round(float(np.sqrt(2 * n)))))))
-    view = _View(names, S, mixture, influence(S, mixture), known, lift, gains, grouped.label)
+    view = _View(names, S, mixture, influence(S, mixture), known, lift, search_lift, grouped.label)
     rows = tuple(view.task(i) for i in range(n))
     together = []
     for k in range(len(grouped.mass)):
@@ -173,7 +171,7 @@ class _View:
     found: Influence
     known: Certainty | None
     lift: FloatArray | None
-    gains: Mapping[str, FloatArray]
+    search_lift: Gain | None
     cluster: IntArray
 
     @cached_property
@@ -207,15 +205,12 @@ class _View:
             gainers=self.gainers(i),
             hangs_on=self.hangs_on(i),
             helps_others=self.helps_others(i),
-            search_lift=self.gain("targeted", i),
-            marginal=self.gain("marginal", i),
+            search_lift=None if self.search_lift is None else float(self.search_lift.values[i]),
+            search_lift_error=None if self.search_lift is None else float(self.search_lift.errors[i]),
             cluster=int(self.cluster[i]),
             sentence="",
         )
         return replace(row, sentence=sentence(row, self.mixture.tau))
-
-    def gain(self, utility: str, i: int) -> float | None:
-        return float(self.gains[utility][i]) if utility in self.gains else None
 
     def covered_by(self, i: int) -> tuple[tuple[str, float, float], ...]:
         p = self.mixture.weights

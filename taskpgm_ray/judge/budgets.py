@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from taskpgm_ray.evaluation import ItemScore, summarise
 from taskpgm_ray.evaluation.scores import METRICS, Weights
+from taskpgm_ray.evaluation.statistics import paired_difference
 from taskpgm_ray.judge.comparisons import in_common
 from taskpgm_ray.judge.finalists import Finalist
 from taskpgm_ray.judge.rows import BudgetScores
-from taskpgm_ray.judge.statistics import paired_difference
 from taskpgm_ray.mrf import select, solve
 from taskpgm_ray.mrf.energy import direction
 from taskpgm_ray.search.candidates import Candidate

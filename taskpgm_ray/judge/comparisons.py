@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from taskpgm_ray.evaluation import ItemScore, summarise
 from taskpgm_ray.evaluation.scores import EVEN, METRICS, Weights, task_shares
+from taskpgm_ray.evaluation.statistics import PairedDifference, holm, paired_difference, verdict
 from taskpgm_ray.judge.rows import SeedScores, TaskScores
-from taskpgm_ray.judge.statistics import PairedDifference, holm, paired_difference, verdict
 
 BASE = "base model"
 """The system that was not fine-tuned."""

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.evaluation import ItemScore
+from taskpgm_ray.evaluation.statistics import BETTER, WORSE
 from taskpgm_ray.judge.comparisons import Comparison, compare, decisive
-from taskpgm_ray.judge.statistics import BETTER, WORSE
 from taskpgm_ray.judge.verdict import UNIFORM
 from taskpgm_ray.workload import report_looks
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from taskpgm_ray.config import StudyConfig
+from taskpgm_ray.evaluation.statistics import BETTER, NOT_SHOWN, ONE_SEED, PairedDifference
 from taskpgm_ray.judge.comparisons import Comparison, decisive
-from taskpgm_ray.judge.statistics import BETTER, NOT_SHOWN, ONE_SEED, PairedDifference
 from taskpgm_ray.workload import report_looks
 
 CHOSEN, UNIFORM = "taskpgm", "uniform"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskpgm_ray.affinity import effective_number
 from taskpgm_ray.affinity.precision import precision
+from taskpgm_ray.finetune.usable import Usable
 from taskpgm_ray.insight.stability import stability
 from taskpgm_ray.report.bandwidths import bandwidth_rows
 from taskpgm_ray.report.data import ReportData, TaskRow, TrialRow
@@ -151,6 +152,8 @@ def _task_row(task: Task, job: Job) -> TaskRow:
         withheld=facts.withheld,
         heldout_loss_before=trained["heldout_loss_before"],
         heldout_loss_after=trained["heldout_loss_after"],
+        # Fine-tunes of earlier versions did not measure it.
+        usable=Usable(**trained["usable"]) if trained.get("usable") else None,
         tokens=trained["tokens"],
         seconds=trained["wall_seconds"],
         gpu_seconds=trained["gpu_seconds"],

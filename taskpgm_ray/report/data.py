@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     # Only their types: importing the report shall load neither Ray nor the evaluation.
     from taskpgm_ray.affinity.bandwidth import NoiseKernel
     from taskpgm_ray.affinity.precision import Precision
+    from taskpgm_ray.finetune.usable import Usable
     from taskpgm_ray.insight.stability import Stability
     from taskpgm_ray.insight.tasks import Insight
     from taskpgm_ray.judge.comparisons import Comparison
@@ -46,6 +47,8 @@ class TaskRow:
     """Nats per token on the task's own probes, with the base model."""
     heldout_loss_after: float | None = None
     """The same with the task's own adapter."""
+    usable: Usable | None = None
+    """What the adapter foretells of an answer from its question; ``None``: not measured."""
     tokens: int | None = None
     """Tokens that the adapter was trained on."""
     seconds: float | None = None

@@ -10,13 +10,14 @@ import numpy as np
 from taskpgm_ray.affinity.distributions import LEAST_COVERAGE
 from taskpgm_ray.report import bandwidths, floor, halfway, matrices, probes
 from taskpgm_ray.report.clustering import MOST_CELLS, Clustering
-from taskpgm_ray.report.data import ReportData
+from taskpgm_ray.report.data import ReportData, TaskRow
 from taskpgm_ray.report.page import Page, Section, note, paragraph, warning
 from taskpgm_ray.report.tables import Cell, table
-from taskpgm_ray.report.text import amount, duration, number, percent
+from taskpgm_ray.report.text import MISSING, amount, duration, number, percent
 
 MOST_LOW_CELLS = 50
 MOST_TABLE_COLUMNS = 30
+SETTLED = "settled by its question"
 
 
 def affinity(data: ReportData, clustering: Clustering, page: Page) -> Section:
@@ -113,6 +114,8 @@ def tasks(data: ReportData) -> Section:
     unlearned: list[str] = []
     drops = [task.loss_drop for task in data.tasks]
     on_gpus = any(task.gpu_seconds for task in data.tasks)
+    measured = any(task.usable for task in data.tasks)
+    formal = [task.name for task in data.tasks if task.usable and not task.usable.shown]
     largest = max((d for d in drops if d is not None and math.isfinite(d)), default=0.0)
     for task, drop in zip(data.tasks, drops, strict=True):
         # Not "drop <= 0": a loss that became NaN is no success.
@@ -127,6 +130,7 @@ def tasks(data: ReportData) -> Section:
                 *(Cell(number(count), count) for count in (task.train, task.withheld, task.probes, task.cut)),
                 *(_value(loss) for loss in (task.heldout_loss_before, task.heldout_loss_after)),
                 Cell(number(drop), drop, bar=bar, mark=None if learned else "bad"),
+                *([_settled(task)] if measured else []),
                 Cell(amount(task.tokens), task.tokens),
                 Cell(duration(task.seconds), task.seconds),
                 *([Cell(duration(task.gpu_seconds), task.gpu_seconds)] if on_gpus else []),
@@ -142,6 +146,7 @@ def tasks(data: ReportData) -> Section:
         "loss before",
         "loss after",
         "drop",
+        *([SETTLED] if measured else []),
         "tokens",
         "time",
         *(["GPU time"] if on_gpus else []),
@@ -150,6 +155,15 @@ def tasks(data: ReportData) -> Section:
         f"The adapter did not lower the held-out loss of its own task for: {_listed(unlearned)}. What these adapters "
         "predict says little about their tasks."
     )
+    settled = (
+        f"{SETTLED.capitalize()}: how much better the adapter foretells an answer from its own question than from "
+        "another probe's, as a share of what there was to be known, with its standard error. "
+    )
+    if formal:
+        settled += (
+            f"None is shown for {_listed(formal)}: beyond what answers look like their adapters learned nothing that "
+            "chance does not explain. Those answers may be wrong, or the tasks too hard for model and budget."
+        )
     return Section(
         "tasks",
         "Tasks and their adapters",
@@ -160,9 +174,17 @@ def tasks(data: ReportData) -> Section:
             "long and lost their beginning."
         )
         + (warning(lost) if unlearned else "")
+        + (paragraph(settled) if measured else "")
         + "".join(warning(f"{name} was left out of the pool: {why}") for name, why in data.skipped.items())
         + table(header, rows, "Data, held-out loss and cost of each task's adapter"),
     )
+
+
+def _settled(task: TaskRow) -> Cell:
+    found = task.usable
+    if found is None:
+        return Cell(MISSING)
+    return Cell(f"{percent(found.share, 0)} ± {percent(found.share_error, 0)}", found.share)
 
 
 def coverage(data: ReportData, clustering: Clustering, page: Page) -> Section:

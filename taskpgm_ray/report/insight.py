@@ -35,23 +35,12 @@ def section(data: ReportData, page: Page) -> Section:
     if insight is None:
         return Section("insight", title, note("Not worked out: constraints tie groups of tasks together."))
     ordered = sorted(insight.tasks, key=lambda row: -row.weight)
-    # A column each of what was measured.
-    gains = [
-        (title, values)
-        for title, values in (
-            (GAIN, [row.search_lift for row in ordered]),
-            (MARGINAL, [row.marginal for row in ordered]),
-        )
-        if None not in values
-    ]
+    measured = any(row.search_lift is not None for row in ordered)
     panels = {
         "Tasks": table(_SHARES, [_shares(row) for row in ordered], "Share of each task, and how sure it is"),
         "Influence": table(
-            [*_INFLUENCE, *(title for title, _ in gains), HANGS],
-            [
-                [*_influence(row), *(_cell(values[k]) for _, values in gains), _hangs_on(row)]
-                for k, row in enumerate(ordered)
-            ],
+            [*_INFLUENCE, *[GAIN] * measured, HANGS],
+            [[*_influence(row), *[_lift(row)] * measured, _hangs_on(row)] for row in ordered],
             "What each task contributes, and to what",
         ),
         "In words": "".join(paragraph(row.sentence) for row in ordered[:MOST_WORDS])
@@ -91,7 +80,6 @@ _INFLUENCE = [
     *("task", "cost of dropping", "redundancy", "representativeness", "utility to enter", "novelty", "lift of others"),
 ]
 GAIN = "gain on the search split"
-MARGINAL = "worth among all others"
 HANGS = "hangs on its likeness to"
 
 
@@ -135,6 +123,11 @@ def _named(tasks: Sequence[str]) -> str:
 
 def _cell(value: float | None) -> Cell:
     return Cell(number(value), value)
+
+
+def _lift(row: TaskInsight) -> Cell:
+    """With its standard error."""
+    return Cell(f"{number(row.search_lift)} ± {number(row.search_lift_error)}", row.search_lift)
 
 
 def _interval(low: float | None, high: float | None) -> str:

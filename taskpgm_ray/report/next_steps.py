@@ -25,6 +25,8 @@ MOST_SEEDS = 60
 """More fine-tunes than that nobody makes for one comparison."""
 EDGE = 0.02
 """Part of the range of balances that counts as its edge."""
+MOST_NAMED = 5
+"""Tasks that a step names."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ def next_steps(data: ReportData) -> list[Step]:
         *_seeds(data),
         *_range(data, config),
         *_contrast(data, config),
+        *_formal(data, config),
         *_stability(data, config),
         *_precision(data, config),
         *_coverage(data, config),
@@ -177,6 +180,20 @@ def _precision(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:
 
 def _kept(config: dict[str, Any]) -> int:
     return int(config.get("pool", {}).get("probes_per_task", 16))
+
+
+def _formal(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:
+    tasks = [task for task in data.tasks if task.usable and not task.usable.shown]
+    if not tasks:
+        return
+    lowest = sorted(tasks, key=lambda task: task.usable.share if task.usable else 0.0)
+    named = ", ".join(task.name for task in lowest[:MOST_NAMED])
+    more = f" and {len(lowest) - MOST_NAMED} more" if len(lowest) > MOST_NAMED else ""
+    yield Step(
+        f"Nothing shows that the answers of {named}{more} hang on their questions, as the adapters learned them: read "
+        "examples, as answers may be wrong, or train longer",
+        f"taskpgm tasks --config {_folder(data, config)}/config.yaml --examples 5",
+    )
 
 
 def _stability(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -17,6 +17,7 @@ from taskpgm_ray.errors import InputError
 from taskpgm_ray.mrf import Limits, MixturePath, Repair, repaired, solve
 from taskpgm_ray.mrf.limits import SampledPath
 from taskpgm_ray.mrf.paper import closed_form, laplacian, projected, shifted
+from taskpgm_ray.search.gain import Gain
 from taskpgm_ray.tasks.prepare import Task
 
 Floats = NDArray[np.float64]
@@ -33,7 +34,7 @@ class Family:
     """The mixtures of one affinity and one utility."""
 
     name: str
-    """``jsd``, ``pmi``, ``text``, with the kernel's factor where there are several, and with a utility of its own."""
+    """``jsd``, ``pmi``, ``text``, with the kernel's factor or ``-targeted`` where there are several."""
     affinity: str
     """``jsd``, ``pmi``, ``pmi_pairwise`` or ``text``."""
     S: Floats
@@ -75,7 +76,7 @@ class Family:
 
 
 def families(
-    affinities: Affinities, tasks: Sequence[Task], config: StudyConfig, limits: Limits, gains: Mapping[str, Floats]
+    affinities: Affinities, tasks: Sequence[Task], config: StudyConfig, limits: Limits, lift: Gain | None
 ) -> list[Family]:
     """The families that a search covers, contenders first.
 
@@ -84,7 +85,7 @@ def families(
         tasks: The pool, whose texts the text affinity compares.
         config: Affinities, kernel bandwidths, utilities, baselines.
         limits: What the mixtures have to keep to.
-        gains: Utilities that were measured on the search split [n], by their name in ``search.utilities``.
+        lift: What each task's adapter gains on the search split; needed for the targeted utility.
     """
     search, found = config.search, []
     for kind in search.affinities or (config.affinity.kind,):
@@ -92,9 +93,11 @@ def families(
             if family.affinity != PAIRWISE:  # which is given up to a constant, and with it the energy of every mixture
                 refuse_free(family.S, family.name)
             for utility in search.utilities:
-                rows = utility == "rows"
-                target = None if rows else targeted(family.S, gains[utility])
-                name = family.name if rows else f"{family.name}-{utility}"
+                target = None
+                if utility == "targeted":
+                    assert lift is not None, "whoever searches a targeted utility measures it"
+                    target = targeted(family.S, lift.values)
+                name = family.name if target is None else f"{family.name}-targeted"
                 found.append(replace(family, name=name, utility=target))
     if "text" in search.baselines and not any(family.affinity == "text" for family in found):
         found.append(Family("text", "text", text_similarity(tasks), None, None, contender=False))
@@ -126,19 +129,20 @@ def own_family(affinities: Affinities, config: StudyConfig, limits: Limits) -> F
     return replace(made, limits=limits, end=max(config.mixture.fixed_tau(len(affinities.tasks)) or 0.0, 6.0))
 
 
-def targeted(S: Floats, gain: Floats) -> Floats:
-    """A utility [n] that follows ``gain`` and pulls as strongly as the row sums of S would.
+def targeted(S: Floats, lift: Floats) -> Floats:
+    """A utility [n >= 2] that follows ``lift`` and pulls as strongly as the row sums of S would.
 
     The mixture does not change when a constant is added to the utility, and its scale only rescales tau; with the
     spread of the row sums, one range of tau fits both utilities. Tasks that are all equally alike have row sums without
-    a spread; there a task one standard deviation above the mean would get twice its equal share at tau = 1 if S had
-    nothing beside its diagonal.
+    a spread; there a task one standard deviation above the mean gets twice its equal share at tau = 1. Neither rule
+    changes when a constant is added to S, which changes no mixture either.
     """
-    spread = float(gain.std())
-    rows = S.sum(axis=1)
-    pull = max(float(rows.std()), float(np.diag(S).mean()))
-    # Tasks that all gain the same say nothing about which task to prefer.
-    return np.asarray(rows.mean() + (gain - gain.mean()) * (pull / spread if spread > 0 else 0.0))
+    spread = float(lift.std())
+    n, rows = len(S), S.sum(axis=1)
+    itself, others = np.trace(S) / n, (S.sum() - np.trace(S)) / (n * (n - 1))
+    pull = max(float(rows.std()), float(itself - others))
+    # Adapters that all gain the same say nothing about which task to prefer.
+    return np.asarray(rows.mean() + (lift - lift.mean()) * (pull / spread if spread > 0 else 0.0))
 
 
 def text_similarity(tasks: Sequence[Task]) -> Floats:

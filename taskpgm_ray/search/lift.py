@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from taskpgm_ray.evaluation import ItemScore, summarise
-from taskpgm_ray.evaluation.scores import reweighted
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.runtime.missing import missing
 from taskpgm_ray.runtime.progress import collect
 from taskpgm_ray.runtime.run import Run, news_of
-from taskpgm_ray.search.trials import Planner, asked_base, measured_by, write_items
+from taskpgm_ray.search.gain import Gain
+from taskpgm_ray.search.trials import Planner, asked_base, measured_by, read_items, write_items
 from taskpgm_ray.storage import Unit, fingerprint
 
 BASE = "base"
@@ -29,8 +26,8 @@ class _Lift:
     unit: Unit
 
 
-def measure_lift(jobs: Sequence[Job], planner: Planner, run: Run) -> NDArray[np.float64]:
-    """Search score of each task's adapter minus that of the base model, in the search's metric [n].
+def measure_lift(jobs: Sequence[Job], planner: Planner, run: Run) -> Gain:
+    """Search score of each task's adapter minus that of the base model.
 
     The search split only: the report split may not choose anything.
     """
@@ -51,9 +48,8 @@ def measure_lift(jobs: Sequence[Job], planner: Planner, run: Run) -> NDArray[np.
             for one in todo
         }
         collect(stage, references, on_done, lambda: "engines score the single-task adapters", note=news_of(run, "pool"))
-    metric, weights = planner.config.search.metric, planner.config.evaluation.weights
-    base, *scores = [reweighted(one.unit.manifest()["summary"], weights)[metric] for one in lifts]
-    return np.array(scores) - base
+    base, *scores = [read_items(one.unit) for one in lifts]
+    return Gain.of([(rows, base) for rows in scores], planner.config)
 
 
 def _lift(name: str, adapter: Unit | None, planner: Planner) -> _Lift:

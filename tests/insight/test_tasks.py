@@ -8,6 +8,7 @@ import pytest
 
 from taskpgm_ray.insight.tasks import explain
 from taskpgm_ray.mrf import drop_task, influence, solve
+from taskpgm_ray.search.gain import Gain
 
 NAMES = ["boolq", "boolq-copy", "mawps", "sst2"]
 
@@ -22,9 +23,8 @@ def test_the_numbers_are_those_of_the_mathematics(S):
     mixture = solve(S, 0.6)
     found = influence(S, mixture)
     lift = np.arange(16.0).reshape(4, 4)
-    insight = explain(
-        NAMES, S, mixture, None, lift, {"targeted": np.array([0.1, -0.2, 0.3, 0.0]), "marginal": 1 + np.arange(4)}
-    )
+    gains = Gain(np.array([0.1, -0.2, 0.3, 0.0]), np.array([0.1, 0.2, 0.3, 0.4]))
+    insight = explain(NAMES, S, mixture, None, lift, gains)
     assert [row.weight for row in insight.tasks] == mixture.weights.tolist()
     assert sum(row.redundancy + row.representativeness for row in insight.tasks) == pytest.approx(mixture.energy)
     for i, row in enumerate(insight.tasks):
@@ -33,7 +33,8 @@ def test_the_numbers_are_those_of_the_mathematics(S):
         assert dict(row.gainers)[NAMES[int(change.argmax())]] == pytest.approx(change.max())
         assert row.helps_others == pytest.approx((lift[i].sum() - lift[i, i]) / 3)
     assert [row.search_lift for row in insight.tasks] == [0.1, -0.2, 0.3, 0.0]
-    assert [row.marginal for row in insight.tasks] == [1, 2, 3, 4]
+    assert [row.search_lift_error for row in insight.tasks] == [0.1, 0.2, 0.3, 0.4]
+    assert explain(NAMES, S, mixture, None).tasks[0].search_lift is None
     assert insight.tasks[0].covered_by[0][:2] == ("boolq-copy", pytest.approx(S[0, 1]))
     assert insight.tasks[0].cluster == insight.tasks[1].cluster
     assert sum(c.weight for c in insight.clusters) == pytest.approx(1)

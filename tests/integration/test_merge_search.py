@@ -28,7 +28,6 @@ def test_merges_are_scored_propose_balances_and_are_not_kept(local_ray, tiny_con
     baselines = ["uniform", "random", "equal_loss", "clusters:2"]
     config["search"] = {
         "algorithm": "merge", "merges": 12, "balances": 4, "tau": [0.0, 2.0], "baselines": baselines,
-        "utilities": ["rows", "marginal"],
     }  # fmt: skip
     printed = run(config)
     folder = tmp_path / "tiny"

@@ -78,6 +78,7 @@ def test_adapters_are_standard_peft_folders_with_metrics(finished):
         )
         manifest = storage.read_json(f"adapters/{name}/manifest.json")
         assert manifest["heldout_loss_after"] < manifest["heldout_loss_before"], name
+        assert 0 < manifest["usable"]["error"] < manifest["usable"]["surprise"], name
 
 
 def test_the_mixture_document_is_whole(finished):

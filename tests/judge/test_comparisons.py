@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from taskpgm_ray.evaluation import ItemScore
+from taskpgm_ray.evaluation.statistics import holm, paired_difference
 from taskpgm_ray.judge.comparisons import ALL, by_seed, by_task, compare
-from taskpgm_ray.judge.statistics import holm, paired_difference
 
 
 def system(shift, seed=0, noise=0.05):

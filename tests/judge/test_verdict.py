@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from taskpgm_ray.config import StudyConfig
+from taskpgm_ray.evaluation.statistics import ONE_SEED, PairedDifference
 from taskpgm_ray.judge.comparisons import Comparison
-from taskpgm_ray.judge.statistics import ONE_SEED, PairedDifference
 from taskpgm_ray.judge.verdict import CHOSEN, recommended, sentence
 
 NONE = "no difference shown"

@@ -3,11 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from taskpgm_ray.evaluation.statistics import PairedDifference
 from taskpgm_ray.export import MixtureDocument, MixtureTask
 from taskpgm_ray.judge.comparisons import Comparison
 from taskpgm_ray.judge.rows import TaskScores
 from taskpgm_ray.judge.samples import Sample
-from taskpgm_ray.judge.statistics import PairedDifference
 from taskpgm_ray.report import ReportData
 from taskpgm_ray.report.data import TaskRow, TrialRow
 from taskpgm_ray.runtime.progress import StageCost

@@ -1,6 +1,6 @@
 """What the report takes from each of a study's outputs."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,11 +9,11 @@ import pytest
 from taskpgm_ray.affinity.affinities import Affinities
 from taskpgm_ray.affinity.precision import precision
 from taskpgm_ray.config import ScoringConfig
+from taskpgm_ray.evaluation.statistics import PairedDifference
 from taskpgm_ray.export import MixtureDocument, MixtureTask
 from taskpgm_ray.judge.comparisons import Comparison
 from taskpgm_ray.judge.rows import BudgetScores, SeedScores, TaskScores
 from taskpgm_ray.judge.stage import Judgement
-from taskpgm_ray.judge.statistics import PairedDifference
 from taskpgm_ray.report.assemble import StudyOutputs, assemble
 from taskpgm_ray.runtime.progress import StageCost
 from taskpgm_ray.search.candidates import Candidate
@@ -93,6 +93,11 @@ def test_a_study_without_a_search_has_its_pool_and_mixture(outputs):
     assert (task.name, task.source, task.group, task.train, task.probes) == ("gcd", "jsonl", "data", 90, 8)
     assert (task.cut, task.withheld) == (2, 3)
     assert (task.loss_drop, task.tokens, task.seconds, task.gpu_seconds) == (0.5, 500, 3.0, 2.0)
+    assert task.usable is None  # what an earlier version trained has none
+    trained = outputs.jobs[0].unit.manifest()
+    measured = {"information": 0.5, "error": 0.1, "surprise": 0.8}
+    job = SimpleNamespace(unit=unit(**trained, usable=measured), until=1.0)
+    assert asdict(assemble(replace(outputs, jobs=[job] * 3)).tasks[0].usable) == measured
     assert data.versions["base model"] == "hub (abc)"
     assert (data.precision, data.wanted_precision) == (precision(1 - np.eye(3), 1 - np.eye(3)), 0.2)
     assert (data.probes_scored, data.probes, data.spared) == (12, 24, 12)

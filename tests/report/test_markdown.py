@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+from taskpgm_ray.evaluation.statistics import PairedDifference
 from taskpgm_ray.judge.comparisons import Comparison
 from taskpgm_ray.judge.rows import BudgetScores, SeedScores, TaskScores
-from taskpgm_ray.judge.statistics import PairedDifference
 from taskpgm_ray.report.data import TrialRow
 from taskpgm_ray.report.markdown import study_table
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from taskpgm_ray.affinity.precision import Precision
+from taskpgm_ray.evaluation.statistics import PairedDifference
+from taskpgm_ray.finetune.usable import Usable
 from taskpgm_ray.insight.tasks import explain
 from taskpgm_ray.judge.comparisons import Comparison
-from taskpgm_ray.judge.statistics import PairedDifference
 from taskpgm_ray.mrf import solve
 from taskpgm_ray.report.html import render
 from taskpgm_ray.report.markdown import study_table
@@ -55,6 +56,19 @@ def test_the_seeds_that_would_show_what_was_seen(study):
     assert "not worth the fine-tunes" in next_steps(small)[0].what
     items = study(comparisons=versus(difference=0.001, item_error=0.02))
     assert "items are the larger part of the noise" in next_steps(items)[0].what
+
+
+def test_tasks_whose_answers_hang_on_no_question_are_to_be_read(study):
+    data = study()
+    known, chance = Usable(0.5, 0.1, 0.7), Usable(0.1, 0.1, 0.7)
+    assert len(next_steps(replace(data, tasks=[replace(task, usable=known) for task in data.tasks]))) == 1
+    tasks = [replace(task, usable=chance if k in (1, 4) else known) for k, task in enumerate(data.tasks)]
+    tasks[4] = replace(tasks[4], usable=Usable(-0.2, 0.1, 0.7))
+    step, _ = next_steps(replace(data, tasks=tasks))
+    assert step.command == "taskpgm tasks --config runs/demo/config.yaml --examples 5"
+    assert f"the answers of {data.names[4]}, {data.names[1]} hang on" in step.what
+    step, _ = next_steps(replace(data, tasks=[replace(task, usable=chance) for task in data.tasks]))
+    assert f"{data.names[4]} and 1 more hang on" in step.what
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from taskpgm_ray.evaluation.statistics import PairedDifference
 from taskpgm_ray.judge.comparisons import Comparison
 from taskpgm_ray.judge.rows import SeedScores
-from taskpgm_ray.judge.statistics import PairedDifference
 from taskpgm_ray.report.data import TrialRow
 from taskpgm_ray.runtime.progress import StageCost
 

@@ -12,7 +12,8 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from taskpgm_ray.judge.statistics import ONE_SEED
+from taskpgm_ray.evaluation.statistics import ONE_SEED
+from taskpgm_ray.finetune.usable import Usable
 from taskpgm_ray.report import ReportData, regression, render, summary
 from taskpgm_ray.report.data import TaskRow, TrialRow
 from taskpgm_ray.report.markdown import study_table
@@ -187,6 +188,20 @@ def test_adapters_that_learned_nothing_are_named(report_data, after):
     tasks[2] = replace(tasks[2], heldout_loss_before=1.0, heldout_loss_after=after)
     words = Outline(render(report_data(6, tasks=tasks))).words
     assert f"did not lower the held-out loss of its own task for: {tasks[2].name}." in words
+
+
+def test_what_questions_settle_is_in_the_table_where_it_was_measured(report_data):
+    tasks = report_data(6).tasks
+    assert "settled by its question" not in Outline(render(report_data(6, tasks=tasks))).words
+    tasks = [replace(task, usable=Usable(0.5, 0.1, 0.8)) for task in tasks]
+    tasks[1] = replace(tasks[1], usable=None)
+    words = Outline(render(report_data(6, tasks=tasks))).words
+    assert words.count("62 % ± 12 %") == 5
+    assert "None is shown for" not in words
+    tasks[2] = replace(tasks[2], usable=Usable(0.1, 0.1, 0.8))
+    words = Outline(render(report_data(6, tasks=tasks))).words
+    assert words.count("12 % ± 12 %") == 1
+    assert f"None is shown for {tasks[2].name}: beyond what answers look like" in words
 
 
 def test_two_hundred_tasks_render_in_seconds(report_data):

@@ -127,8 +127,11 @@ def test_a_targeted_utility_prefers_the_tasks_whose_adapters_gain():
     S = family().S
     lift = np.array([0, 0, 0, 0.5, 0, 0, 0, -0.5])
     utility = targeted(S, lift)
-    # As strong as the row sums, and at least as a task's own entry.
-    assert S.sum(axis=1).std() < S[0, 0] == pytest.approx(utility.std())
+    # As strong as the row sums, and at least as what sets a task apart from the others.
+    apart = S[0, 0] - S[~np.eye(8, dtype=bool)].mean()
+    assert max(S.sum(axis=1).std(), apart) == pytest.approx(utility.std())
+    # Whatever constant is added to S, which changes no mixture.
+    np.testing.assert_allclose(np.ptp(targeted(S + 3.0, lift) - utility), 0, atol=1e-9)
     alike = np.eye(8)
     alike[:5, :5] = 0.9 + 0.1 * np.eye(5)
     assert 1 < targeted(alike, lift).std() == pytest.approx(alike.sum(axis=1).std())

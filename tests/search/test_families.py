@@ -43,7 +43,7 @@ def test_the_papers_shortcut_is_a_baseline_with_mixtures_of_its_own():
     )
     # Limits are TaskPGM's; a baseline is what it is.
     limits = Limits(np.full(n, 0.1), np.ones(n))
-    jsd, paper = families(found, [], config, limits, {})
+    jsd, paper = families(found, [], config, limits, None)
     assert jsd.contender
     assert not paper.contender
     S = pmi_pairwise(table)
@@ -70,7 +70,7 @@ def test_the_papers_laplacian_is_a_baseline_within_the_limits():
         }
     )
     limits = Limits(np.full(n, 0.1), np.ones(n), target=np.arange(1, n + 1) / (n * (n + 1) / 2))
-    own, graph = families(found, [], config, limits, {})
+    own, graph = families(found, [], config, limits, None)
     assert (own.contender, graph.contender) == (True, False)
     made = [one for one in candidates([own, graph], Pool([10] * n), config.search) if one.method == "laplacian"]
     assert [one.kind for one in made] == ["baseline"] * len(made)
@@ -101,7 +101,7 @@ def test_pairwise_pmi_is_an_affinity_of_its_own_once_it_is_mended(repair, answer
     # It is no kernel: bandwidths make no variants of it, and no task is fine-tuned twice.
     assert contenders(config) == 1
     assert noise_tasks(config, 20) == 0
-    (family,) = families(found, [], config, Limits.none(n), {})
+    (family,) = families(found, [], config, Limits.none(n), None)
     S, change = repaired(pmi_pairwise(table), repair)
     np.testing.assert_array_equal(family.S, S)
     assert family.repair == change

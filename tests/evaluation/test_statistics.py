@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.evaluation import ItemScore, summarise
-from taskpgm_ray.judge.statistics import ONE_SEED, holm, paired_difference, verdict
+from taskpgm_ray.evaluation.statistics import ONE_SEED, holm, paired_difference, verdict
 
 Sizes = dict[str, list[int]]
 
