@@ -103,13 +103,13 @@ class Session:
         return workers.model_copy(update={"idle_seconds": seconds})
 
     def _that_fit(self, lanes: LaneConfig) -> LaneConfig:
-        """No more lanes than the driver's node has memory to steer."""
+        """No more lanes than the cluster's nodes have memory to steer."""
         most = most_lanes()
         if lanes.max <= most:
             return lanes
         self.progress.console.print(
             f"[yellow]finetune.lanes.max is {lanes.max}, and {most} are used: steering a lane takes "
-            f"{LANE_BYTES / 1e9:g} GB of the driver's node, wherever the lane trains; take a head with more memory[/]",
+            f"{LANE_BYTES / 1e9:g} GB of some node, wherever the lane trains; take a head with more memory[/]",
             soft_wrap=True,
         )
         return lanes.model_copy(update={"max": most, "min": min(lanes.min, most)})

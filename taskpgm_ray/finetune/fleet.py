@@ -16,6 +16,7 @@ from taskpgm_ray.finetune.fleet_view import FleetStatus
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.finetune.lane import LaneSpec, run_lane
 from taskpgm_ray.finetune.lane_record import PATIENCE, Entry, LaneProcesses, LaneRecord, RayLane
+from taskpgm_ray.runtime.capacity import elsewhere, room_here
 from taskpgm_ray.runtime.cluster import MOST_CALLS, node_lost, on_this_node
 
 CLOSE_SECONDS = 60.0
@@ -65,6 +66,8 @@ class FleetActor:
         self.spec = spec
         self.waiting: list[Entry] = []
         self.lanes: dict[int, LaneRecord] = {}
+        self.steered_here: set[int] = set()
+        """Lanes whose controller is on the fleet's node."""
         self.created = 0
         self.stillborn = 0
         """Lanes in a row that ended before they had come up, those of lost nodes apart."""
@@ -246,7 +249,13 @@ class FleetActor:
         import ray
 
         me = ray.get_runtime_context().current_actor
-        options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": on_this_node()}
+        options: dict[str, Any] = {"num_cpus": 0, "max_retries": 0}
+        # Here first: without this node there is no study, and what is steered from another one ends with that one too.
+        if len(self.steered_here) < room_here():
+            self.steered_here.add(number)
+            options["scheduling_strategy"] = on_this_node()
+        else:
+            options |= elsewhere()
         return RayLane(ray.remote(run_lane).options(**options).remote(me, number, self.spec))
 
     def _trim_later(self) -> None:
@@ -265,6 +274,7 @@ class FleetActor:
         """Wait for a lane's end; give back what it held, and replace it if there is work."""
         error = await self.lanes[number].end()
         lane = self.lanes.pop(number)
+        self.steered_here.discard(number)
         self.hang = lane.hung or self.hang
         entry, lane.held = lane.held, None
         if entry is not None and not self.closing:

@@ -20,8 +20,9 @@ JOIN_SECONDS = 20.0
 """A node that is about to join a cluster without an autoscaler is waited for so long."""
 LOOK_SECONDS = 1.0
 ACCELERATOR = "accelerator_type:"
-LANE_BYTES = 1.07e9
-"""Of the driver's node: Ray Train's controller of a lane, the task that waits for it, and four small actors."""
+LANE_BYTES = 1_070_000_000
+"""What steers a lane, wherever it trains: Ray Train's controller, the task that waits for it, and four small actors."""
+NODE_LABEL = "ray.io/node-id"
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 """Where Ray's cluster launcher leaves the autoscaler's node types on the head, on which drivers run."""
 
@@ -91,20 +92,34 @@ def check_capacity(config: StudyConfig) -> list[str]:
 
 
 def most_lanes() -> int:
-    """Lanes that the driver's node has memory for: of each it holds what steers it, wherever the lane itself trains."""
+    """Lanes that the nodes of the connected cluster have memory to steer; any number where more nodes can come."""
     import ray
 
-    return steered(ray.nodes(), ray.get_runtime_context().get_node_id())
+    if _autoscales():
+        return sys.maxsize
+    nodes, here = ray.nodes(), ray.get_runtime_context().get_node_id()
+    others = [node["NodeID"] for node in nodes if node["Alive"] and node["NodeID"] != here]
+    return room_here() + sum(room_to_steer(nodes, one) for one in others)
 
 
-def steered(nodes: Sequence[Mapping[str, Any]], here: str) -> int:
-    """The same of these nodes, as `ray.nodes` lists them, and the driver's by its id.
+def room_here() -> int:
+    """Lanes that the calling process's node steers: as many as it has memory for, and one in any case."""
+    import ray
 
-    Returns:
-        At least one; any number where Ray was not told of the node's memory.
-    """
-    memory = next(node["Resources"].get("memory") for node in nodes if node["NodeID"] == here)
-    return sys.maxsize if memory is None else max(1, int(memory / LANE_BYTES))
+    return max(1, room_to_steer(ray.nodes(), ray.get_runtime_context().get_node_id()))
+
+
+def elsewhere() -> dict[str, Any]:
+    """Ray's options for what steers a lane from some node that is not the calling process's."""
+    import ray
+
+    return {"memory": LANE_BYTES, "label_selector": {NODE_LABEL: f"!{ray.get_runtime_context().get_node_id()}"}}
+
+
+def room_to_steer(nodes: Sequence[Mapping[str, Any]], node: str) -> int:
+    """Lanes that one of these nodes (`ray.nodes`) has memory for; any number where Ray was not told how much it has."""
+    memory = next(one["Resources"].get("memory") for one in nodes if one["NodeID"] == node)
+    return sys.maxsize if memory is None else int(memory / LANE_BYTES)
 
 
 def side_by_side(config: StudyConfig) -> bool:

@@ -18,6 +18,8 @@ import psutil
 import pytest
 import yaml
 
+from taskpgm_ray.runtime.capacity import LANE_BYTES
+
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
 STEPS, INTERVAL = 240, 30
 PATIENCE = 400
@@ -201,6 +203,46 @@ def test_a_node_that_is_lost(config, undisturbed, cluster, cost):
     after = finished(file)
     assert {name: after[name] for name in before} == before, "a finished job was trained again"
     cost("loss of a node", "fine-tunes", f"{lost} of {8 * STEPS} steps")
+
+
+@pytest.fixture
+def small_head():
+    """A head that has memory to steer one lane, and two nodes that train and may steer one more each."""
+    from ray.cluster_utils import Cluster
+
+    memory = LANE_BYTES * 3 // 2
+    head = {"num_cpus": 0, "memory": memory, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    for _ in range(2):
+        cluster.add_node(num_cpus=1, memory=memory)
+    yield cluster
+    cluster.shutdown()
+
+
+def steering(cluster):
+    """The nodes that steer lanes: those whose raylet is the parent of such a process."""
+    nodes = {node.all_processes["raylet"][0].process.pid: node for node in cluster.list_all_nodes()}
+    found = set()
+    for process in psutil.process_iter(["cmdline", "ppid"]):
+        if " ".join(process.info["cmdline"] or []).startswith("ray::run_lane") and process.info["ppid"] in nodes:
+            found.add(nodes[process.info["ppid"]])
+    return found
+
+
+def test_a_node_that_steers_what_the_head_has_no_memory_for_is_lost(config, undisturbed, small_head, cost):
+    file = config("study")
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"cluster": {"address": small_head.address}}))
+    with driver(file) as process:
+        wait_until(process, lambda: under_way(file) and len(steering(small_head)) == 2, "two nodes steered lanes")
+        before = finished(file)
+        (elsewhere,) = steering(small_head) & small_head.worker_nodes
+        small_head.remove_node(elsewhere, allow_graceful=False)
+        small_head.add_node(num_cpus=1, memory=LANE_BYTES * 3 // 2)
+        finish(process, file)
+    lost = check(file, undisturbed, faults=1, lost_lanes=2)
+    after = finished(file)
+    assert {name: after[name] for name in before} == before, "a finished job was trained again"
+    cost("loss of a node that steers another's lane", "fine-tunes", f"{lost} of {8 * STEPS} steps")
 
 
 def test_a_killed_driver(config, undisturbed, cost):

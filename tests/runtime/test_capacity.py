@@ -1,11 +1,23 @@
 """What a cluster can never hold is said when the study connects to it."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from taskpgm_ray.config import load_config
 from taskpgm_ray.errors import ConfigError, Problems, ResourceError
 from taskpgm_ray.runtime import capacity
-from taskpgm_ray.runtime.capacity import LANE_BYTES, Node, check_capacity, matches, side_by_side, steered
+from taskpgm_ray.runtime.capacity import (
+    LANE_BYTES,
+    Node,
+    check_capacity,
+    elsewhere,
+    matches,
+    most_lanes,
+    room_here,
+    room_to_steer,
+    side_by_side,
+)
 
 SMALL = Node({"CPU": 8.0, "memory": 1e9}, {"ray.io/market-type": "on-demand"})
 GPUS = Node({"CPU": 16.0, "GPU": 4.0, "accelerator_type:A100": 1.0}, {"ray.io/market-type": "spot"})
@@ -141,12 +153,47 @@ def test_lanes_and_engines_side_by_side(monkeypatch, overrides, fit):
     assert side_by_side(load_config(config, overrides)) is fit
 
 
-def test_the_drivers_node_steers_as_many_lanes_as_its_memory_holds():
+def test_a_node_steers_as_many_lanes_as_its_memory_holds():
     nodes = [
         {"NodeID": "head", "Resources": {"CPU": 2.0, "memory": 10.5 * LANE_BYTES}},
         {"NodeID": "worker", "Resources": {"CPU": 64.0, "memory": 500 * LANE_BYTES}},
         {"NodeID": "small", "Resources": {"memory": 1e6}},
         {"NodeID": "silent", "Resources": {"CPU": 1.0}},
     ]
-    assert [steered(nodes, here) for here in ("head", "worker", "small")] == [10, 500, 1]
-    assert steered(nodes, "silent") > 10**6
+    assert [room_to_steer(nodes, node) for node in ("head", "worker", "small")] == [10, 500, 0]
+    assert room_to_steer(nodes, "silent") > 10**6
+
+
+@pytest.fixture
+def two_nodes(monkeypatch):
+    """A head with memory for ``room`` lanes, a worker for three, and one that is gone."""
+    import ray
+
+    def make(room, autoscales=False):
+        nodes = [
+            {"NodeID": name, "Alive": name != "gone", "Resources": {"memory": lanes * LANE_BYTES}}
+            for name, lanes in (("head", room), ("worker", 3.5), ("gone", 8))
+        ]
+        monkeypatch.setattr(ray, "nodes", lambda: nodes)
+        monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "head"))
+        monkeypatch.setattr(capacity, "_autoscales", lambda: autoscales)
+
+    return make
+
+
+def test_other_nodes_steer_what_the_drivers_has_no_memory_for(two_nodes):
+    two_nodes(room=2.5)
+    assert room_here() == 2
+    assert elsewhere() == {"memory": LANE_BYTES, "label_selector": {"ray.io/node-id": "!head"}}
+    # A first lane is steered whatever there is.
+    two_nodes(room=0.1)
+    assert room_here() == 1
+
+
+def test_the_cluster_limits_the_lanes_unless_it_grows(two_nodes):
+    two_nodes(room=2.5)
+    assert most_lanes() == 2 + 3
+    two_nodes(room=0.1)
+    assert most_lanes() == 1 + 3
+    two_nodes(room=2.5, autoscales=True)
+    assert most_lanes() > 10**6
