@@ -145,6 +145,8 @@ class Trainer(ABC):
         """Negative log-likelihood of each example's response, in nats, summed over its tokens."""
         import torch
 
+        if not examples:
+            return []  # nothing to exchange: collective operations want a value
         self.model.eval()
         # Copies, so that an example which is there twice is two.
         examples = [(prompt, response) for prompt, response in examples]
