@@ -69,7 +69,7 @@ def next_steps(data: ReportData) -> list[Step]:
     config: dict[str, Any] = read if isinstance(read, dict) else {}
     found = [
         *_skipped(data, config),
-        *_seeds(data),
+        *_seeds(data, config),
         *_range(data, config),
         *_contrast(data, config),
         *_formal(data, config),
@@ -100,7 +100,7 @@ def _skipped(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:
         )
 
 
-def _seeds(data: ReportData) -> Iterator[Step]:
+def _seeds(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:
     versus = _against_uniform(data)
     if versus is None:
         return
@@ -110,19 +110,27 @@ def _seeds(data: ReportData) -> Iterator[Step]:
         return
     if versus.verdict != "no difference shown":
         return
-    # Of the variance only the seeds' part falls with more seeds.
-    room = (r.difference / NEEDED) ** 2 - r.item_error**2
+    # Of the variance only the seeds' part falls with more seeds; all of it falls with more of both.
+    seen = (r.difference / NEEDED) ** 2
+    room = seen - r.item_error**2
     seeds = math.ceil(r.seeds * r.seed_error**2 / room) if room > 0 else MOST_SEEDS + 1
     if seeds <= r.seeds:
         seeds = r.seeds + 2
+    times = r.standard_error**2 / seen if seen > 0 else math.inf
     size = score(r.metric, abs(r.difference))
     if seeds <= MOST_SEEDS:
         yield Step(
             f"If the difference to uniform is as large as it seems ({size}), about {seeds} fine-tunes each show it",
             f"evaluation.report_seeds={seeds}",
         )
+    elif 1 < times <= MOST_SEEDS / r.seeds:
+        yield Step(
+            f"If the difference to uniform is as large as it seems ({size}), about {times:.1f} times the questions and "
+            "fine-tunes show it",
+            f"evaluation.report_seeds={math.ceil(times * r.seeds)} {_more_items(config)}",
+        )
     elif r.item_error > r.seed_error:
-        yield Step("The report's items are the larger part of the noise: ask more of them", _more_items())
+        yield Step("The report's items are the larger part of the noise: ask more of them", _more_items(config))
     else:
         yield Step(
             f"A difference as small as the one seen ({size}) is not worth the fine-tunes that would show it: use "
@@ -131,8 +139,13 @@ def _seeds(data: ReportData) -> Iterator[Step]:
         )
 
 
-def _more_items() -> str:
-    return "evaluation.report_items_per_subject=... evaluation.report_items_per_task=..."
+def _more_items(config: dict[str, Any]) -> str:
+    """The settings of the benchmarks that are evaluated."""
+    evaluated = config.get("evaluation", {})
+    sizes = {"mmlu": (True, "subject"), "bbh": (True, "task"), "own_tasks": (False, "data_set")}
+    return " ".join(
+        f"evaluation.report_items_per_{of}=..." for name, (usual, of) in sizes.items() if evaluated.get(name, usual)
+    )
 
 
 def _range(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:

@@ -52,6 +52,14 @@ def test_the_seeds_that_would_show_what_was_seen(study):
     # (0.02 / 2.8)^2 - 0.002^2 is what the seeds may leave; three left 0.01^2.
     needed = 3 * 0.01**2 / ((0.02 / 2.8) ** 2 - 0.002**2)
     assert commands(study(comparisons=versus()))[0] == f"evaluation.report_seeds={int(np.ceil(needed))}"
+    # The error of the questions alone would hide it: more of both, by ((0.022^2 + 0.017^2) / (0.046 / 2.8)^2) = 2.9.
+    both = versus(difference=0.046, seeds=10, seed_error=0.022, item_error=0.017)
+    step = next_steps(study(comparisons=both))[0]
+    assert "about 2.9 times the questions and fine-tunes" in step.what
+    assert step.command.startswith("evaluation.report_seeds=29 evaluation.report_items_per_subject=")
+    own = CONFIG + "evaluation: {mmlu: false, own_tasks: true}\n"
+    (command, *_) = commands(study(comparisons=both, config_yaml=own))
+    assert command.endswith(" evaluation.report_items_per_task=... evaluation.report_items_per_data_set=...")
     small = study(comparisons=versus(difference=0.001))
     assert "not worth the fine-tunes" in next_steps(small)[0].what
     items = study(comparisons=versus(difference=0.001, item_error=0.02))
