@@ -95,6 +95,7 @@ def test_the_report_names_every_task_and_needs_no_network(finished):
     page = (finished[0] / "report.html").read_text()
     mixture = json.loads((finished[0] / "mixture.json").read_text())
     assert all(task["name"] in page for task in mixture["tasks"])
+    assert "settled by its question" in page
     assert not re.search(r'<(script|link|img)[^>]+(src|href)="https?:', page)
 
 
