@@ -13,7 +13,7 @@ from taskpgm_ray.report.clustering import MOST_CELLS, Clustering
 from taskpgm_ray.report.data import ReportData, TaskRow
 from taskpgm_ray.report.page import Page, Section, note, paragraph, warning
 from taskpgm_ray.report.tables import Cell, table
-from taskpgm_ray.report.text import MISSING, amount, duration, number, percent
+from taskpgm_ray.report.text import MISSING, amount, duration, listed, number, percent
 
 MOST_LOW_CELLS = 50
 MOST_TABLE_COLUMNS = 30
@@ -152,7 +152,7 @@ def tasks(data: ReportData) -> Section:
         *(["GPU time"] if on_gpus else []),
     ]
     lost = (
-        f"The adapter did not lower the held-out loss of its own task for: {_listed(unlearned)}. What these adapters "
+        f"The adapter did not lower the held-out loss of its own task for: {listed(unlearned)}. What these adapters "
         "predict says little about their tasks."
     )
     settled = (
@@ -161,7 +161,7 @@ def tasks(data: ReportData) -> Section:
     )
     if formal:
         settled += (
-            f"None is shown for {_listed(formal)}: beyond what answers look like their adapters learned nothing that "
+            f"None is shown for {listed(formal)}: beyond what answers look like their adapters learned nothing that "
             "chance does not explain. Those answers may be wrong, or the tasks too hard for model and budget."
         )
     return Section(
@@ -280,7 +280,3 @@ def record(data: ReportData) -> Section:
 
 def _value(value: float | None) -> Cell:
     return Cell(number(value), None if value is None else float(value))
-
-
-def _listed(names: list[str], most: int = 20) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

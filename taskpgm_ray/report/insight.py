@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +12,7 @@ from taskpgm_ray.report.data import ReportData
 from taskpgm_ray.report.figures import COLOURS
 from taskpgm_ray.report.page import Page, Section, note, paragraph
 from taskpgm_ray.report.tables import Cell, table
-from taskpgm_ray.report.text import MISSING, number, percent
+from taskpgm_ray.report.text import MISSING, listed, number, percent
 
 if TYPE_CHECKING:
     from taskpgm_ray.insight.tasks import TaskInsight
@@ -48,7 +47,7 @@ def section(data: ReportData, page: Page) -> Section:
         "Clusters": table(
             ["cluster", "share", "interval", "tasks"],
             [
-                [str(k + 1), Cell(percent(c.weight), c.weight), _interval(c.low, c.high), _named(c.tasks)]
+                [str(k + 1), Cell(percent(c.weight), c.weight), _interval(c.low, c.high), listed(c.tasks, MOST_NAMED)]
                 for k, c in enumerate(insight.clusters)
             ],
             "Tasks that behave alike, and their share together, which is better known than its split",
@@ -114,11 +113,6 @@ def _hangs_on(row: TaskInsight) -> str:
     one, other, change = row.hangs_on[0]
     pair = (other if one == row.name else one) if row.name in (one, other) else f"{one} ~ {other}"
     return f"{pair} ({100 * change:+.2f}\u00a0%)"
-
-
-def _named(tasks: Sequence[str]) -> str:
-    shown = ", ".join(tasks[:MOST_NAMED])
-    return shown if len(tasks) <= MOST_NAMED else f"{shown} and {len(tasks) - MOST_NAMED} more"
 
 
 def _cell(value: float | None) -> Cell:

@@ -14,7 +14,7 @@ from taskpgm_ray.affinity.distributions import LEAST_COVERAGE
 from taskpgm_ray.mixture.constraints import USUAL_EPOCHS
 from taskpgm_ray.report import probes
 from taskpgm_ray.report.data import ReportData
-from taskpgm_ray.report.text import balance, duration, interval, number, percent, score
+from taskpgm_ray.report.text import balance, duration, interval, listed, number, percent, score
 
 if TYPE_CHECKING:
     from taskpgm_ray.judge.comparisons import Comparison
@@ -200,10 +200,9 @@ def _formal(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:
     if not tasks:
         return
     lowest = sorted(tasks, key=lambda task: task.usable.share if task.usable else 0.0)
-    named = ", ".join(task.name for task in lowest[:MOST_NAMED])
-    more = f" and {len(lowest) - MOST_NAMED} more" if len(lowest) > MOST_NAMED else ""
+    named = listed([task.name for task in lowest], MOST_NAMED)
     yield Step(
-        f"Nothing shows that the answers of {named}{more} hang on their questions, as the adapters learned them: read "
+        f"Nothing shows that the answers of {named} hang on their questions, as the adapters learned them: read "
         "examples, as answers may be wrong, or train longer",
         f"taskpgm tasks --config {_folder(data, config)}/config.yaml --examples 5",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
@@ -25,6 +26,11 @@ def metric_name(metric: str) -> str:
 def is_accuracy(metric: str) -> bool:
     """Whether a metric is a share of items, shown in per cent."""
     return metric.endswith("accuracy")
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """The first of some names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def number(value: Any, digits: int = 3) -> str:
