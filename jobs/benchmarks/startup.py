@@ -1,8 +1,8 @@
 """What of the quickstart is waiting: each stage of it, and the same study with next to no work in it.
 
 The second one starts what the first one starts (Ray, lanes, engines, Tune, the evaluation) and trains one step of
-one example; what is left of a stage there is start-up, at least: it may find no finalist to train. Minutes each, in a process of its own, as a user starts them;
-on a machine that is otherwise quiet.
+one example; what is left of a stage there is start-up, at least: it may find no finalist to train. Minutes each, in a
+process of its own, as a user starts them; on a machine that is otherwise quiet.
 """
 
 import json
