@@ -20,6 +20,8 @@ from taskpgm_ray.runtime.capacity import elsewhere, room_here
 from taskpgm_ray.runtime.cluster import MOST_CALLS, node_lost, on_this_node
 
 CLOSE_SECONDS = 60.0
+SAVE_SECONDS = 40.0
+"""What a lane has, once the study ends, to save the job that it trains; of the seconds to close."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds without a new lane after one that did not come up; doubled with each of them that follows. The same for
 jobs whose storage fails."""
@@ -102,7 +104,7 @@ class FleetActor:
         lane.silence.broken(math.inf)
         while (pause := self.outage_until - asyncio.get_running_loop().time()) > 0 and not self.closing:
             await asyncio.sleep(pause)
-        if lane.leaving or not await self._wait_for_work(number, lane):
+        if lane.leaving or self.closing or not await self._wait_for_work(number, lane):
             lane.leaving = True
             lane.heard(PATIENCE)
             return None
@@ -137,10 +139,11 @@ class FleetActor:
             raise RuntimeError(f"lane {number} was given up, and must not store anything")
         lane.heard(PATIENCE)
 
-    async def progress(self, number: int, row: dict[str, Any]) -> None:
-        """A lane's latest metrics row."""
+    async def progress(self, number: int, row: dict[str, Any]) -> bool:
+        """A lane's latest metrics row; returns whether the study ends, so that the lane saves its job and leaves it."""
         if number in self.lanes:
             self.lanes[number].step(row)
+        return self.closing
 
     async def finished(self, number: int, manifest: dict[str, Any]) -> None:
         """A lane stored its job's adapter."""
@@ -181,9 +184,14 @@ class FleetActor:
         )
 
     async def close(self) -> None:
-        """Cancel every lane and wait until they have given their resources back."""
+        """End every lane, those that train once they have saved; wait until they have given their resources back."""
         self.closing = True
         self.waiting.clear()
+        for lane in self.lanes.values():
+            if lane.held is None:
+                lane.cancel()
+        if self.watchers:
+            await asyncio.wait(self.watchers, timeout=SAVE_SECONDS)
         for lane in self.lanes.values():
             lane.cancel()
         # A trainer whose process dies before it has tidied up leaves its placement group behind.

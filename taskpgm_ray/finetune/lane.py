@@ -12,7 +12,7 @@ from taskpgm_ray.finetune.full import FullTrainer
 from taskpgm_ray.finetune.job_data import Loader
 from taskpgm_ray.finetune.lora import LoraTrainer
 from taskpgm_ray.finetune.trainer import Trainer
-from taskpgm_ray.finetune.training import Training, train_job
+from taskpgm_ray.finetune.training import Stopped, Training, train_job
 from taskpgm_ray.finetune.workers import Workers
 from taskpgm_ray.models import BaseModelRef
 from taskpgm_ray.runtime.cluster import thread_environment, threads_of
@@ -71,7 +71,7 @@ def run_lane(fleet: Any, lane: int, spec: LaneSpec) -> None:
 def lane_loop(config: dict[str, Any]) -> None:
     """What each of a lane's Ray Train workers does: load the base model, then train job after job.
 
-    It ends when there is no work, or when its node is about to be taken away.
+    It ends when there is no work, when the study ends, or when its node is about to be taken away.
     """
     import ray
     import torch
@@ -83,13 +83,15 @@ def lane_loop(config: dict[str, Any]) -> None:
     on_outage(lambda line: fleet.working.remote(number, line))
     torch.set_num_threads(config["threads"])
     workers = Workers.of_this_lane(spec.config.parallel)
+    reporter = _Reporter(fleet, number)
     training = Training(
         make_trainer(spec, str(get_device()), workers),
         workers,
         spec.config,
         pad_token(spec.model.tokenizer()),
-        _Reporter(fleet, number),
+        reporter,
         lambda: get_preemption_info() is not None,
+        lambda: workers.from_first(reporter.ending),
         lambda: ray.get(fleet.confirm.remote(number)),
     )
     loader = Loader()
@@ -101,6 +103,8 @@ def lane_loop(config: dict[str, Any]) -> None:
             data = workers.agree(lambda job=job: loader.get(job))  # type: ignore[misc]
             loader.prefetch(upcoming)
             manifest = train_job(training, job, data)
+        except Stopped:
+            return
         except OutageError as error:
             if workers.size > 1:
                 # The others wait in a collective operation that this worker never joins: only their end frees them.
@@ -129,13 +133,23 @@ def pad_token(tokenizer: Any) -> int:
 
 
 class _Reporter:
-    """Sends a job's step metrics to the fleet, at most twice a second, and those of the last step."""
+    """Sends a job's step metrics to the fleet, at most twice a second, and those of the last step.
+
+    The answer is whether the study ends; nobody waits for it.
+    """
 
     def __init__(self, fleet: Any, lane: int) -> None:
         self.fleet, self.lane, self.last = fleet, lane, 0.0
+        self.answer: Any = None
 
     def __call__(self, row: dict[str, Any]) -> None:
         now = time.perf_counter()
         if now - self.last >= PROGRESS_SECONDS or row["progress"] >= 1:
             self.last = now
-            self.fleet.progress.remote(self.lane, row)
+            self.answer = self.fleet.progress.remote(self.lane, row)
+
+    def ending(self) -> bool:
+        """Whether the study ends, as far as is known by now."""
+        import ray
+
+        return self.answer is not None and bool(ray.wait([self.answer], timeout=0)[0]) and ray.get(self.answer)

@@ -20,7 +20,11 @@ from taskpgm_ray.runtime import scratch
 from taskpgm_ray.storage import Unit
 
 LOOK_SECONDS = 1.0
-"""How often a lane asks whether its node is about to be taken away."""
+"""How often a lane asks whether its node is about to be taken away, or the study to end."""
+
+
+class Stopped(Exception):
+    """The study ends before the job does; what is done of it is saved."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Training:
     """Gets every step's metrics row, on the first worker."""
     preempted: Callable[[], bool] = lambda: False
     """Whether the node is about to be taken away; asked by all workers at the same step."""
+    ending: Callable[[], bool] = lambda: False
+    """Whether the study ends, and the job is to be saved and left; asked by all workers at the same step."""
     confirm: Callable[[], None] = lambda: None
     """Called by the first worker before it stores anything that another lane could have stored by now; raises where
     the job is no longer this lane's."""
@@ -45,6 +51,7 @@ def train_job(training: Training, job: Job, data: JobData) -> dict[str, Any]:
 
     Raises:
         TaskPGMError: The job itself is at fault (data, non-finite loss, too long for the memory); see the subclasses.
+        Stopped: The study ends.
     """
     finished = training.workers.from_first(lambda: job.unit.manifest() if job.unit.done() else None)
     if finished is not None:
@@ -125,7 +132,7 @@ class _Keeper:
         passed = budget_used(job.recipe, resume.state.step, resume.state.tokens) if resume else 0.0
         self.ahead = sorted((part for part in job.parts if part.share > passed), key=lambda part: part.share)
         self.saved = self.looked = 0.0
-        self.warned = False
+        self.warned = self.stopped = False
         self.first = True
 
     def __call__(self, row: dict[str, Any], snapshot: Callable[[], Checkpoint]) -> None:
@@ -141,7 +148,7 @@ class _Keeper:
         while self.ahead and row["progress"] >= round(self.ahead[0].share, DIGITS):
             self._keep(self.ahead.pop(0), row)
         every = config.checkpoint_steps is not None and row["step"] % config.checkpoint_steps == 0
-        due = every or now - self.saved >= config.checkpoint_seconds or self._leaving(now)
+        due = every or now - self.saved >= config.checkpoint_seconds or self._called_off(now)
         ends = row["progress"] >= round(self.job.until, DIGITS)
         if (due or ends) and row["progress"] < 1:
             checkpoint = snapshot()
@@ -154,6 +161,8 @@ class _Keeper:
                 # Every worker gives its share of each tensor; only the first one has a use for the whole.
                 for _ in checkpoint.tensors:
                     pass
+            if self.stopped and not ends:
+                raise Stopped
 
     def _keep(self, part: Part, row: dict[str, Any]) -> None:
         """Store the adapter as it is now; all workers take part."""
@@ -165,13 +174,15 @@ class _Keeper:
             manifest = adapter_manifest(self.job, facts)
             self.training.workers.from_first(lambda: _put(self.training, part.unit, folder, manifest))
 
-    def _leaving(self, now: float) -> bool:
-        """Whether notice was given that this node goes, for the first time."""
-        if self.warned or now - self.looked < LOOK_SECONDS:
+    def _called_off(self, now: float) -> bool:
+        """Whether the study ends, or notice was given for the first time that this node goes."""
+        if now - self.looked < LOOK_SECONDS:
             return False
         self.looked = now
-        self.warned = self.training.preempted()
-        return self.warned
+        self.stopped = self.training.ending()
+        told = not self.warned and self.training.preempted()
+        self.warned |= told
+        return told or self.stopped
 
 
 def _store(training: Training, job: Job, folder: Path, manifest: dict[str, Any]) -> None:

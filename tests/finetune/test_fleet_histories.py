@@ -14,7 +14,7 @@ from ray.exceptions import NodeDiedError
 
 from taskpgm_ray.config import LaneConfig
 from taskpgm_ray.errors import OutageError, TaskPGMError, TrainingError
-from taskpgm_ray.finetune.fleet import LONGEST_PAUSE, OUTAGE_SECONDS, FleetActor
+from taskpgm_ray.finetune.fleet import LONGEST_PAUSE, OUTAGE_SECONDS, SAVE_SECONDS, FleetActor
 from taskpgm_ray.finetune.lane_record import END_SECONDS
 from tests.virtual_time import VirtualTime
 
@@ -292,6 +292,43 @@ def test_a_lane_that_dies_while_idle_takes_no_job_with_it(world):
     (another,) = here.lanes
     here.ask(another)
     assert another.job.name == name
+
+
+def test_a_lane_that_trains_when_the_study_ends_may_save_first(world):
+    here = world(max=3)
+    for _ in range(3):
+        here.submit()
+    saves, deaf, _ = here.lanes
+    here.ask(saves)
+    here.ask(deaf)
+    closing = here.loop.create_task(here.fleet.close())
+    here.loop.settle()
+    # Who holds no job has nothing to save.
+    assert here.lanes == [saves, deaf]
+    assert here.loop.run_until_complete(here.fleet.progress(saves.number, {"step": 5, "progress": 0.5}))
+    here.end(saves)
+    here.loop.elapse(SAVE_SECONDS / 2)
+    assert here.lanes == [deaf]
+    assert not closing.done()
+    here.loop.elapse(SAVE_SECONDS)
+    assert closing.done()
+    assert here.lanes == []
+
+
+def test_a_lane_that_finishes_its_job_as_the_study_ends_gets_no_other(world):
+    here = world(max=1)
+    done, waits = here.submit(), here.submit()
+    (lane,) = here.lanes
+    here.ask(lane)
+    closing = here.loop.create_task(here.fleet.close())
+    here.loop.settle()
+    here.finish(lane)
+    assert here.results[done].result() == {"steps": 1}
+    here.ask(lane)
+    assert lane.call.result() is None
+    here.end(lane)
+    assert closing.done()
+    assert not here.results[waits].done()
 
 
 def test_lanes_that_are_reclaimed_while_starting_fail_no_job(world):

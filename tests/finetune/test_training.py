@@ -19,7 +19,7 @@ from taskpgm_ray.finetune.checkpoint import (
 )
 from taskpgm_ray.finetune.job_data import Loader, load
 from taskpgm_ray.finetune.lora import LoraTrainer
-from taskpgm_ray.finetune.training import Training, train_job
+from taskpgm_ray.finetune.training import Stopped, Training, train_job
 from taskpgm_ray.finetune.workers import Workers
 from taskpgm_ray.storage import Storage, Unit
 from taskpgm_ray.tasks.prepare import Task
@@ -38,8 +38,8 @@ def made(tiny_jobs):
 
 @pytest.fixture
 def lane(made):
-    def build(report=lambda row: None, preempted=lambda: False, confirm=lambda: None, **config):
-        return Training(made[0], Workers(), LaneConfig(**config), 0, report, preempted, confirm)
+    def build(report=lambda row: None, preempted=lambda: False, ending=lambda: False, confirm=lambda: None, **config):
+        return Training(made[0], Workers(), LaneConfig(**config), 0, report, preempted, ending, confirm)
 
     return build
 
@@ -196,6 +196,26 @@ def test_a_notice_that_the_node_goes_makes_one_checkpoint(made, lane, monkeypatc
         train_job(lane(kill_at(7), preempted), job, load(job))
     assert load_checkpoint(job.unit).state.step == 3
     assert len(asked) == 3
+
+
+def test_a_study_that_ends_costs_no_step(made, lane, undisturbed, monkeypatch):
+    monkeypatch.setattr("taskpgm_ray.finetune.training.LOOK_SECONDS", 0.0)
+    job = made[1]("stopped")
+    seen = []
+    with pytest.raises(Stopped):
+        train_job(lane(seen.append, ending=lambda: len(seen) == 3), job, load(job))
+    assert load_checkpoint(job.unit).state.step == 3
+    train_job(lane(), job, load(job))
+    assert steps(job) == steps(undisturbed[0])
+    assert adapter(job) == adapter(undisturbed[0])
+
+
+def test_a_job_at_its_last_step_is_finished_though_the_study_ends(made, lane, monkeypatch):
+    monkeypatch.setattr("taskpgm_ray.finetune.training.LOOK_SECONDS", 0.0)
+    job = made[1]("last")
+    seen = []
+    train_job(lane(seen.append, ending=lambda: seen[-1]["progress"] == 1), job, load(job))
+    assert job.unit.done()
 
 
 def test_a_lane_whose_job_is_anothers_by_now_stores_nothing(made, lane):

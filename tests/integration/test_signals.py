@@ -1,5 +1,6 @@
 """A study that the system ends: in order, without a lease, a Ray process or a half-written file left behind."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from taskpgm_ray.finetune.checkpoint import load_checkpoint
 from taskpgm_ray.runtime import scratch
+from taskpgm_ray.storage import Storage, Unit
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
@@ -110,6 +113,13 @@ def test_a_signal_ends_a_study_in_order(start, tmp_path, kind, until, pause, cos
     study = tmp_path / "runs" / "tiny"
     assert not (study / "driver.json").exists()
     assert not list(study.rglob("*.partial"))
+    units = [
+        Unit(Storage(str(study)), f"adapters/{file.parent.name}") for file in study.glob("adapters/*/metrics.jsonl")
+    ]
+    assert units or pause < 25
+    for unit in units:
+        steps = [json.loads(line)["step"] for line in unit.files.read_bytes("metrics.jsonl").splitlines()]
+        assert load_checkpoint(unit).state.step == steps[-1], "a step would be repeated"
     assert ended(driver) == []
     assert temporary(driver.pid) == []
     cost(kind.name, f"{pause} s after {until.strip(': ')} began", "nothing")

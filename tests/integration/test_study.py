@@ -1,7 +1,6 @@
 """A whole small study on real Ray, real Ray Train lanes, real vLLM and real lm-eval; resume; the same as a Ray job."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import yaml
 
 from taskpgm_ray.affinity.stored import read
 from taskpgm_ray.storage import Storage, Unit
+from tests.integration.job_head import JobHead, optimize_command
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 def optimize(config_file, *overrides):
     """Run the main job as a user does: in a process of its own, in the config's folder."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "jobs" / "optimize.py"), "--config", str(config_file), *overrides],
+        optimize_command(config_file, *overrides),
         capture_output=True,
         text=True,
         timeout=540,
@@ -259,84 +259,16 @@ def test_the_same_study_as_a_ray_job_on_a_token_protected_cluster(finished, tmp_
     for path in lost:
         shutil.rmtree(path)
     before = units(copy)
-    token = tmp_path / "token"
-    token.write_text("0123456789abcdef" * 4)
-    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-    environment.pop("RAY_ADDRESS", None)
-    ray = str(Path(sys.executable).with_name("ray"))
-    gcs, dashboard, client, agent = free_ports(4)
-    address = f"http://127.0.0.1:{dashboard}"
-    options = {
-        "port": gcs,
-        "dashboard-port": dashboard,
-        "ray-client-server-port": client,
-        "dashboard-agent-listen-port": agent,
-        "dashboard-host": "127.0.0.1",
-        "num-cpus": 2,
-    }
-    head = subprocess.Popen(
-        [ray, "start", "--head", "--block", "--disable-usage-stats", *(f"--{k}={v}" for k, v in options.items())],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        wait_for_dashboard(address, head)
-        submit = [ray, "job", "submit", "--address", address]
-        entrypoint = [
-            sys.executable,
-            str(ROOT / "jobs" / "optimize.py"),
-            "--config",
-            str(config_file),
-            f"storage={copy.parent}",
-        ]
-        refused = subprocess.run(
-            [*submit, "--", *entrypoint], capture_output=True, text=True, timeout=120,
-            env={**environment, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "none"), "RAY_AUTH_TOKEN": "f" * 64},
-        )  # fmt: skip
-        assert refused.returncode != 0
-        done = subprocess.run(
-            [*submit, "--", *entrypoint], env=environment, capture_output=True, text=True, timeout=400
+    entrypoint = optimize_command(config_file, f"storage={copy.parent}")
+    with JobHead(tmp_path) as head:
+        refused = head.job(
+            "submit", "--", *entrypoint, RAY_AUTH_TOKEN_PATH=str(tmp_path / "none"), RAY_AUTH_TOKEN="f" * 64
         )
+        assert refused.returncode != 0
+        done = head.job("submit", "--", *entrypoint)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
         assert "succeeded" in done.stdout
-    finally:
-        head.terminate()
-        head.wait(60)
     after = units(copy)
     assert {name for name, at in after.items() if before.get(name) != at} == names
     # On the CPU in float32 the adapter that was trained again is the same, so everything behind it is.
     assert (copy / "mixture.json").read_bytes() == mixture
-
-
-def free_ports(count):
-    """Ports that nobody listens on, outside the range from which Ray takes its workers' ports."""
-    import socket
-
-    found = []
-    for port in range(26000, 32000):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                found.append(port)
-        if len(found) == count:
-            return found
-    raise AssertionError("no free port")
-
-
-def wait_for_dashboard(address, head):
-    import time
-    import urllib.error
-    import urllib.request
-
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert head.poll() is None, head.stdout.read()
-        try:
-            urllib.request.urlopen(address, timeout=5)
-            return
-        except urllib.error.HTTPError:
-            return  # up, and asks for the token
-        except OSError:
-            time.sleep(1)
-    raise AssertionError("the cluster's dashboard did not come up")
