@@ -1,7 +1,7 @@
 """What a study will take before it runs: lanes, hours, GPU-hours, storage and cost of its fine-tunes.
 
 How many there are is said in `taskpgm_ray.workload`. Speed comes from the manifests of adapters that were trained
-already (a few tasks suffice), or is given.
+already (a few tasks suffice), or is given; the length of an example as well, or from a sample of the tasks' files.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from taskpgm_ray.models import prepare, resolve
 from taskpgm_ray.report.text import amount
 from taskpgm_ray.runtime.fitted_table import FittedTable
 from taskpgm_ray.storage import Storage, Unit, finished
+from taskpgm_ray.tasks.lengths import Lengths, sample_lengths
 from taskpgm_ray.workload import OF_ONE_TASK, FineTunes, fine_tunes
 
 LANE_START_SECONDS = 30.0
@@ -270,8 +271,14 @@ def speed_of(
             adapter_bytes=size,
             source=measured.source if tokens_per_second is None else source,
         )
-    if tokens_per_second is None or not sized:
-        raise ConfigError(_unknown(_folder(config)))
+    if tokens_per_second is None:
+        raise ConfigError(_unknown_speed(_folder(config)))
+    if not sized:
+        lengths = _sampled(config)
+        example_tokens = lengths.mean
+        source += f"; {lengths.mean:.0f} tokens an example, by {lengths.examples} of {lengths.tasks} tasks"
+        if lengths.absent:
+            source += f"; {lengths.absent} more {'is' if lengths.absent == 1 else 'are'} not here"
     if adapter_mib is None:
         width = 4 if config.model.dtype == "float32" else 2
         size = trained_bytes(_model(config), config.finetune.adapter, config.model.trust_remote_code, width)
@@ -313,12 +320,22 @@ def _measured(config: StudyConfig) -> Speed | None:
     return measure(_folder(config), "adapters" if config.affinity.model is None else "mixtures")
 
 
-def _unknown(storage: Storage) -> str:
+def _unknown_speed(storage: Storage) -> str:
     return (
         f"no adapter was trained in {storage.uri} yet, so the speed is unknown: give --tokens-per-second (--gpu "
-        "estimates it) and --example-tokens, or measure them with a few tasks (taskpgm finetune --config ... "
-        "pool.max_tasks=2)"
+        "estimates it), or measure it with a few tasks (taskpgm finetune --config ... pool.max_tasks=2)"
     )
+
+
+def _sampled(config: StudyConfig) -> Lengths:
+    model = resolve(config.model, Storage(config.storage))
+    if model.shared is not None:
+        prepare(model)
+    if (lengths := sample_lengths(config, model.tokenizer())) is None:
+        raise ConfigError(
+            "no task's data are on this machine, so the length of an example is unknown: give --example-tokens"
+        )
+    return lengths
 
 
 def _manifests(storage: Storage, folder: str) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The plan of a study: arithmetic that can be checked by hand, and the sizes of real models."""
 
 import json
+from statistics import fmean
 from types import SimpleNamespace
 
 import pytest
@@ -30,6 +31,7 @@ from taskpgm_ray.forecast import (
 from taskpgm_ray.gpu_speeds import PEAKS, reading_speed, training_speed, weights
 from taskpgm_ray.models import resolve
 from taskpgm_ray.storage import Storage
+from taskpgm_ray.tasks.lengths import Lengths, sample_lengths
 from taskpgm_ray.workload import candidates
 
 
@@ -146,9 +148,39 @@ def test_what_is_neither_given_nor_measured_is_asked_for(tmp_path):
     config = study().model_copy(update={"storage": str(tmp_path)})
     with pytest.raises(ConfigError, match=r"no adapter was trained in .*/s yet.* give --tokens-per-second"):
         speed_of(config, None, None, 1.0)
-    with pytest.raises(ConfigError, match=r"give --tokens-per-second .* and --example-tokens"):
-        speed_of(config, 1000.0, None, 1.0)
     assert speed_of(config, 1000.0, 50.0, 1.0) == Speed(1000.0, 50.0, adapter_bytes=2**20)
+
+
+def here(folder, model, *tasks):
+    """A study of which nothing has run."""
+    values = {"study": "s", "storage": str(folder), "model": {"path": str(model)}, "finetune": {"steps": 10}}
+    return load_config(values | {"pool": {"tasks": list(tasks)}})
+
+
+def test_the_length_of_an_example_is_sampled_where_nothing_is_measured(tiny_llama, tmp_path):
+    from transformers import AutoTokenizer
+
+    tokenizer, means = AutoTokenizer.from_pretrained(tiny_llama), []
+    for name, words, rows in (("short", 2, 20), ("long", 12, 10)):
+        texts = [" ".join(["word", *map(str, range(row, row + words))]) for row in range(rows)]
+        lines = [json.dumps({"prompt": text, "response": "yes"}) + "\n" for text in texts]
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+        # The end of the text is learned too.
+        means.append(fmean(len(tokenizer(f"{text} yes").input_ids) + 1 for text in texts))
+    tasks = [f"jsonl:{tmp_path}/short.jsonl", f"jsonl:{tmp_path}/long.jsonl", "hf:a/b"]
+    config = here(tmp_path, tiny_llama, *tasks)
+    lengths = sample_lengths(config, tokenizer)
+    # Each task counts alike, whatever its size.
+    assert lengths == Lengths(pytest.approx(fmean(means)), 30, 2, 1)
+    speed = speed_of(config, 1000.0, None, 1.0)
+    assert (speed.example_tokens, speed.tokens_per_second) == (lengths.mean, 1000.0)
+    assert speed.source == f"given; {lengths.mean:.0f} tokens an example, by 30 of 2 tasks; 1 more is not here"
+
+
+def test_the_length_of_data_that_are_elsewhere_is_asked_for(tiny_llama, tmp_path):
+    config = here(tmp_path, tiny_llama, "hf:a/b", "hf:c/d")
+    with pytest.raises(ConfigError, match=r"no task's data are on this machine.*give --example-tokens"):
+        speed_of(config, 1000.0, None, 1.0)
 
 
 def test_the_command(capsys):

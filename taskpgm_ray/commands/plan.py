@@ -33,7 +33,11 @@ def add(commands: Commands) -> None:
         help="of one engine, reading prompts (default: as measured in the study)",
     )
     sub.add_argument("--gpu", choices=GPUS, help="a kind of GPU: speeds as estimated for it, where they are not given")
-    sub.add_argument("--example-tokens", type=_positive(float), help="mean tokens of an example (default: as measured)")
+    sub.add_argument(
+        "--example-tokens",
+        type=_positive(float),
+        help="mean tokens of an example (default: as measured, else by a sample of the tasks)",
+    )
     sub.add_argument("--adapter-mib", type=_positive(float), help="size of an adapter (default: from the model)")
     sub.add_argument("--price", type=_positive(float), help="of a GPU per hour, or of a CPU where lanes have no GPU")
     add_json(sub, "print the rows as JSON")

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 import types
+from importlib.metadata import distributions
 
 import pytest
 
@@ -145,6 +146,16 @@ def test_reasoning_gym_is_deterministic_in_its_seed():
     assert len(made) == 5
     assert made[0].turns[0][1].endswith("\nAnswer:")
     assert made[0].response.lstrip("-").isdigit()
+
+
+def test_reasoning_gym_without_its_solver_says_so_where_it_is_asked():
+    """A machine without a C compiler has none, and all other generators."""
+    if any(one.metadata["Name"] == "pycosat" for one in distributions()):
+        pytest.skip("the solver is installed")
+    puzzles, gcd = task_sources(PoolConfig(tasks=["reasoning_gym:zebra_puzzles", "reasoning_gym:gcd"]))
+    with pytest.raises(DataError, match="pip install pycosat"):
+        puzzles.read(2, seed=0)
+    assert len(gcd.read(2, seed=0).rows) == 2
 
 
 def test_reasoning_gym_identity_depends_on_the_parameters():
