@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from taskpgm_ray.commands.arguments import add_json, print_json
 
@@ -49,14 +50,48 @@ def run(options: argparse.Namespace) -> None:
     for row in sorted(chosen, key=lambda row: -row["weight"]):
         print(row["sentence"])
         if len(chosen) <= FULLY_EXPLAINED:
-            for key, value in row.items():
-                if key not in ("name", "sentence") and value not in (None, []):
-                    print(f"    {key.replace('_', ' ')}: {_value(value)}")
+            _show(_facts(row))
     if insight["certainty"]:
         print(f"# {insight['certainty']}", file=sys.stderr)
 
 
-def _value(value: object) -> str:
-    if isinstance(value, list):
-        return "; ".join(" ".join(_value(part) for part in entry) for entry in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _show(facts: Iterator[tuple[str, list[str]]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 2, 0, 2), pad_edge=True)
+    grid.add_column(ratio=2)
+    grid.add_column(ratio=3, overflow="fold")
+    for label, texts in facts:
+        grid.add_row(label, "\n".join(texts))
+    Console(markup=False, highlight=False).print(grid)
+
+
+def _facts(row: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """What is known of a task: what it is called, and the values with their units."""
+    from taskpgm_ray.report.text import percent
+
+    if row["inclusion"] is not None:
+        yield "has a share, were the probes drawn anew", [f"in {percent(row['inclusion'], 0)} of the draws"]
+    if row["enters"] is not None:
+        until = f" to {row['leaves']:.3g}" if row["leaves"] else " on"
+        yield "has a share at balances tau", [f"from {row['enters']:.3g}{until}"]
+    if row["covered_by"]:
+        yield (
+            "most like it, in the mixture",
+            [f"{name}: affinity {affinity:.2g}, share {percent(share)}" for name, affinity, share in row["covered_by"]],
+        )
+    if row["gainers"]:
+        yield "who gets more without it", [f"{name}: {100 * more:+.1f} points" for name, more in row["gainers"]]
+    if row["hangs_on"]:
+        shown = [f"{a}, {b}: {100 * change:+.2g} points" for a, b, change in row["hangs_on"]]
+        yield "its share, if two tasks were more alike by 0.01", shown
+    shown = [f"{row['representativeness']:+.3g} by utility", f"{row['redundancy']:+.3g} by redundancy"]
+    yield "its part of the energy", shown
+    yield "what no others have: squared distance from their span", [f"{row['novelty']:.3g}"]
+    if row["helps_others"] is not None:
+        yield "its adapter on the other tasks' probes", [f"{row['helps_others']:+.3g} nats"]
+    if row["search_lift"] is not None:
+        error = row.get("search_lift_error")
+        within = f" \u00b1 {error:.2g}" if error is not None else ""
+        yield "its adapter alone, on the search split", [f"{row['search_lift']:+.3g}{within}, in the search's metric"]
