@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from taskpgm_ray.config import load_config
+from taskpgm_ray.finetune.fleet import CLOSE_SECONDS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "taskpgm_ray"
@@ -72,6 +73,20 @@ def test_the_kubernetes_job_is_a_study_on_a_head_without_lanes():
     lane = load_config(ROOT / config).finetune.lanes
     assert lane.gpus <= float(pods[1]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"])
     assert lane.cpus <= float(pods[1]["containers"][0]["resources"]["limits"]["cpu"])
+
+
+def test_a_job_that_is_stopped_has_time_to_save():
+    """By the name that Ray's own supervisor of jobs reads; its default is three seconds."""
+    import ray.dashboard.modules.job.job_supervisor as supervisor
+
+    name = "RAY_JOB_STOP_WAIT_TIME_S"
+    assert f'"{name}"' in Path(supervisor.__file__).read_text()
+    for file in (ROOT / "cluster.yaml", CLUSTERS / "gcp.yaml"):
+        (start,) = [line for line in yaml.safe_load(file.read_text())["head_start_ray_commands"] if "--head" in line]
+        assert int(re.search(rf"{name}=(\d+) ", start)[1]) > CLOSE_SECONDS
+    head = yaml.safe_load((CLUSTERS / "rayjob.yaml").read_text())["spec"]["rayClusterSpec"]["headGroupSpec"]
+    (value,) = [one["value"] for one in head["template"]["spec"]["containers"][0]["env"] if one["name"] == name]
+    assert int(value) > CLOSE_SECONDS
 
 
 def test_the_image_is_built_as_dockers_linter_would_have_it():
