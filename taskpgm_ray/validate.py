@@ -24,7 +24,8 @@ from taskpgm_ray.storage import Storage, Unit, fingerprint
 from taskpgm_ray.tasks.chat import require_template
 from taskpgm_ray.tasks.conversations import NoExample
 from taskpgm_ray.tasks.example import BadRow, Example, check_bad, few
-from taskpgm_ray.tasks.sources import Files, HubDataset, TaskSource, data_set, survey
+from taskpgm_ray.tasks.generators import ReasoningGym
+from taskpgm_ray.tasks.sources import TaskSource, data_set, is_here, survey
 from taskpgm_ray.tasks.split import too_few
 from taskpgm_ray.tasks.tokens import bare, encode, prompt_text
 
@@ -175,13 +176,14 @@ def _check_tasks(config: StudyConfig, agreement: Agreement | None) -> list[str]:
     for source in sources:
         kept = config.pool.probes_per_task + config.pool.heldout_per_task
         with found.check():
-            if _is_here(source):
+            if not is_here(source):
+                source.identity()
+            elif isinstance(data_set(source), ReasoningGym):
+                source.identity()
+                _check_examples(source, config, agreement, min(GENERATED, config.pool.max_examples), 0)
+            else:
                 examples, skipped = _check_examples(source, config, agreement, config.pool.max_examples, kept)
                 read, bad = read + examples, bad + skipped
-            else:
-                source.identity()
-                if not isinstance(data_set(source), HubDataset):
-                    _check_examples(source, config, agreement, min(GENERATED, config.pool.max_examples), 0)
     with found.check():
         for baseline in config.search.baselines if config.search.balances else ():
             if baseline.startswith(GIVEN):
@@ -192,16 +194,9 @@ def _check_tasks(config: StudyConfig, agreement: Agreement | None) -> list[str]:
         lines.append(f"examples: {read} of files read, in each task more than the probes")
     if bad:
         lines.append(f"bad rows: {len(bad)} that are skipped: {few(bad)}")
-    remote = sum(isinstance(data_set(source), HubDataset) and not _is_here(source) for source in sources)
-    if remote:
+    if remote := sum(not is_here(source) for source in sources):
         lines.append(f"hub data sets: {remote}, not downloaded and so not checked")
     return lines
-
-
-def _is_here(source: TaskSource) -> bool:
-    """Whether all of a task's examples lie on this machine."""
-    whole = data_set(source)
-    return isinstance(whole, Files) or (isinstance(whole, HubDataset) and whole.local)
 
 
 def _check_examples(

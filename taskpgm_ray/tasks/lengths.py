@@ -8,7 +8,7 @@ from typing import Any
 
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.tasks.conversations import NoExample
-from taskpgm_ray.tasks.sources import HubDataset, TaskSource, data_set, task_sources
+from taskpgm_ray.tasks.sources import TaskSource, is_here, task_sources
 from taskpgm_ray.tasks.tokens import encode
 
 SAMPLED = 32
@@ -43,12 +43,6 @@ def sample_lengths(config: StudyConfig, tokenizer: Any) -> Lengths | None:
         return None
     mean = fmean(fmean(lengths) for lengths in counts)
     return Lengths(mean, sum(map(len, counts)), len(counts), len(sources) - len(counts))
-
-
-def is_here(source: TaskSource) -> bool:
-    """Whether a task can be read without a download."""
-    whole = data_set(source)
-    return not isinstance(whole, HubDataset) or whole.local
 
 
 def _lengths(source: TaskSource, config: StudyConfig, tokenizer: Any) -> list[int]:

@@ -25,6 +25,7 @@ __all__ = [
     "Part",
     "TaskSource",
     "data_set",
+    "is_here",
     "source_of",
     "survey",
     "task_sources",
@@ -120,6 +121,12 @@ class Part:
 def data_set(source: TaskSource) -> TaskSource:
     """The data set that a task comes from: of a part its whole, else the task itself."""
     return source.whole if isinstance(source, Part) else source
+
+
+def is_here(source: TaskSource) -> bool:
+    """Whether a task can be read without a download."""
+    whole = data_set(source)
+    return not isinstance(whole, HubDataset) or whole.local
 
 
 SCHEMES: dict[str, Any] = {"files": Files, "jsonl": Files, "hf": HubDataset, "reasoning_gym": ReasoningGym}
