@@ -17,7 +17,7 @@ from taskpgm_ray.engine_forecast import EngineSpeed, measured_engines
 from taskpgm_ray.errors import ConfigError
 from taskpgm_ray.gpu_speeds import READ, TRAINED, reading_speed, training_speed
 from taskpgm_ray.layers import adapted_layers, linear_layers, skeleton
-from taskpgm_ray.models import prepare, resolve
+from taskpgm_ray.models import BaseModelRef, prepare, resolve
 from taskpgm_ray.report.text import amount
 from taskpgm_ray.runtime.fitted_table import FittedTable
 from taskpgm_ray.storage import Storage, Unit, finished
@@ -309,11 +309,15 @@ def _folder(config: StudyConfig) -> Storage:
     return Storage(config.storage) / config.study
 
 
-def _model(config: StudyConfig) -> Any:
+def _base(config: StudyConfig) -> BaseModelRef:
     model = resolve(config.model, Storage(config.storage))
     if model.shared is not None:  # a packaged model has a configuration once it is converted, which takes seconds
         prepare(model)
-    return model.config()
+    return model
+
+
+def _model(config: StudyConfig) -> Any:
+    return _base(config).config()
 
 
 def _measured(config: StudyConfig) -> Speed | None:
@@ -328,10 +332,7 @@ def _unknown_speed(storage: Storage) -> str:
 
 
 def _sampled(config: StudyConfig) -> Lengths:
-    model = resolve(config.model, Storage(config.storage))
-    if model.shared is not None:
-        prepare(model)
-    if (lengths := sample_lengths(config, model.tokenizer())) is None:
+    if (lengths := sample_lengths(config, _base(config).tokenizer())) is None:
         raise ConfigError(
             "no task's data are on this machine, so the length of an example is unknown: give --example-tokens"
         )

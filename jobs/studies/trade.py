@@ -26,7 +26,9 @@ def main(folder: str) -> None:
         if named := MODEL.fullmatch(unit):
             models[named[1]].append(storage.read_json(f"reported/{unit}/manifest.json")["summary"]["benchmarks"])
     mixture = storage.read_json("mixture.json")
-    (winner,) = [name for name in models if name == f"{mixture['affinity']}-tau-{mixture['tau']:.4g}"]
+    winner = f"{mixture['affinity']}-tau-{mixture['tau']:.4g}"
+    if winner not in models:
+        raise SystemExit(f"{folder}: no model of {winner} was judged; there are {', '.join(models)}")
     gain = {task: mean(models[winner], task) - mean(models["uniform"], task) for task in own(models["uniform"][0])}
     share, uniform = {}, {}
     for task in gain:
