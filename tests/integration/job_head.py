@@ -9,7 +9,6 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
 
 
@@ -57,11 +56,6 @@ class JobHead:
         """`ray job submit`, `stop`, `status` or `logs`, finished."""
         line = [RAY, "job", command, "--address", self.address, *arguments]
         return subprocess.run(line, env=self.environment | environment, capture_output=True, text=True, timeout=timeout)
-
-
-def optimize_command(config_file, *overrides):
-    """What is submitted."""
-    return [sys.executable, str(ROOT / "jobs" / "optimize.py"), "--config", str(config_file), *overrides]
 
 
 def free_ports(count):

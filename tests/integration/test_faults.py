@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from taskpgm_ray.runtime.capacity import LANE_BYTES
+from tests.integration.studies import adapters, computed, units
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
 STEPS, INTERVAL = 240, 30
@@ -84,30 +85,8 @@ def folder_of(config_file) -> Path:
     return config_file.parent / yaml.safe_load(config_file.read_text())["study"] / "adapters"
 
 
-def computed(config_file) -> dict[str, list[int]]:
-    """Unit -> the steps that were computed for its adapter, in the order in which they were."""
-
-    def steps(file):
-        # A line that is being written ends without its end.
-        return [json.loads(line)["step"] for line in file.read_text().splitlines(True) if line.endswith("\n")]
-
-    return {
-        unit.name: steps(unit / "metrics.jsonl")
-        for unit in sorted(folder_of(config_file).glob("*"))
-        if (unit / "metrics.jsonl").exists()
-    }
-
-
-def weights(config_file) -> dict[str, bytes]:
-    return {
-        unit.name: (unit / "adapter_model.safetensors").read_bytes()
-        for unit in sorted(folder_of(config_file).glob("*"))
-        if (unit / "manifest.json").exists()
-    }
-
-
-def finished(config_file) -> dict[str, float]:
-    return {m.parent.name: m.stat().st_mtime_ns for m in folder_of(config_file).glob("*/manifest.json")}
+def finished(config_file) -> dict[str, int]:
+    return units(folder_of(config_file))
 
 
 def wait_until(process, condition, what):
@@ -120,7 +99,7 @@ def wait_until(process, condition, what):
 
 def under_way(config_file):
     """Whether one adapter is finished and another one has a checkpoint and steps after it."""
-    steps = computed(config_file)
+    steps = computed(folder_of(config_file))
     done = finished(config_file)
     return done and any(INTERVAL + 5 < len(s) < STEPS - INTERVAL for name, s in steps.items() if name not in done)
 
@@ -137,9 +116,9 @@ def training_workers():
 
 def check(config_file, undisturbed, faults, lost_lanes=1):
     """All adapters, bit for bit; nothing trained twice but less than an interval per fault and lane."""
-    assert weights(config_file) == undisturbed
+    assert adapters(folder_of(config_file)) == undisturbed
     lost = 0
-    for name, steps in computed(config_file).items():
+    for name, steps in computed(folder_of(config_file)).items():
         assert set(steps) == set(range(1, STEPS + 1)), name
         lost += len(steps) - STEPS
     assert lost <= faults * lost_lanes * INTERVAL
@@ -152,9 +131,9 @@ def undisturbed(config):
     file = config("study")
     with driver(file) as process:
         finish(process, file)
-    made = weights(file)
+    made = adapters(folder_of(file))
     assert {name.rpartition("-")[0] for name in made} == {"copy", "parity", "reverse", "sum"}
-    assert all(steps == list(range(1, STEPS + 1)) for steps in computed(file).values())
+    assert all(steps == list(range(1, STEPS + 1)) for steps in computed(folder_of(file)).values())
     return made
 
 
@@ -256,7 +235,7 @@ def test_a_killed_driver(config, undisturbed, cost):
     while training_workers() and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not training_workers()
-    before, steps = finished(file), computed(file)
+    before, steps = finished(file), computed(folder_of(file))
     assert len(before) < 4
     with driver(file) as process:
         finish(process, file)
@@ -265,8 +244,8 @@ def test_a_killed_driver(config, undisturbed, cost):
     assert {name: after[name] for name in before} == before, "a finished job was trained again"
     for name, rows in steps.items():
         # It went on from where it was, not from the start.
-        assert computed(file)[name][: len(rows)] == rows
-        assert len(rows) <= INTERVAL or computed(file)[name][len(rows) :][:1] != [1]
+        assert computed(folder_of(file))[name][: len(rows)] == rows
+        assert len(rows) <= INTERVAL or computed(folder_of(file))[name][len(rows) :][:1] != [1]
     cost("SIGKILL of the driver", "fine-tunes", f"{lost} of {8 * STEPS} steps")
 
 
@@ -350,7 +329,9 @@ def test_a_poisoned_task_is_left_out(config, undisturbed, cost):
         finish(process, file)
     printed = (file.parent / "driver.log").read_text()
     assert "sum: FAILED, left out of the pool: job 'sum':" in printed
-    assert weights(file) == {name: made for name, made in undisturbed.items() if not name.startswith("sum-")}
+    assert adapters(folder_of(file)) == {
+        name: made for name, made in undisturbed.items() if not name.startswith("sum-")
+    }
     failures = list(folder_of(file).glob("sum-*/failure.json"))
     assert failures
     for failure in failures:

@@ -18,32 +18,23 @@ from taskpgm_ray.config import load_config
 from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.storage import Storage
 from taskpgm_ray.workload import fine_tunes
+from tests.integration.studies import optimize, units
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 
 
-def optimize(root):
-    """Run the main job in the study's folder; what it printed."""
-    done = subprocess.run(
-        # The bandwidth is by the rule that it had: another gives other mixtures, which would all be trained.
-        [sys.executable, str(ROOT / "jobs" / "optimize.py"), "--config", "study.yaml", "affinity.gamma=median"],
-        capture_output=True,
-        text=True,
-        timeout=540,
-        cwd=root,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-    return done.stdout
-
-
-def units(folder):
+def by_kind(folder):
     """Every finished unit of a study, by kind: its path -> when it was finished."""
     found = {}
-    for manifest in folder.rglob("manifest.json"):
-        path = manifest.parent.relative_to(folder)
-        found.setdefault(path.parts[0], {})[str(path)] = manifest.stat().st_mtime_ns
+    for path, when in units(folder).items():
+        found.setdefault(path.partition("/")[0], {})[path] = when
     return found
+
+
+def again_as_it_was(folder):
+    """The same command with the bandwidth's rule of then: another gives other mixtures, which would all be trained."""
+    return optimize(folder.parents[1] / "study.yaml", "affinity.gamma=median")
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +44,8 @@ def again(tmp_path_factory):
     with tarfile.open(ROOT / "tests" / "data" / "finished-study.tar.gz") as archive:
         archive.extractall(root, filter="data")
     folder = root / "runs" / "small"
-    before, mixture = units(folder), json.loads((folder / "mixture.json").read_text())
-    return folder, before, mixture, optimize(root)
+    before, mixture = by_kind(folder), json.loads((folder / "mixture.json").read_text())
+    return folder, before, mixture, again_as_it_was(folder)
 
 
 def test_no_fine_tune_score_or_trial_is_repeated(again):
@@ -63,7 +54,7 @@ def test_no_fine_tune_score_or_trial_is_repeated(again):
     assert {kind: counts[kind] for kind in ("adapters", "scores", "trials", "mixtures", "reported")} == {
         "adapters": 4, "scores": 10, "trials": 8, "mixtures": 23, "reported": 21,
     }  # fmt: skip
-    after = units(folder)
+    after = by_kind(folder)
     # That version knew no separation of the tasks; these do not overlap, so nothing follows from it.
     (separation,) = (folder / "separation").iterdir()
     assert json.loads((separation / "manifest.json").read_text())["withheld"] == 0
@@ -80,7 +71,7 @@ def test_no_fine_tune_score_or_trial_is_repeated(again):
 def test_only_what_new_rules_ask_for_is_trained(again):
     """PMI is another affinity now, and the report split is judged by seeds that no trial had."""
     folder, before, _, printed = again
-    after = units(folder)
+    after = by_kind(folder)
     mixtures = after["mixtures"].keys() - before["mixtures"].keys()
     searched = [name for name in mixtures if "-seed0-" in name]
     # Every trial is scored anew, because BBH is, but only those of PMI are trained.
@@ -97,7 +88,7 @@ def test_jsd_and_pmi_and_every_bandwidth_are_one_pairwise_job(again):
     """The search covers JSD with two bandwidths, and PMI; earlier each kind was a unit of its own."""
     folder, before, _, _ = again
     assert len(before["affinity"]) == 2
-    made = units(folder)["affinity"].keys() - before["affinity"].keys()
+    made = by_kind(folder)["affinity"].keys() - before["affinity"].keys()
     assert len(made) == 1
 
 
@@ -122,7 +113,7 @@ def test_the_report_shows_the_affinity_that_won(again):
     heat = figures["figure-affinity"]["data"][0]
     shown = np.array(heat["z"] if isinstance(heat["z"], list) else decoded(heat["z"]), dtype=float)
     # By hand: the winner's kernel, from what is stored.
-    (made,) = units(folder)["affinity"].keys() - before["affinity"].keys()
+    (made,) = by_kind(folder)["affinity"].keys() - before["affinity"].keys()
     table = pq.read_table(folder / made / "matrices.parquet")
     stored = {name: table[name].to_numpy().reshape(4, 4) for name in ("divergence", "gram")}
     norms = np.diag(stored["gram"])
@@ -153,10 +144,10 @@ def test_the_plan_counts_as_many_fine_tunes_as_the_study_needs(again):
 
 def test_afterwards_the_study_is_finished_for_this_version_too(again):
     folder, *_ = again
-    now = units(folder)
+    now = by_kind(folder)
     page = (folder / "report.html").stat().st_mtime_ns
-    printed = optimize(folder.parents[1])
-    assert units(folder) == now
+    printed = again_as_it_was(folder)
+    assert by_kind(folder) == now
     assert (folder / "report.html").stat().st_mtime_ns == page
     assert not re.search(r"\d to do$", printed, re.M)
     assert Storage(str(folder)).read_json("mixture.json")["study"] == "small"
@@ -165,14 +156,14 @@ def test_afterwards_the_study_is_finished_for_this_version_too(again):
 def test_its_report_is_written_once_more_without_ray_wherever_it_lies(again, tmp_path):
     folder = tmp_path / "moved" / "here"
     shutil.copytree(folder_of(again), folder)
-    before, mixture = units(folder), (folder / "mixture.json").read_text()
+    before, mixture = by_kind(folder), (folder / "mixture.json").read_text()
     (folder / "report.html").unlink()
     line = [sys.executable, "-m", "taskpgm_ray.cli", "report", str(folder)]
     # A Ray that is started would be named in the log, and a stage that computes prints how much there is to do.
     done = subprocess.run(line, capture_output=True, text=True, timeout=120, cwd=folder_of(again).parents[1])
     assert done.returncode == 0, done.stderr[-3000:]
     assert (folder / "report.html").exists()
-    assert units(folder) == before
+    assert by_kind(folder) == before
     assert json.loads((folder / "mixture.json").read_text())["tasks"] == json.loads(mixture)["tasks"]
     assert not re.search(r"\d to do$", done.stdout, re.M)
     shutil.rmtree(folder / "noise", ignore_errors=True)

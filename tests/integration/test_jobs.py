@@ -1,13 +1,13 @@
 """Studies as Ray jobs on one cluster: one is stopped in each of its stages and submitted again, one runs beside it."""
 
-import json
 import re
 import time
 
 import pytest
 import yaml
 
-from tests.integration.job_head import JobHead, optimize_command
+from tests.integration.job_head import JobHead
+from tests.integration.studies import adapters, computed, mixture, optimize_command, units
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
 STEPS = 60
@@ -80,7 +80,7 @@ def test_a_job_that_is_stopped_in_each_stage_repeats_nothing(head, submit, tmp_p
     assert {name: now[name] for name in done} == done, "a finished unit was made again"
     other = tmp_path / "runs" / "undisturbed"
     assert mixture(folder) == mixture(other)
-    assert weights(folder) == weights(other)
+    assert adapters(folder) == adapters(other)
     repeated = sum(len(steps) - STEPS for steps in computed(folder).values())
     assert all(set(steps) == set(range(1, STEPS + 1)) for steps in computed(folder).values())
     assert repeated == 0
@@ -119,23 +119,3 @@ def wait_until_ended(client, job):
     while not client.get_job_status(job).is_terminal():
         assert time.monotonic() < deadline, client.get_job_logs(job)[-4000:]
         time.sleep(0.2)
-
-
-def units(folder) -> dict[str, int]:
-    return {str(m.parent.relative_to(folder)): m.stat().st_mtime_ns for m in folder.rglob("manifest.json")}
-
-
-def mixture(folder) -> dict[str, float]:
-    return {task["name"]: task["weight"] for task in json.loads((folder / "mixture.json").read_text())["tasks"]}
-
-
-def weights(folder) -> dict[str, bytes]:
-    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.glob("*/*/adapter_model.safetensors")}
-
-
-def computed(folder) -> dict[str, list[int]]:
-    """Every fine-tune -> the steps that were computed for it."""
-    return {
-        str(file.parent.relative_to(folder)): [json.loads(line)["step"] for line in file.read_text().splitlines()]
-        for file in folder.glob("*/*/metrics.jsonl")
-    }

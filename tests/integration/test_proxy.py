@@ -3,8 +3,6 @@
 import io
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from taskpgm_ray import Study
 from taskpgm_ray.config import load_config
 from taskpgm_ray.state import state_of
 from taskpgm_ray.storage import Storage
+from tests.integration.studies import optimize
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]
 ROOT = Path(__file__).parents[2]
@@ -72,15 +71,6 @@ def finished(tiny_config, tiny_gpt2, tmp_path_factory):
     file = root / "small.yaml"
     file.write_text(yaml.safe_dump(config))
     return root / "runs" / "small", file, optimize(file, *FULL)
-
-
-def optimize(file, *overrides):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "jobs" / "optimize.py"), "--config", str(file), *overrides],
-        capture_output=True, text=True, timeout=540, cwd=file.parent,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-    return done.stdout
 
 
 def test_adapters_and_scores_are_the_proxys_and_mixtures_are_not(finished):

@@ -1,6 +1,5 @@
 """A study that the system ends: in order, without a lease, a Ray process or a half-written file left behind."""
 
-import json
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import yaml
 from taskpgm_ray.finetune.checkpoint import load_checkpoint
 from taskpgm_ray.runtime import scratch
 from taskpgm_ray.storage import Storage, Unit
+from tests.integration.studies import computed
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
@@ -118,7 +118,7 @@ def test_a_signal_ends_a_study_in_order(start, tmp_path, kind, until, pause, cos
     ]
     assert units or pause < 25
     for unit in units:
-        steps = [json.loads(line)["step"] for line in unit.files.read_bytes("metrics.jsonl").splitlines()]
+        steps = computed(study)[unit.path]
         assert load_checkpoint(unit).state.step == steps[-1], "a step would be repeated"
     assert ended(driver) == []
     assert temporary(driver.pid) == []

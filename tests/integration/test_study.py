@@ -12,28 +12,11 @@ import yaml
 
 from taskpgm_ray.affinity.stored import read
 from taskpgm_ray.storage import Storage, Unit
-from tests.integration.job_head import JobHead, optimize_command
+from tests.integration.job_head import JobHead
+from tests.integration.studies import optimize, optimize_command, units
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
-
-
-def optimize(config_file, *overrides):
-    """Run the main job as a user does: in a process of its own, in the config's folder."""
-    done = subprocess.run(
-        optimize_command(config_file, *overrides),
-        capture_output=True,
-        text=True,
-        timeout=540,
-        cwd=config_file.parent,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-    return done
-
-
-def units(folder: Path) -> dict[str, float]:
-    """Every finished unit of a study, and when it was finished."""
-    return {str(p.parent.relative_to(folder)): p.stat().st_mtime for p in folder.rglob("manifest.json")}
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +25,8 @@ def finished(tiny_config, tmp_path_factory):
     root = tmp_path_factory.mktemp("studies")
     config_file = root / "tiny.yaml"
     config_file.write_text(yaml.safe_dump(tiny_config("runs")))
-    done = optimize(config_file)
-    return root / "runs" / "tiny", config_file, done.stdout
+    printed = optimize(config_file)
+    return root / "runs" / "tiny", config_file, printed
 
 
 def test_every_stage_left_its_artifacts(finished):
@@ -203,7 +186,7 @@ def test_a_task_that_failed_for_good_is_left_out_of_everything(finished, tmp_pat
     lost = next(unit for unit in sorted((copy / "adapters").iterdir()) if adapter_seed(unit) == 0)
     (lost / "manifest.json").unlink()
     (lost / "failure.json").write_text('{"error": "TrainingError", "message": "the loss became nan"}')
-    done = optimize(
+    printed = optimize(
         config_file,
         f"storage={tmp_path / 'runs'}",
         "finetune.on_task_failure=skip",
@@ -217,7 +200,7 @@ def test_a_task_that_failed_for_good_is_left_out_of_everything(finished, tmp_pat
     assert sum(task["count"] for task in mixture["tasks"]) == 10_000
     assert not (lost / "manifest.json").exists(), "it was trained again"
     said = f"{name} was left out of the pool: the loss became nan"
-    assert said in done.stdout
+    assert said in printed
     assert said in (copy / "report.html").read_text()
 
 
