@@ -693,7 +693,7 @@ class SearchConfig(Section):
             raise ValueError(f"the range tau must satisfy 0 <= low < high, not {list(self.tau)}")
         if self.steps is not None and self.tokens is not None:
             raise ValueError("give a trial's budget as steps or as tokens, not both")
-        for name in ("baselines", "affinities", "gammas", "utilities"):
+        for name in ("baselines", "affinities", "gammas", "utilities", "task_counts", "budget_fractions"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} lists a value twice: {', '.join(map(str, values))}")

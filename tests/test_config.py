@@ -136,6 +136,8 @@ def test_gpus_that_engines_can_use(engines):
         ({"search": {"tau": [3, 1]}}, r"0 <= low < high, not \[3.0, 1.0\]"),
         ({"search": {"steps": 3, "tokens": 4}}, "trial's budget as steps or as tokens"),
         ({"search": {"baselines": ["uniform", "uniform"]}}, "baselines lists a value twice: uniform, uniform"),
+        ({"search": {"task_counts": [2, 3, 2]}}, "task_counts lists a value twice: 2, 3, 2"),
+        ({"search": {"budget_fractions": [0.5, 0.5]}}, "budget_fractions lists a value twice"),
         ({"search": {"screen": "skip", "algorithm": "optuna"}}, "screen: skip needs the grid's candidates"),
         ({"search": {"screen": "skip", "algorithm": "merge"}}, "merge measures and uses what screen does; leave scree"),
         ({"search": {"balances": 2, "algorithm": "merge"}}, "2 leaves none: raise balances to 3 or more"),

@@ -44,7 +44,7 @@ def budget_finalists(chosen: Candidate, family: Family, planner: Planner) -> lis
             found.append(Finalist(label, Candidate(label, "baseline", None, weights, label)))
     uniform = Candidate("uniform", "baseline", None, np.full(n, 1 / n), "uniform")
     for share in sorted(config.budget_fractions):
-        found += [Finalist(f"{one.name}@{share:.0%}", one, share) for one in (chosen, uniform)]
+        found += [Finalist(f"{one.name}@{100 * share:g}%", one, share) for one in (chosen, uniform)]
     return found
 
 

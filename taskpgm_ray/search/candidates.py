@@ -106,9 +106,10 @@ def baselines(pool: Pool, config: SearchConfig, seed: int) -> tuple[list[Candida
     }
     made: list[Candidate] = []
     left_out: dict[str, str] = {}
+    own = given_labels(config.baselines)
     for name in (name for name in config.baselines if name not in (*FAMILIES, REGRESSION)):
-        given = name.startswith(GIVEN)
-        label = f"given-{Path(name.removeprefix(GIVEN)).stem}" if given else name.replace(":", "-")
+        given = name in own
+        label = own.get(name, name.replace(":", "-"))
         try:
             if given:
                 weights = read_given(name.removeprefix(GIVEN), pool.names)
@@ -128,6 +129,16 @@ def baselines(pool: Pool, config: SearchConfig, seed: int) -> tuple[list[Candida
         else:
             made.append(one)
     return made, left_out
+
+
+def given_labels(baselines: Sequence[str]) -> dict[str, str]:
+    """Each ``mixture:FILE`` -> what it is called: by the file's name, and by its whole path where two have one name."""
+    files = {name: Path(name.removeprefix(GIVEN)) for name in baselines if name.startswith(GIVEN)}
+    stems = [file.stem for file in files.values()]
+    return {
+        name: "given-" + (file.stem if stems.count(file.stem) == 1 else "-".join(file.relative_to(file.anchor).parts))
+        for name, file in files.items()
+    }
 
 
 def same_as(other: str, config: SearchConfig) -> str:

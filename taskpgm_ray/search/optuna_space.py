@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from taskpgm_ray.search.candidates import Candidate, balance
 from taskpgm_ray.search.families import Family
 from taskpgm_ray.search.trials import Planner, TrialPlan
@@ -47,8 +50,20 @@ class PathSpace:
         return [self.storage.read_json(name) for name in names]
 
 
-def points_folder(storage: Storage, families: Sequence[Family], planner: Planner) -> Storage:
-    """The folder of the points of one search: another affinity, budget or split has another."""
-    content = [family.identity() for family in families]
+def points_folder(families: Sequence[Family], planner: Planner) -> str:
+    """The study's folder of the points of one search.
+
+    A search of other mixtures (affinity, utility, range of the balance), by other trials (budget, split) or for another
+    score (metric, weights) has another.
+    """
+    mixtures = [
+        [*family.identity(), None if family.utility is None else _rounded(family.utility)] for family in families
+    ]
     probe = planner.plan(balance(families[0], 1.0, families))
-    return storage / f"search/points-{fingerprint(content, [run.unit.path for run in probe.runs])}"
+    trials = [run.unit.path for run in probe.runs]
+    search, weights = planner.config.search, dict(planner.config.evaluation.weights)
+    return f"search/points-{fingerprint(mixtures, list(search.tau), trials, search.metric, weights)}"
+
+
+def _rounded(values: NDArray[np.float64]) -> list[float]:
+    return [float(value) for value in np.asarray(values).round(12)]

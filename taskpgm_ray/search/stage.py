@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from taskpgm_ray.config import REGRESSION
+from taskpgm_ray.config import REGRESSION, StudyConfig
 from taskpgm_ray.errors import EvaluationError, InputError
 from taskpgm_ray.finetune.job import Job
+from taskpgm_ray.finetune.stage import THE_TASKS_FAULT
 from taskpgm_ray.runtime.progress import Stage
 from taskpgm_ray.runtime.run import Run
 from taskpgm_ray.search.candidates import Candidate, Pool, baselines, candidates, distance, same_as
@@ -62,8 +63,8 @@ class Outcome:
 def search(families: Sequence[Family], jobs: Sequence[Job], planner: Planner, run: Run) -> Outcome:
     """Run the trials that are not finished, on Ray Tune.
 
-    A trial that failed or was stopped in a search that came to its end stays so; its runs are made again only after
-    its record (``search/outcome-...``) is removed.
+    A trial that failed for good or was stopped in a search that came to its end stays so; its runs are made again only
+    after its record (``search/outcome-...``) is removed.
 
     Args:
         families: The paths of mixtures to be searched.
@@ -73,6 +74,8 @@ def search(families: Sequence[Family], jobs: Sequence[Job], planner: Planner, ru
 
     Raises:
         EvaluationError: No mixture of TaskPGM could be tried; the message has the first reason.
+        Exception: A trial failed for a reason that says nothing of its mixture (storage, cluster, model); the others
+            are finished, and the next search tries it again.
     """
     config = planner.config.search
     fixed = planner.config.mixture.fixed_tau(len(planner.tasks))
@@ -115,17 +118,34 @@ def from_uniform(weights: NDArray[np.float64]) -> float:
 
 
 def _grid(plans: list[TrialPlan], planner: Planner, run: Run) -> Outcome:
-    record = Unit(planner.storage, f"search/outcome-{fingerprint([r.unit.path for p in plans for r in p.runs])}")
+    runs = [one.unit.path for plan in plans for one in plan.runs]
+    record = Unit(planner.storage, f"search/outcome-{fingerprint(runs, *_race(planner.config))}")
     known = record.manifest() if record.done() else {"failed": {}, "stopped": []}
     failed, stopped = known["failed"], known["stopped"]
     todo = [p for p in plans if not p.done() and p.name not in failed and p.name not in stopped]
     with run.progress.stage("search", len(plans), len(plans) - len(todo)) as stage:
         if todo:
-            failed |= _tune(planner, run, stage).grid(todo)
+            failed |= _lasting(_tune(planner, run, stage).grid(todo))
             stopped += [plan.name for plan in todo if not plan.done() and plan.name not in failed]
     if failed or stopped:
         record.finish({"failed": failed, "stopped": stopped})
     return Outcome(plans, failed, stopped)
+
+
+def _race(config: StudyConfig) -> list[Any]:
+    """By what trials are stopped before their full budget; nothing where none is."""
+    search = config.search
+    if search.rungs == 1:
+        return []
+    return [search.rungs, search.reduction, search.metric, dict(config.evaluation.weights)]
+
+
+def _lasting(failed: Mapping[str, BaseException]) -> dict[str, str]:
+    """Why trials failed, by name, where that is their mixture's fault; another fault passes, and is raised."""
+    for error in failed.values():
+        if not isinstance(error, THE_TASKS_FAULT):
+            raise error
+    return {name: f"{type(error).__name__}: {error}" for name, error in failed.items()}
 
 
 def _screened(plans: list[TrialPlan], merges: Merges, run: Run) -> Outcome:
@@ -192,13 +212,13 @@ def _optuna(families: Sequence[Family], pool: Pool, planner: Planner, run: Run) 
     made += [planner.plan(one) for one in comparators if one.tau is not None]
     first = _grid(made, planner, run)
     contenders = tuple(family for family in families if family.contender)
-    space = PathSpace(contenders, planner, points_folder(planner.storage, contenders, planner))
-    record = Unit(planner.storage, f"search/outcome-{fingerprint(space.storage.uri)}")
-    samples = config.balances * len(contenders)
+    points, samples = points_folder(contenders, planner), config.balances * len(contenders)
+    space = PathSpace(contenders, planner, planner.storage / points)
+    record = Unit(planner.storage, f"search/outcome-{fingerprint(points, samples, *_race(planner.config))}")
     with run.progress.stage("search with Optuna", samples, samples if record.done() else 0) as stage:
         if not record.done():
             found = _tune(planner, run, stage).optuna(space, contenders, samples, planner.config.seed)
-            record.finish({"failed": found})
+            record.finish({"failed": _lasting(found)})
     # Two proposals may be one mixture.
     plans = {plan.name: plan for plan in map(space.plan, space.points())}
     failed = first.failed | record.manifest()["failed"]

@@ -41,14 +41,14 @@ class TuneRunner:
     def __init__(self, config: SearchConfig, fleet: Any, evaluator: Any, storage: Storage, stage: Stage) -> None:
         self.config, self.fleet, self.evaluator, self.storage, self.stage = config, fleet, evaluator, storage, stage
 
-    def grid(self, plans: Sequence[TrialPlan]) -> dict[str, str]:
+    def grid(self, plans: Sequence[TrialPlan]) -> dict[str, BaseException]:
         """Run every plan; returns what went wrong, by the trial's name. A failed trial does not stop the others."""
         if not plans:
             return {}
         by_name = {plan.name: plan for plan in plans}
         return self._fit(by_name.__getitem__, {"trial": tune.grid_search(list(by_name))}, 1, None)
 
-    def optuna(self, space: PathSpace, families: Sequence[Family], samples: int, seed: int) -> dict[str, str]:
+    def optuna(self, space: PathSpace, families: Sequence[Family], samples: int, seed: int) -> dict[str, BaseException]:
         """Let Optuna propose ``samples`` candidates, those of an interrupted search included."""
         from ray.tune.search.optuna import OptunaSearch
 
@@ -68,7 +68,7 @@ class TuneRunner:
 
     def _fit(
         self, plan_of: Callable[[Any], TrialPlan], parameters: dict[str, Any], samples: int, algorithm: Any
-    ) -> dict[str, str]:
+    ) -> dict[str, BaseException]:
         trainable = tune.with_resources(
             tune.with_parameters(
                 MixtureTrial,
@@ -103,13 +103,12 @@ class TuneRunner:
         )
         with _as_part_of_a_study():
             results = tuner.fit()
-        failed = {}
+        failed: dict[str, BaseException] = {}
         for result in (results[index] for index in range(len(results))):
             if result.error is not None:
                 name = _Plans(plan_of, single=algorithm is None)(result.config or {}).name
-                cause = root_cause(result.error)
-                failed[name] = f"{type(cause).__name__}: {cause}"
-                self.stage.note(f"{name}: FAILED, the others go on: {failed[name]}")
+                failed[name] = root_cause(result.error)
+                self.stage.note(f"{name}: FAILED: {type(failed[name]).__name__}: {failed[name]}")
         return failed
 
 

@@ -12,6 +12,10 @@ from taskpgm_ray.search.candidates import Candidate
 from taskpgm_ray.search.families import Family
 
 
+# Two of them are one in whole percent.
+SHARES = {"25%": 0.25, "33%": 0.33, "33.4%": 0.334, "50%": 0.5}
+
+
 @pytest.mark.parametrize("targeted", [False, True])
 def test_mixtures_of_k_tasks_and_parts_of_the_budget(targeted):
     rng = np.random.default_rng(3)
@@ -20,19 +24,19 @@ def test_mixtures_of_k_tasks_and_parts_of_the_budget(targeted):
     utility = rng.normal(size=8) if targeted else None
     family, tau = Family("jsd", "jsd", S, 1.0, utility, contender=True), 0.7
     chosen = Candidate("tau-0.7", "balance", tau, family.path.at(tau), "jsd")
-    search = SearchConfig(task_counts=(2, 4, 8), budget_fractions=(0.5, 0.25))
+    search = SearchConfig(task_counts=(2, 4, 8), budget_fractions=(0.5, 0.25, 0.334, 0.33))
     planner = SimpleNamespace(config=SimpleNamespace(search=search, seed=0))
     found = {one.name: one for one in budget_finalists(chosen, family, planner)}
     # All eight tasks are no choice, and parts of the budget are asked of the winner and of uniform.
     assert list(found) == [f"{kind}-{k}-tasks" for k in (2, 4) for kind in ("greedy", "heaviest", "random")] + [
-        f"{name}@{share}" for share in ("25%", "50%") for name in ("tau-0.7", "uniform")
+        f"{name}@{share}" for share in SHARES for name in ("tau-0.7", "uniform")
     ]
     b = direction(S, utility, None)
     for name, one in found.items():
         weights = one.candidate.weights
         used = weights > 0
         assert weights.sum() == pytest.approx(1)
-        assert one.share == (0.25 if "25%" in name else 0.5 if "50%" in name else 1.0)
+        assert one.share == SHARES.get(name.partition("@")[2], 1.0)
         if name.endswith("tasks"):
             assert used.sum() <= int(name.split("-")[1])
             # No mixture of the same tasks has a lower energy.

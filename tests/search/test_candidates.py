@@ -7,7 +7,7 @@ import pytest
 
 from taskpgm_ray.config import SearchConfig
 from taskpgm_ray.errors import InputError
-from taskpgm_ray.search.candidates import Pool, baselines, distance, equal_clusters
+from taskpgm_ray.search.candidates import Pool, baselines, distance, equal_clusters, given_labels
 from taskpgm_ray.search.candidates import candidates as all_candidates
 from taskpgm_ray.search.families import Family, targeted
 
@@ -184,6 +184,20 @@ def test_a_mixture_of_ones_own(tmp_path):
     np.testing.assert_allclose(one.weights, [0.75, 0.0, 0.25])
     with pytest.raises(InputError, match=r"mine.csv names 'c', which is not among the tasks: a, b"):
         baselines(Pool([5, 5], names=["a", "b"]), config, seed=0)
+
+
+def test_mixtures_of_one_file_name_are_two(tmp_path):
+    for folder, weight in (("x", 1), ("y", 3)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mix.csv").write_text(f"task,weight\na,{weight}\nb,1\n")
+    config = SearchConfig(baselines=tuple(f"mixture:{tmp_path}/{folder}/mix.csv" for folder in "xy"))
+    made, _ = baselines(Pool([5, 5], names=["a", "b"]), config, seed=0)
+    whole = "-".join(tmp_path.parts[1:])
+    assert [one.name for one in made] == [f"given-{whole}-x-mix.csv", f"given-{whole}-y-mix.csv"]
+    np.testing.assert_allclose([one.weights for one in made], [[0.5, 0.5], [0.75, 0.25]])
+    assert given_labels(["uniform", "mixture:a/mix.csv", "mixture:mix.csv", "mixture:b.csv"]) == {
+        "mixture:a/mix.csv": "given-a-mix.csv", "mixture:mix.csv": "given-mix.csv", "mixture:b.csv": "given-b"
+    }  # fmt: skip
 
 
 def test_equal_shares_of_clusters():

@@ -141,7 +141,7 @@ def test_points_of_a_search_space_are_mixtures_at_equal_distances_and_are_rememb
     make = planner(balances=4)
     S = np.array([[1.0, 0.8, 0.1], [0.8, 1.0, 0.2], [0.1, 0.2, 1.0]])
     families = (Family("jsd", "jsd", S, 1.0, None, contender=True),)
-    space = PathSpace(families, make, points_folder(make.storage, families, make))
+    space = PathSpace(families, make, make.storage / points_folder(families, make))
     points = [{"family": "jsd", "position": x} for x in (0.0, 0.5, 1.0)]
     ends = [space.candidate(point) for point in points]
     assert [ends[0].tau, ends[2].tau] == [0.0, 3.0]
@@ -150,7 +150,7 @@ def test_points_of_a_search_space_are_mixtures_at_equal_distances_and_are_rememb
     assert space.points() == []
     for point in points:
         assert space.propose(point).candidate.name == space.candidate(point).name
-    again = PathSpace(families, make, points_folder(make.storage, families, make))
+    again = PathSpace(families, make, make.storage / points_folder(families, make))
     assert sorted(p["position"] for p in again.points()) == [0.0, 0.5, 1.0]
 
 
