@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from taskpgm_ray.errors import DataError
+from taskpgm_ray.tasks.arrived import check_prompt, check_reply
 from taskpgm_ray.tasks.conversations import NoExample, said
 from taskpgm_ray.tasks.example import Example
 from taskpgm_ray.tasks.marks import controls
@@ -31,13 +32,15 @@ def render(example: Example, tokenizer: Any, where: str) -> Rendered:
 
     Raises:
         DataError: The model has no chat template.
-        NoExample: The template refuses the conversation, or writes another reply than it has.
+        NoExample: The template refuses the conversation, writes another reply than it has, or leaves out a part.
     """
     require_template(tokenizer, where)
     messages, reply, tools = example.messages(), example.reply(), example.tools()
     prompt = _write(tokenizer, messages, tools, add_generation_prompt=True)
     whole = _write(tokenizer, [*messages, reply], tools, add_generation_prompt=False)
     response, ended = _up_to_its_end(_reply(prompt, whole, said(reply)), tokenizer)
+    check_prompt(prompt, messages, tools)
+    check_reply(response, reply)
     return Rendered(prompt, response, ended, _frame(prompt, messages))
 
 

@@ -1,13 +1,11 @@
 """One tokenisation: ids of the joint text, one begin, one end, and no character lost between file and model."""
 
-import json
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskpgm_ray.errors import DataError
-from taskpgm_ray.tasks.conversations import NoExample
+from taskpgm_ray.tasks.conversations import NoExample, conversation
 from taskpgm_ray.tasks.example import Example
 from taskpgm_ray.tasks.tokens import TooLong, encode, prompt_text
 
@@ -34,6 +32,16 @@ def chatty(tiny_llama):
 
 def user(prompt, response):
     return Example((("user", prompt),), response)
+
+
+CALL = {"type": "function", "function": {"name": "stock", "arguments": {"sku": 1}}}
+TOOLS = [{"type": "function", "function": {"name": "stock"}}]
+
+
+def talk(*messages, tools=()):
+    """An example as the conversation of a file makes one."""
+    return conversation([dict(zip(("role", "content", "tool_calls"), m, strict=False)) for m in messages], "m",
+                        tools=list(tools)).example("m")  # fmt: skip
 
 
 def ids_of(tokenizer, text):
@@ -107,15 +115,61 @@ def test_the_end_of_turn_is_the_templates(turns):
 
 
 def test_tools_and_calls_go_through_the_template(turns):
-    call = {"type": "function", "function": {"name": "stock", "arguments": {"sku": 1}}}
-    messages = [{"role": "user", "content": "Left?"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
-    tools = [{"type": "function", "function": {"name": "stock"}}]
-    example = Example(
-        (("user", "Left?"),), json.dumps(call["function"]), json.dumps({"messages": messages, "tools": tools})
-    )
+    example = talk(("user", "Left?"), ("assistant", "", [CALL]), tools=TOOLS)
     encoded = encode(example, turns, "chat", 1000, "here")
     assert turns.decode(encoded.prompt).startswith('<|im_start|>system\n[{"type": "function"')
     assert turns.decode(encoded.response) == ('<call>{"name": "stock", "arguments": {"sku": 1}}</call><|im_end|>')
+
+
+@pytest.mark.parametrize(
+    ("example", "what"),
+    [
+        (talk(("user", "Left?"), ("assistant", "", [CALL])), "the reply's call of 'stock'"),
+        (talk(("user", "Left?"), ("assistant", "I look.", [CALL])), "the reply's call of 'stock'"),
+        (
+            talk(("user", "Left?"), ("assistant", "", [CALL]), ("tool", '{"n": 3}'), ("assistant", "3")),
+            "the call of 'stock'",
+        ),
+        (talk(("user", "Left?"), ("assistant", "3"), tools=TOOLS), "the tool 'stock'"),
+    ],
+)
+def test_a_template_that_does_not_know_tools(turns, example, what):
+    turns.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    with pytest.raises(NoExample, match=rf"the model's chat template leaves out {what}; use a model whose template"):
+        encode(example, turns, "chat", 1000, "here")
+
+
+def test_a_template_that_leaves_out_a_role(turns):
+    turns.chat_template = turns.chat_template.replace("messages %}", "messages if m.role != 'tool' %}")
+    example = talk(("user", "Of 3?"), ("assistant", "", [CALL]), ("tool", "3"), ("assistant", "3"), tools=TOOLS)
+    with pytest.raises(NoExample, match=r"leaves out the message of the role 'tool' that begins with '3'"):
+        encode(example, turns, "chat", 1000, "here")
+
+
+def test_a_template_may_leave_out_what_was_thought_earlier_but_nothing_of_the_reply(turns):
+    turns.chat_template = turns.chat_template.replace("m.content or ''", "(m.content or '').split('</think>')[-1]")
+    earlier = talk(("user", "a?"), ("assistant", "<think>hm</think>\n\nb"), ("user", "c?"), ("assistant", "d"))
+    text = turns.decode(encode(earlier, turns, "chat", 1000, "here").prompt)
+    assert "<|im_start|>assistant\n\n\nb<|im_end|>" in text
+    with pytest.raises(NoExample, match=r"leaves out a part of the reply that begins with '<think>two and two"):
+        encode(talk(("user", "2 + 2?"), ("assistant", "<think>two and two</think>\n\n4")), turns, "chat", 64, "here")
+
+
+def test_a_template_may_trim_quote_and_move_the_system_message(turns):
+    turns.chat_template = (
+        "{% for m in messages if m.role != 'system' %}<|im_start|>{{ m.role }}\n"
+        "{% if loop.last and messages[0].role == 'system' %}{{ messages[0].content | trim }} {% endif %}"
+        "{{ (m.content | tojson) if m.role == 'tool' else m.content | trim }}"
+        "{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}<|im_end|>\n{% endfor %}"
+    )
+    example = talk(
+        ("system", " Be brief.\n"), ("user", " Left? "), ("assistant", "", [CALL]), ("tool", '{"n": "3\n"}'),
+        ("user", "So?"), ("assistant", "3 "),
+    )  # fmt: skip
+    assert "Be brief. So?" in turns.decode(encode(example, turns, "chat", 1000, "here").prompt)
 
 
 def test_a_template_that_asks_with_more_than_it_keeps(turns):
