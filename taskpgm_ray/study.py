@@ -22,7 +22,7 @@ from taskpgm_ray.early import finetune_early
 from taskpgm_ray.evaluation import prepare as prepare_evaluation
 from taskpgm_ray.evaluation.items import POOL
 from taskpgm_ray.evaluation.scores import check_weights
-from taskpgm_ray.export.examples import of_finished, study_config
+from taskpgm_ray.export.examples import FINISHED, of_finished, study_config
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.finetune.stage import finetune_pool, half_jobs, second_jobs, single_task_jobs, skipped
 from taskpgm_ray.insight.certainty import certainty, solved_within
@@ -348,11 +348,15 @@ class Study:
             __version__, document, data.config_yaml, data.verdict, [vars(cost) for cost in data.stages], data.versions
         )
         written = not self.offline and self.storage.exists(STATE) and self.storage.read_json(STATE) == state
-        if not (written and all(self.storage.exists(file) for file in (REPORT, MIXTURE, AFFINITY, INSIGHT))):
+        files = (REPORT, MIXTURE, AFFINITY, INSIGHT, FINISHED)
+        if not (written and all(self.storage.exists(file) for file in files)):
+            # Whatever is written from here on, the files are up to date only when all of them are there.
+            self.storage.delete_file(STATE)
+            self.storage.write_bytes(FINISHED, data.config_yaml.encode())
             self.storage.write_json(MIXTURE, document)
             self.storage.write_bytes(AFFINITY, affinity.encode())
             self.storage.write_json(INSIGHT, insight.as_json() if insight else None)
             self.storage.write_bytes(REPORT, render(data).encode())
             self.storage.write_json(STATE, state)
-        files = {"mixture": MIXTURE, "report": REPORT, "config": CONFIG}
-        self.console.print(summary(data, {name: self.storage.path(file) for name, file in files.items()}))
+        shown = {"mixture": MIXTURE, "report": REPORT, "config": CONFIG}
+        self.console.print(summary(data, {name: self.storage.path(file) for name, file in shown.items()}))

@@ -23,6 +23,8 @@ from taskpgm_ray.tasks.separator import separator
 
 MOST_NAMED = 5
 """Tasks that are named where many are repeated."""
+FINISHED = "finished.yaml"
+"""The resolved config of a study's results."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ def read_bundle(study: str, mixture: str = "recommended", examples: int | None =
 
 
 def study_config(storage: Storage) -> StudyConfig:
-    """The resolved config of a study's folder.
+    """The resolved config that a study's results were made by.
 
     Raises:
         InputError: There is none.
@@ -200,7 +202,9 @@ def study_config(storage: Storage) -> StudyConfig:
     import yaml
 
     with _finished(storage.uri):
-        return load_config(yaml.safe_load(storage.read_bytes("config.yaml")))
+        # A run that was ended, or has just begun, may have another: `config.yaml` is that of the last one.
+        file = FINISHED if storage.exists(FINISHED) else "config.yaml"
+        return load_config(yaml.safe_load(storage.read_bytes(file)))
 
 
 def mixture_of(study: str) -> dict[str, Any]:

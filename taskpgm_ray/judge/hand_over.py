@@ -44,7 +44,10 @@ def hand_over(
         with missing(run, "final model" if job.recipe.full else "final adapter", [job]) as (stage, todo):
             references = {run.fleet.submit(one): one for one in todo}
             collect(stage, references, lambda one, _: stage.finished(one.name), lambda: "a lane trains it")
-    files = planner.storage / (MODEL if job.recipe.full else ADAPTER)
+    mine, other = (MODEL, ADAPTER) if job.recipe.full else (ADAPTER, MODEL)
+    files = planner.storage / mine
+    # Of an earlier winner, before `finetune.method` was changed.
+    planner.storage.delete(other)
     card = model_card(chosen, verdict, judged_by, planner, job.unit.manifest(), insight).encode()
     if job.recipe.full:
         _write_model(job, files, planner, card)
@@ -64,6 +67,8 @@ def _write_model(job: Job, files: Storage, planner: Planner, card: bytes) -> Non
     card += f"\nIt is the study's `{job.unit.path}`.\n".encode()
     if files.exists(CARD) and files.read_bytes(CARD) == card:
         return
+    # Not over what is there: a model in other files would leave some of it, and a kill the card of one beside another.
+    planner.storage.delete(MODEL)
     with scratch.temporary("model") as folder:
         planner.model.tokenizer().save_pretrained(str(folder))
         planner.storage.upload(folder, MODEL)

@@ -84,7 +84,8 @@ def sample_of(plan: SegmentPlan, jobs: Sequence[Job], config: StudyConfig) -> li
 
 
 def _unit(config: StudyConfig, model: BaseModelRef, storage: Storage) -> Unit:
-    identity = fingerprint("scorer", model.fingerprint, config.scoring.engines, config.finetune.lora)
+    # Without the engines: on another machine, or with more of them, a study goes on with what its scores are made by.
+    identity = fingerprint("scorer", model.fingerprint, config.finetune.lora)
     return Unit(storage, f"scorers/{identity}")
 
 

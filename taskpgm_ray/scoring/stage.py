@@ -50,18 +50,21 @@ def score_pool(jobs: Sequence[Job], tasks: Sequence[Task], run: Run, probes: int
     plans = plan_segments(tasks, run.config.scoring, run.model, run.storage, probes)
     scorer = choose_scorer(plans, jobs, run)
     _build_segments(plans, run)
-    adapters = {job.name: job.unit for job in jobs}
+    # A task may be called as the base model is.
+    adapters: dict[str | None, Unit | None] = {None: None, **{job.name: job.unit for job in jobs}}
     works = {
-        (plan.unit.path, name): score_work(plan.unit, name, adapter, run.config.scoring, scorer, run.model, run.storage)
+        (plan.unit.path, name): score_work(
+            plan.unit, name or BASE, adapter, run.config.scoring, scorer, run.model, run.storage
+        )
         for plan in plans
-        for name, adapter in [(BASE, None), *adapters.items()]
+        for name, adapter in adapters.items()
     }
     _score_missing(list(works.values()), run)
     return [
         ScoredSegment(
             plan.unit,
-            works[plan.unit.path, BASE].unit,
-            {name: works[plan.unit.path, name].unit for name in adapters},
+            works[plan.unit.path, None].unit,
+            {name: works[plan.unit.path, name].unit for name in adapters if name is not None},
             tuple(task.name for task in plan.tasks),
         )
         for plan in plans
