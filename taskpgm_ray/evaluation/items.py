@@ -14,6 +14,7 @@ from typing import Any
 
 from taskpgm_ray.errors import DataError
 from taskpgm_ray.storage import fingerprint
+from taskpgm_ray.tasks.json_text import once
 from taskpgm_ray.tasks.separation import plain
 
 LETTERS = ("A", "B", "C", "D")
@@ -139,7 +140,7 @@ def parse_lines(text: str, file: str) -> Iterator[tuple[Any, str]]:
         if line.strip():
             where = f"{file}:{number}"
             try:
-                yield json.loads(line), where
+                yield json.loads(line, object_pairs_hook=once), where
             except ValueError as error:
                 raise DataError(f"{where} is not JSON: {error}") from error
 

@@ -55,7 +55,7 @@ class Conversation:
         if not any(content.strip() for _, content in turns):
             raise NoExample("the prompt is empty")
         more = self.tools or any(message.keys() - _SPOKEN for message in messages)
-        chat = json.dumps({"messages": messages, "tools": self.tools}, ensure_ascii=False) if more else ""
+        chat = as_text({"messages": messages, "tools": self.tools}) if more else ""
         return Example(turns, said(messages[-1]), chat)
 
 
@@ -97,7 +97,7 @@ def conversation(messages: Any, what: str, system: Any = None, tools: Any = None
 
 def said(message: dict[str, Any]) -> str:
     """What a message says as plain text; calls of tools as JSON, one a line, after it."""
-    calls = [json.dumps(_call(call), ensure_ascii=False, default=as_text) for call in message.get("tool_calls") or []]
+    calls = [as_text(_call(call)) for call in message.get("tool_calls") or []]
     return "\n".join([message["content"], *calls] if message["content"].strip() else calls or [message["content"]])
 
 

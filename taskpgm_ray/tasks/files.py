@@ -14,13 +14,12 @@ from typing import Any
 from taskpgm_ray.config import TaskSpec
 from taskpgm_ray.errors import DataError
 from taskpgm_ray.paths import local_content, looked_in
+from taskpgm_ray.tasks.blocks import Block, draw
 from taskpgm_ray.tasks.example import BadRow, Reading, few
 from taskpgm_ray.tasks.formats import (
     COMPRESSED,
     SUFFIXES,
-    Block,
     blocks_of,
-    draw,
     is_lines,
     is_saved_data_set,
     suffix_of,

@@ -9,8 +9,8 @@ from typing import Any
 from taskpgm_ray.config import TaskSpec
 from taskpgm_ray.errors import DataError
 from taskpgm_ray.paths import local_content, looked_in, looks_local
+from taskpgm_ray.tasks.arrow_rows import labels_of, restored
 from taskpgm_ray.tasks.example import Reading
-from taskpgm_ray.tasks.formats import labels_of, named
 from taskpgm_ray.tasks.layouts import read_records
 
 
@@ -75,7 +75,10 @@ class HubDataset:
             data = load_dataset(self.dataset, self.spec.subset, split=self.spec.split, revision=self.spec.revision)
         except Exception as error:  # the hub client raises many unrelated classes
             raise DataError(f"{self.shown}: cannot be loaded ({type(error).__name__}: {error})") from error
-        labels = labels_of(getattr(data, "features", None))
+        labels = labels_of(data.features)
+        schema = data.features.arrow_schema
         drawn = data.shuffle(seed=seed).select(range(min(limit, len(data))))
-        records = [(f"{self.shown}, record {i}", named(dict(record), labels)) for i, record in enumerate(drawn)]
+        records = [
+            (f"{self.shown}, record {i}", restored(dict(record), schema, labels)) for i, record in enumerate(drawn)
+        ]
         return read_records(records, len(data), self.spec, seed)

@@ -6,42 +6,21 @@ has them, and objects, lists and booleans are JSON.
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from string import Formatter
 from typing import Any, Literal
 
 from taskpgm_ray.errors import DataError
+from taskpgm_ray.tasks.json_text import dumps
 
 ABSENT = object()
 """What `look_up` finds where there is nothing."""
 Choice = Literal["first", "random", "all"]
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[([^\[\]]+)\]")
-
-
-class Written(float):
-    """A number of a JSON file that is not whole, with its own spelling."""
-
-    spelling: str
-
-    @classmethod
-    def of(cls, spelling: str) -> Written:
-        """For ``json.loads(..., parse_float=Written.of)``."""
-        number = cls(spelling)
-        number.spelling = spelling
-        return number
-
-    def __str__(self) -> str:
-        return self.spelling
-
-    def __format__(self, spec: str) -> str:
-        return float.__format__(self, spec) if spec else self.spelling
-
-    def __reduce__(self) -> Any:
-        return Written.of, (self.spelling,)
 
 
 def is_empty(value: Any) -> bool:
@@ -62,8 +41,10 @@ def as_text(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, (bool, list, tuple, dict)):
-        return json.dumps(value, ensure_ascii=False, default=as_text)
-    # Numbers, dates, times and decimals: Arrow's Python objects write themselves as files have them.
+        return dumps(value, as_text)
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    # Numbers, dates and times: Arrow's Python objects write themselves as files have them.
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 

@@ -47,6 +47,7 @@ def test_identity_of_an_item_is_its_content() -> None:
 GOOD = json.dumps(mmlu_record("x"))
 BAD_LINES = {
     "not JSON": ('{"question": ', "is not JSON"),
+    "a key twice": ('{"question": "q", "question": "r"}', "is not JSON: the key 'question' is there twice"),
     "no object": ("[1, 2]", "must be a JSON object, not list"),
     "field missing": ('{"question": "q", "answer": 0}', "lacks 'choices'; it has answer, question"),
     "empty question": (json.dumps({**mmlu_record("x"), "question": " "}), "'question' must be a text"),

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from taskpgm_ray.errors import DataError
-from taskpgm_ray.tasks.formats import blocks_of, draw, is_lines
+from taskpgm_ray.tasks.blocks import draw
+from taskpgm_ray.tasks.formats import blocks_of, is_lines
 
 RECORDS = [{"prompt": f"größe {i}?", "response": f'"{i}", mm'} for i in range(7)]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in RECORDS).encode()
@@ -137,7 +138,8 @@ def test_other_unicode_is_named(tmp_path, coding, name):
         ("a.arrow", b"no arrow at all, this", r"a\.arrow cannot be read as Arrow"),
         ("a.jsonl.gz", gzip.compress(LINES, mtime=0)[:-20], r"a\.jsonl\.gz cannot be decompressed"),
         ("a.jsonl", b"PK\x03\x04rest", r"a\.jsonl is a zip archive; unpack it"),
-        ("twice.csv", b"a,a\n1,2\n", r"twice\.csv: the column 'a' is there twice"),
+        ("a.jsonl", b'{"a": 1, "b": 2, "a": 3}\n', r"line 1: not JSON \(the key 'a' is there twice\)"),
+        ("a.json", b'[{"a": {"b": 2, "b": 2}}]', r"a\.json: not JSON \(the key 'b' is there twice\)"),
     ],
 )
 def test_what_is_broken_is_named(tmp_path, name, content, message):
@@ -145,28 +147,6 @@ def test_what_is_broken_is_named(tmp_path, name, content, message):
     file.write_bytes(content)
     with pytest.raises(DataError, match=message):
         read(file)
-
-
-def test_values_of_a_table_stay_the_text_that_they_are(tmp_path):
-    file = tmp_path / "a.csv"
-    file.write_text(',code,when,on,gone\n0,007,2024-01-02,True,\n1,1e5,"two\nlines",NA,""\n')
-    assert read(file)[0] == [
-        {"": "0", "code": "007", "when": "2024-01-02", "on": "True", "gone": ""},
-        {"": "1", "code": "1e5", "when": "two\nlines", "on": "NA", "gone": ""},
-    ]
-
-
-def test_rows_with_too_few_or_too_many_fields_are_bad_and_keep_the_numbers_of_the_others(tmp_path):
-    file = tmp_path / "a.csv"
-    file.write_text("a,b\n1,2\n3\n4,5\n6,7,8\n9,10\n")
-    records, where, size, bad = read(file)
-    assert [record["a"] for record in records] == ["1", "4", "9"]
-    assert [place.rpartition(" ")[2] for place in where] == ["1", "3", "5"]
-    assert [str(row).removeprefix(f"{file}, ") for row in bad] == [
-        "row 2: 1 fields, where the header has 2",
-        "row 4: 3 fields, where the header has 2",
-    ]
-    assert size == 3
 
 
 def test_which_files_are_lines(tmp_path):

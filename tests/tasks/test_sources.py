@@ -2,8 +2,6 @@
 
 import json
 import re
-import sys
-import types
 from importlib.metadata import distributions
 
 import pytest
@@ -183,24 +181,19 @@ def test_reasoning_gym_that_is_not_installed(monkeypatch):
 @pytest.fixture
 def hub(monkeypatch):
     """A stand-in for the hub: `datasets.load_dataset` gives one set of ten records and refuses all else."""
+    import datasets
+    from datasets import Dataset, Features, Value
+
     calls = []
-
-    class Records(list):
-        def shuffle(self, seed):
-            import random
-
-            return Records(random.Random(seed).sample(self, len(self)))
-
-        def select(self, indices):
-            return Records(self[i] for i in indices)
+    features = Features({"q": Value("string"), "a": Value("string"), "x": Value("float32")})
 
     def load_dataset(name, subset, split, revision):
         calls.append((name, subset, split, revision))
         if name != "org/set":
             raise FileNotFoundError(f"no data set {name}")
-        return Records({"q": f"q{i}", "a": f"a{i}"} for i in range(10))
+        return Dataset.from_list([{"q": f"q{i}", "a": f"a{i}", "x": 3.8} for i in range(10)], features)
 
-    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     return calls
 
 
@@ -216,6 +209,11 @@ def test_a_data_set_of_the_hub(hub):
     assert source.identity()["revision"] == "abc"
 
 
+def test_numbers_of_a_data_set_of_the_hub_are_as_it_has_them(hub):
+    source, _ = sources({"source": "hf:org/set", "prompt": "{q}", "response": "{x}"}, "reasoning_gym:gcd")
+    assert {example.response for example in source.read(4, 0).examples} == {"3.8"}
+
+
 def test_a_data_set_that_is_not_there(hub):
     source, _ = sources("hf:org/other", "reasoning_gym:gcd")
     with pytest.raises(DataError, match=r"hf:org/other: cannot be loaded \(FileNotFoundError: no data set org/other\)"):
@@ -224,5 +222,5 @@ def test_a_data_set_that_is_not_there(hub):
 
 def test_a_record_of_the_hub_without_the_column(hub):
     source, _ = sources({"source": "hf:org/set", "prompt": "{q}"}, "reasoning_gym:gcd")
-    with pytest.raises(DataError, match=r"hf:org/set, record 0: no column 'response'; it has: a, q"):
+    with pytest.raises(DataError, match=r"hf:org/set, record 0: no column 'response'; it has: a, q, x"):
         source.read(4, 0)

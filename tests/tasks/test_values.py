@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from taskpgm_ray.config import TaskSpec
 from taskpgm_ray.errors import DataError
-from taskpgm_ray.tasks.values import ABSENT, Template, Written, as_text, chosen, look_up
+from taskpgm_ray.tasks.json_text import Written, loads
+from taskpgm_ray.tasks.values import ABSENT, Template, as_text, chosen, look_up
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,10 @@ from taskpgm_ray.tasks.values import ABSENT, Template, Written, as_text, chosen,
         ({"a": None, "ü": [True, "it's"]}, '{"a": null, "ü": [true, "it\'s"]}'),
         ([1, 2], "[1, 2]"),
         (decimal.Decimal("1.10"), "1.10"),
+        (decimal.Decimal("0E-9"), "0.000000000"),
+        ({"p": Written.of("1.50"), "d": [decimal.Decimal("1E-7")]}, '{"p": 1.50, "d": [0.0000001]}'),
+        ({"a": float("nan"), 1: True}, '{"a": null, "1": true}'),
+        (Written.of("Infinity"), "Infinity"),
         (datetime.date(2024, 1, 2), "2024-01-02"),
         ([datetime.date(2024, 1, 2)], '["2024-01-02"]'),
         (b"text", "text"),
@@ -51,6 +56,12 @@ def test_what_is_no_text_is_json_that_reads_back(value):
         assert text == (value or "")
     else:
         assert json.loads(text) == value
+
+
+def test_json_keeps_the_spelling_of_its_numbers():
+    text = '{"p": 1.50, "t": [1E5, 1e400, -0.0, 9007199254740993], "n": null}'
+    assert as_text(loads(text)) == text
+    assert as_text(loads('{"x": NaN}')["x"]) == ""
 
 
 def test_a_spelling_survives_a_process_border():
