@@ -1,7 +1,7 @@
 """Which files are one task, and what it is called.
 
 ``gsm8k/train.jsonl`` is the task ``gsm8k``, ``boolq.csv`` the task ``boolq``, and shards are one task. Of the files of
-one task that are called train, valid and test, the first is read.
+one task that are called train, valid and test, or lie in folders of these names, the first is read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from taskpgm_ray.tasks.formats import COMPRESSED, SUFFIXES, is_saved_data_set, s
 
 _TRAIN = ("train", "training")
 _OTHER = ("valid", "validation", "val", "dev", "test", "testing", "eval", "evaluation", "heldout")
-_SHARD = re.compile(r"^(?:(.*?)[-_.])?\d+[-_.]of[-_.]\d+$")
+# Older data sets of the hub have a hash behind the number of a shard.
+_SHARD = re.compile(r"^(?:(.*?)[-_.])?\d+[-_.]of[-_.]\d+(?:-[0-9a-f]{16})?$")
 _METADATA = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json")
 """What ``datasets`` writes beside data."""
 _ENDS = re.compile(rf"^(.+?)[-_.]({'|'.join(_TRAIN + _OTHER)})$", re.IGNORECASE)
@@ -82,37 +83,38 @@ def grouped(files: Iterable[Path], root: Path) -> Found:
         root: Folder that they were found in; the task of ``<root>/train.jsonl`` is called as the folder is.
     """
     found = Found([], [], [])
-    held: dict[tuple[Path, str], dict[str, list[list[Path]]]] = {}
+    held: dict[tuple[Path, str], dict[str, list[Group]]] = {}
     for file in files:
         if file.name in _METADATA or not (suffix_of(file) or is_saved_data_set(file)):
             found.unread.append(file)
             continue
         place = _place(file, root)
-        sets = held.setdefault((place.folder, place.stem), {}).setdefault(place.split, [])
+        groups = held.setdefault(place.task, {}).setdefault(place.split, [])
         # Shards are one set. Two files of one name (x.csv, x.csv.gz) are not: their tasks will clash, and be refused.
-        if place.shard and sets and suffix_of(sets[0][0]) == suffix_of(file):
-            sets[0].append(file)
+        if place.shard and groups and suffix_of(groups[0].files[0]) == suffix_of(file):
+            groups[0].files.append(file)
         else:
-            sets.append([file])
-    for (folder, stem), splits in held.items():
-        for split, sets in splits.items():
-            if split in ("", "train"):
-                found.groups += [Group(stem, folder, members) for members in sets]
-            elif "train" in splits:
-                found.other_splits += [file for members in sets for file in members]
+            groups.append(Group(place.stem, place.folder, [file]))
+    for splits in held.values():
+        for split, groups in splits.items():
+            # Without a training file a split may be all that there is.
+            if split in ("", "train") or not splits.keys() & {"", "train"}:
+                found.groups += groups
             else:
-                # Without a training file it may be all that there is.
-                found.groups += [Group(f"{stem}-{split}", folder, members) for members in sets]
+                found.other_splits += [file for group in groups for file in group.files]
     found.groups.sort(key=lambda group: group.files[0])
     return found
 
 
 @dataclass(frozen=True)
 class _Place:
-    folder: Path
-    stem: str
+    task: tuple[Path, str]
+    """Folder and name that all splits of its task share."""
     split: str
     """``train``, another split by its own name, or nothing."""
+    folder: Path
+    stem: str
+    """What it is called where it is read: a split other than ``train`` only where there is no training file."""
     shard: bool
 
 
@@ -125,13 +127,21 @@ def _place(file: Path, root: Path) -> _Place:
         if stem in ("", "data", "part"):
             folder, stem = folder.parent, folder.name
     is_shard = stem != stem_of(file)
+    above = _split(folder.name) if folder != root else ""
+    home = folder.parent if above else folder
     if split := _split(stem):
         # The hub's folders have their files one deeper: <data set>/data/train-00000-of-00001.parquet.
         task = folder.parent if folder.name == "data" and folder != root else folder
-        return _Place(task.parent, task.name, split, is_shard)
+        home = home if above else task
+        return _Place((home.parent, home.name), split, task.parent, _called(task.name, split), is_shard)
     if ends := _ENDS.match(stem):
-        return _Place(folder, ends[1], _split(ends[2]), is_shard)
-    return _Place(folder, stem, "", is_shard)
+        split = _split(ends[2])
+        return _Place((home, ends[1]), split, folder, _called(ends[1], split), is_shard)
+    return _Place((home, stem), above, folder, stem, is_shard)
+
+
+def _called(task: str, split: str) -> str:
+    return task if split == "train" else f"{task}-{split}"
 
 
 def _split(word: str) -> str:

@@ -47,6 +47,34 @@ def test_train_valid_and_test_are_one_task_of_which_train_is_read(tmp_path):
     assert notes == [f"{tmp_path}: 3 validation or test files left out (test.jsonl, validation.jsonl, two_dev.jsonl)"]
 
 
+@pytest.mark.parametrize(
+    ("files", "read"),
+    [
+        (("boolq.jsonl", "boolq_test.jsonl", "boolq.dev.jsonl"), {"boolq": "boolq.jsonl"}),
+        (
+            ("train/a.jsonl", "train/b.jsonl", "test/a.jsonl", "validation/b.jsonl"),
+            {"a": "train/a.jsonl", "b": "train/b.jsonl"},
+        ),
+        (("a.jsonl", "test/a.jsonl"), {"a": "a.jsonl"}),
+        (("train/a_train.jsonl", "test/a_test.jsonl"), {"a": "train/a_train.jsonl"}),
+        (("one/train/train.jsonl", "one/test/test.jsonl"), {"train": "one/train/train.jsonl"}),
+        (
+            ("x/train/a.jsonl", "y/train/a.jsonl", "x/test/a.jsonl"),
+            {"x-train-a": "x/train/a.jsonl", "y-train-a": "y/train/a.jsonl"},
+        ),
+        (
+            ("c/data/train-00000-of-00001-a09b74b3ef9c3b56.jsonl", "c/data/test-00000-of-00001-0f9b74b3ef9c3b56.jsonl"),
+            {"c": "c/data/train-00000-of-00001-a09b74b3ef9c3b56.jsonl"},
+        ),
+    ],
+)
+def test_what_is_called_test_is_left_out_where_there_is_something_to_train_on(tmp_path, files, read):
+    pool(tmp_path, *files)
+    assert names(tmp_path) == {name: [file] for name, file in read.items()}
+    note, *_ = tasks(tmp_path)[1]
+    assert f"{len(files) - len(read)} validation or test files left out" in note
+
+
 def test_the_hubs_own_folders(tmp_path):
     pool(
         tmp_path,
@@ -80,6 +108,9 @@ def test_numbered_files_are_no_shards(tmp_path):
 def test_a_split_without_train_is_all_that_there_is(tmp_path):
     pool(tmp_path, "one/test.jsonl", "two_test.jsonl")
     assert sorted(names(tmp_path)) == ["one-test", "two-test"]
+    pool(tmp_path / "deep", "test/a.jsonl", "test/b.jsonl", "dev/b.jsonl")
+    assert sorted(names(tmp_path, "deep")) == ["a", "dev-b", "test-b"]
+    assert list(names(tmp_path, "deep/test/a.jsonl")) == ["a"]
 
 
 def test_the_same_name_in_two_folders(tmp_path):
