@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +22,7 @@ from taskpgm_ray.tasks.separation import apart
 from taskpgm_ray.tasks.separator import separator
 
 MOST_NAMED = 5
-"""Tasks that are named where many are repeated."""
+"""Tasks that a remark names."""
 FINISHED = "finished.yaml"
 """The resolved config of a study's results."""
 
@@ -39,6 +39,13 @@ class Line:
     prompt_ids: list[int]
     completion_ids: list[int]
     """As trained, with the end of the sequence or of the turn."""
+    cut: bool
+    """Whether the ids of the prompt lack the middle of its text, which was too long."""
+
+    @property
+    def ids(self) -> list[int]:
+        """What the study trained, prompt and completion."""
+        return [*self.prompt_ids, *self.completion_ids]
 
 
 class TaskExamples:
@@ -94,13 +101,18 @@ class TaskExamples:
             messages, tools = chat["messages"], chat["tools"] or None
         else:
             response = completion(prompt, response, self._config.pool.separator)
-        return Line(prompt, response, messages, tools, row["prompt_ids"], row["response_ids"])
+        return Line(prompt, response, messages, tools, row["prompt_ids"], row["response_ids"], row["cut"])
 
     def drawn(self, seed: Sequence[int]) -> list[int]:
         """The examples that make up its count: whole epochs, and a random part of one more."""
         epochs, rest = divmod(self.count, len(self.lines))
         draw = np.random.default_rng(list(seed))
         return [*range(len(self.lines))] * epochs + draw.permutation(len(self.lines))[:rest].tolist()
+
+
+def _first(said: list[str]) -> str:
+    more = f" and {len(said) - MOST_NAMED} more" if len(said) > MOST_NAMED else ""
+    return ", ".join(said[:MOST_NAMED]) + more
 
 
 def completion(prompt: str, response: str, given: str | None) -> str:
@@ -118,6 +130,8 @@ class Bundle:
     tasks: tuple[TaskExamples, ...]
     """Those that give examples: a sampler never comes to the end of a task of weight zero."""
     seed: int = 0
+    tell: Callable[[str], None] = lambda text: None
+    """Called with what a user has to know of the export."""
 
     @property
     def chat(self) -> bool:
@@ -152,11 +166,17 @@ class Bundle:
         if not over:
             return ""
         said = [f"{name} {over[name]:.1f} times" for name in sorted(over, key=lambda name: -over[name])]
-        more = f" and {len(said) - MOST_NAMED} more" if len(said) > MOST_NAMED else ""
         return (
-            f"repeated more often than mixture.constraints.max_epochs ({most:g}) allows: "
-            f"{', '.join(said[:MOST_NAMED])}{more}; fewer --examples repeat less"
+            f"repeated more often than mixture.constraints.max_epochs ({most:g}) allows: {_first(said)}; "
+            "fewer --examples repeat less"
         )
+
+    def found(self, holds: Callable[[Line], bool]) -> str:
+        """The tasks with examples for which this holds, and how many of theirs; empty if there are none."""
+        counts = {task.name: sum(map(holds, task.lines)) for task in self.tasks}
+        most = sorted((name for name in counts if counts[name]), key=lambda name: -counts[name])
+        sizes = {task.name: len(task.lines) for task in self.tasks}
+        return _first([f"{name} {counts[name]} of {sizes[name]}" for name in most])
 
     def counted(self) -> Iterator[tuple[str, Line]]:
         """(task, example) of the whole mixture with exactly its counts, shuffled; the same at every call."""

@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,27 @@ class Exporter:
     what: str
     """What it writes, in one line."""
     write: Write
+    text: bool
+    """Whether it holds the examples as text, which a trainer turns into tokens by a rule of its own."""
 
+
+SAME_TOKENS = ("axolotl", "llamafactory", "swift", "trl")
+"""Formats that hand over the study's own token ids, of which the completion's are learned."""
 
 EXPORTERS: dict[str, Exporter] = {}
 
 
-def exporter(name: str, what: str) -> Callable[[Write], Write]:
-    """Register a function ``(bundle, folder) -> paths written, the one to start from first`` under a name."""
+def exporter(name: str, what: str, *, text: bool = False) -> Callable[[Write], Write]:
+    """Register a function ``(bundle, folder) -> paths written, the one to start from first`` under a name.
+
+    Args:
+        name: Of the format.
+        what: It writes, in one line.
+        text: Whether it holds the examples as text.
+    """
 
     def register(write: Write) -> Write:
-        EXPORTERS[name] = Exporter(name, what, write)
+        EXPORTERS[name] = Exporter(name, what, write, text)
         return write
 
     return register
@@ -72,9 +83,15 @@ def export(
     """
     if trainer not in EXPORTERS:
         raise InputError(f"no exporter for {trainer!r}; there are: {', '.join(sorted(EXPORTERS))}")
-    bundle = read_bundle(os.fspath(study), mixture, examples, seed)
+    bundle = replace(read_bundle(os.fspath(study), mixture, examples, seed), tell=tell)
     if repeats := bundle.repeats():
         tell(repeats)
+    if EXPORTERS[trainer].text and (cut := bundle.found(lambda line: line.cut)):
+        tell(
+            f"the study cut the middle out of prompts that were longer than model.max_length "
+            f"({bundle.config.model.max_length} tokens) leaves room for: {cut}; {trainer} holds them whole, and who "
+            f"trains them cuts or drops them in another way (to train the same tokens: {', '.join(SAME_TOKENS)})"
+        )
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         return EXPORTERS[trainer].write(bundle, Path(folder))

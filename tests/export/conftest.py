@@ -104,6 +104,22 @@ def plain_study(tiny_llama, tiny_pool, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def hard_study(tiny_llama, tiny_pool, tmp_path_factory):
+    """Prompts of `copy` are longer than the study takes and lose their middle; those of `sum` end with a space, those
+    of `parity` with two line breaks, which a trainer that tokenises prompt and response apart does not join.
+    """
+    root = tmp_path_factory.mktemp("hard")
+    pool = root / "pool"
+    pool.mkdir()
+    change = {"copy": "{} " + "and so on and on " * 20 + "?", "parity": "{}\n\n", "reverse": "{}", "sum": "{} "}
+    for name, form in change.items():
+        rows = [json.loads(line) for line in (tiny_pool / f"{name}.jsonl").read_text().splitlines()]
+        rows = [row | {"prompt": form.format(row["prompt"])} for row in rows]
+        (pool / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Finished(settings(tiny_llama, pool, root), root)
+
+
+@pytest.fixture(scope="session")
 def chat_study(tiny_llama, tiny_pool, tmp_path_factory):
     root = tmp_path_factory.mktemp("chat")
     model = shutil.copytree(tiny_llama, root / "model")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from taskpgm_ray.export.examples import Bundle
+from taskpgm_ray.export.examples import Bundle, Line
 from taskpgm_ray.export.recipe import Adapter, Recipe
 from taskpgm_ray.export.registry import exporter, write_counted, write_tasks, write_yaml
 
@@ -56,7 +56,9 @@ def exact(seed=0):
 '''
 
 
-@exporter("datasets", "mixture_dataset.py for Hugging Face datasets (sampled or exact), and the tasks' examples")
+@exporter(
+    "datasets", "mixture_dataset.py for Hugging Face datasets (sampled or exact), and the tasks' examples", text=True
+)
 def _datasets(bundle: Bundle, folder: Path) -> list[Path]:
     files = write_tasks(bundle, folder)
     path = folder / "mixture_dataset.py"
@@ -70,13 +72,15 @@ def _datasets(bundle: Bundle, folder: Path) -> list[Path]:
     return [path, *files]
 
 
-@exporter("trl", "mixture.jsonl and sft.yaml for `trl sft --config`")
+@exporter("trl", "sft.yaml for `trl sft --config`, and the counted examples as token ids")
 def _trl(bundle: Bundle, folder: Path) -> list[Path]:
-    data, recipe = write_counted(bundle, folder / "mixture.jsonl"), Recipe.of(bundle.config)
+    data, recipe = write_counted(bundle, folder / "mixture.jsonl", _masked), Recipe.of(bundle.config)
+    # Rows with ids are not tokenised again.
+    columns = list(_masked(bundle.tasks[0].lines[0]))
     settings = {
         "model_name_or_path": recipe.name,
-        "datasets": [{"path": "json", "data_files": str(data.resolve()), "columns": ["prompt", "completion"]}],
-        # As in the study, only the completion is learned.
+        "datasets": [{"path": "json", "data_files": str(data.resolve()), "columns": columns}],
+        # What the mask says.
         "completion_only_loss": True,
         "max_length": recipe.max_length,
         **_peft(recipe.adapter),
@@ -86,6 +90,10 @@ def _trl(bundle: Bundle, folder: Path) -> list[Path]:
         "bf16": recipe.bf16,
     }
     return [write_yaml(folder / "sft.yaml", settings, "trl sft --config sft.yaml"), data]
+
+
+def _masked(line: Line) -> dict[str, Any]:
+    return {"input_ids": line.ids, "completion_mask": [0] * len(line.prompt_ids) + [1] * len(line.completion_ids)}
 
 
 def _peft(adapter: Adapter | None) -> dict[str, Any]:

@@ -11,7 +11,11 @@ from taskpgm_ray.export.recipe import Adapter, Recipe
 from taskpgm_ray.export.registry import exporter, messages, write_tasks
 
 
-@exporter("open-instruct", "finetune.sh for open-instruct (dataset_mixer_list), and the tasks' examples; chats only")
+@exporter(
+    "open-instruct",
+    "finetune.sh for open-instruct (dataset_mixer_list), and the tasks' examples; chats only",
+    text=True,
+)
 def _open_instruct(bundle: Bundle, folder: Path) -> list[Path]:
     if not bundle.chat:
         raise InputError("open-instruct writes every example by a chat template; this study was trained on plain text")

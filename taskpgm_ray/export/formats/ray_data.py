@@ -35,7 +35,7 @@ def mixture(seed=0):
 '''
 
 
-@exporter("ray", "mixture_ray.py for Ray Data, and the tasks' examples")
+@exporter("ray", "mixture_ray.py for Ray Data, and the tasks' examples", text=True)
 def _ray(bundle: Bundle, folder: Path) -> list[Path]:
     files = write_tasks(bundle, folder)
     tasks = {

@@ -50,7 +50,11 @@ if __name__ == "__main__":
 '''
 
 
-@exporter("streaming", "mixture_streaming.py for Mosaic Streaming (Stream with proportion), and the tasks' examples")
+@exporter(
+    "streaming",
+    "mixture_streaming.py for Mosaic Streaming (Stream with proportion), and the tasks' examples",
+    text=True,
+)
 def _streaming(bundle: Bundle, folder: Path) -> list[Path]:
     files = write_tasks(bundle, folder, messages if bundle.chat else plain_or_chat)
     columns = {"messages": "json", "tools": "json"} if bundle.chat else {"prompt": "str", "completion": "str"}

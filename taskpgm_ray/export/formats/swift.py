@@ -1,24 +1,50 @@
-"""ms-swift: the tasks' examples, and settings with a count for each (``path#count``)."""
+"""ms-swift: the tasks' examples as the study's token ids, and settings with a count for each (``path#count``).
+
+swift's own files hold messages, which its templates turn into tokens. Here the messages hold the ids as numbers, and a
+template of our own, which swift loads as a plugin, reads them.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from taskpgm_ray.export.examples import Bundle
+from taskpgm_ray.export.examples import Bundle, Line
 from taskpgm_ray.export.recipe import Adapter, Recipe
-from taskpgm_ray.export.registry import exporter, messages, write_tasks, write_yaml
+from taskpgm_ray.export.registry import exporter, write_tasks, write_yaml
+
+TEMPLATE = "as_trained"
+PLUGIN = '''"""A template for ms-swift (4.3 or later) that reads token ids, written as numbers, and adds nothing.
+
+Only for the training: what was trained is used with the model's own template.
+"""
+
+from swift.template import Template, TemplateMeta, register_template
 
 
-@exporter("swift", "exact.yaml and sampled.yaml for `swift sft`, and the tasks' examples")
+class AsTrained(Template):
+    """Learns the ids of the reply."""
+
+    def _encode(self, inputs):
+        prompt, reply = ([int(token) for token in message["content"].split()] for message in inputs.messages)
+        return {"input_ids": prompt + reply, "labels": [-100] * len(prompt) + reply}
+
+
+register_template(
+    TemplateMeta("@NAME@", prefix=[], prompt=["{{QUERY}}"], chat_sep=None, template_cls=AsTrained), exist_ok=True
+)
+'''
+
+
+@exporter("swift", "exact.yaml and sampled.yaml for `swift sft`, and the tasks' examples as token ids")
 def _swift(bundle: Bundle, folder: Path) -> list[Path]:
-    recipe = Recipe.of(bundle.config)
-    files = write_tasks(bundle, folder, messages)
+    recipe, files = Recipe.of(bundle.config), write_tasks(bundle, folder, _numbers)
+    plugin = folder / "as_trained.py"
+    plugin.write_text(PLUGIN.replace("@NAME@", TEMPLATE), encoding="utf-8")
     common: dict[str, Any] = {
         "model": recipe.name,
-        # "dummy" adds nothing but the end of the text. A chat has the model's own template, which is the default.
-        **({} if bundle.chat else {"template": "dummy"}),
-        "loss_scale": "last_round",
+        "external_plugins": [str(plugin.resolve())],
+        "template": TEMPLATE,
         **_adapter(recipe.adapter),
         "max_length": recipe.max_length,
         **recipe.training_arguments,
@@ -45,8 +71,14 @@ def _swift(bundle: Bundle, folder: Path) -> list[Path]:
             "swift sft --config sampled.yaml: tasks are sampled by weight from streams.",
             "max_steps is that of one device: divide it by the number of yours.",
         ),
+        plugin,
         *files,
     ]
+
+
+def _numbers(line: Line) -> dict[str, Any]:
+    sides = {"user": line.prompt_ids, "assistant": line.completion_ids}
+    return {"messages": [{"role": role, "content": " ".join(map(str, ids))} for role, ids in sides.items()]}
 
 
 def _adapter(adapter: Adapter | None) -> dict[str, Any]:

@@ -24,12 +24,12 @@ def _csv(bundle: Bundle, folder: Path) -> list[Path]:
     return [path]
 
 
-@exporter("jsonl", "mixture.jsonl: the counted examples themselves, shuffled")
+@exporter("jsonl", "mixture.jsonl: the counted examples themselves, shuffled", text=True)
 def _jsonl(bundle: Bundle, folder: Path) -> list[Path]:
     return [write_counted(bundle, folder / "mixture.jsonl")]
 
 
-@exporter("parquet", "mixture.parquet: the counted examples themselves, shuffled; chats as JSON")
+@exporter("parquet", "mixture.parquet: the counted examples themselves, shuffled; chats as JSON", text=True)
 def _parquet(bundle: Bundle, folder: Path) -> list[Path]:
     path = folder / "mixture.parquet"
     rows = [

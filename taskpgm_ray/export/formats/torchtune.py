@@ -10,7 +10,7 @@ from taskpgm_ray.export.recipe import Adapter, Recipe
 from taskpgm_ray.export.registry import exporter, messages, plain_or_chat, write_counted, write_yaml
 
 
-@exporter("torchtune", "mixture.jsonl and torchtune.yaml, the data set's part of a LoRA recipe")
+@exporter("torchtune", "mixture.jsonl and torchtune.yaml, the data set's part of a LoRA recipe", text=True)
 def _torchtune(bundle: Bundle, folder: Path) -> list[Path]:
     recipe = Recipe.of(bundle.config)
     data = write_counted(bundle, folder / "mixture.jsonl", messages if bundle.chat else plain_or_chat)
