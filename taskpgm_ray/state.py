@@ -11,6 +11,7 @@ from typing import Any
 
 from taskpgm_ray.config import PROXY, StudyConfig, load_config
 from taskpgm_ray.errors import InputError, MissingFileError
+from taskpgm_ray.finetune.checkpoint import FILE as CHECKPOINT
 from taskpgm_ray.finetune.stage import FAILURE
 from taskpgm_ray.runtime.lease import current_driver
 from taskpgm_ray.storage import MANIFEST, Storage
@@ -76,7 +77,8 @@ def state_of(storage: Storage) -> State:
     for unit, files in _units(sizes).items():
         found[kind_of(unit)][unit] = files
     done = {kind: [unit for unit, files in units.items() if MANIFEST in files] for kind, units in found.items()}
-    failed = [unit for units in found.values() for unit, files in units.items() if FAILURE in files]
+    # One that was tried again, and came to its end, keeps the record of its failure.
+    failed = [u for units in found.values() for u, files in units.items() if FAILURE in files and MANIFEST not in files]
     planned = (
         _planned(config, sum(not unit.startswith(f"{PROXY}/") for unit in done.get("tasks", []))) if config else {}
     )
@@ -103,12 +105,13 @@ def state_of(storage: Storage) -> State:
     )
 
 
-def leftovers(storage: Storage, failed: bool = False) -> dict[str, int]:
+def leftovers(storage: Storage, failed: bool = False, begun: bool = False) -> dict[str, int]:
     """Folders that no later run of a study needs, and their bytes: units that were never finished, and Ray's own files.
 
     Args:
         storage: The study's folder.
         failed: Also units that hold nothing but the record of a failure.
+        begun: Also fine-tunes that were saved on their way, from where a later run would go on.
 
     Raises:
         InputError: There is no study.
@@ -119,11 +122,13 @@ def leftovers(storage: Storage, failed: bool = False) -> dict[str, int]:
     cut = {
         unit.rpartition("-at-")[0] for unit, files in units.items() if MANIFEST in files and kind_of(unit) == "parts"
     }
-    found = {
-        unit: sum(files.values())
-        for unit, files in sorted(units.items())
-        if MANIFEST not in files and (failed if FAILURE in files else _cut(unit) not in cut)
-    }
+
+    def is_left(unit: str, files: Mapping[str, int]) -> bool:
+        if MANIFEST in files or FAILURE in files:
+            return failed and MANIFEST not in files
+        return _cut(unit) not in cut and (begun or CHECKPOINT not in files)
+
+    found = {unit: sum(files.values()) for unit, files in sorted(units.items()) if is_left(unit, files)}
     for folder in (RAY, f"{PROXY}/{RAY}"):
         rays = [size for path, size in sizes.items() if path.startswith(f"{folder}/")]
         found |= {folder: sum(rays)} if rays else {}

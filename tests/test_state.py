@@ -86,11 +86,23 @@ def test_who_works_on_it(storage, capsys):
 
 
 def test_what_a_cut_fine_tune_would_go_on_from_is_no_leftover(storage):
-    storage.write_bytes("adapters/d-1/checkpoint.safetensors", b"x")
+    storage.write_bytes("adapters/d-1/metrics.jsonl", b"x")
     assert set(leftovers(storage)) == {"adapters/a-2", "adapters/d-1"}
     Unit(storage, "parts/d-1-at-0.25").finish({})
     storage.write_bytes("parts/a-2-at-0.5/adapter_model.safetensors", b"x")
     assert set(leftovers(storage)) == {"adapters/a-2", "parts/a-2-at-0.5"}
+
+
+def test_what_a_later_run_goes_on_from_is_no_leftover(storage):
+    storage.write_bytes("adapters/d-1/checkpoint.safetensors", b"x")
+    assert set(leftovers(storage)) == {"adapters/a-2"}
+    assert set(leftovers(storage, begun=True)) == {"adapters/a-2", "adapters/d-1"}
+
+
+def test_what_failed_and_was_done_after_all_has_not_failed(storage):
+    Unit(storage, "adapters/c-1").finish({"wall_seconds": 30.0})
+    assert state_of(storage).failures == {}
+    assert "adapters/c-1" not in leftovers(storage, failed=True)
 
 
 def test_of_fine_tunes_that_may_end_early_no_number_is_foretold(storage):

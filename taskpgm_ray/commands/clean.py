@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from taskpgm_ray.commands.arguments import add_json, print_json
@@ -17,6 +18,9 @@ def add(commands: Commands) -> None:
     sub = commands.add_parser("clean", help=text, description=text)
     sub.add_argument("study", help="the study's folder")
     sub.add_argument("--failed", action="store_true", help="also records of failures, so that a run tries those again")
+    sub.add_argument(
+        "--begun", action="store_true", help="also fine-tunes that were saved on their way: begun anew then"
+    )
     sub.add_argument("--yes", action="store_true", help="remove them")
     add_json(sub)
     sub.set_defaults(command=run)
@@ -24,19 +28,17 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """A line for each folder, and what they come to."""
-    from taskpgm_ray.errors import StudyBusyError
-    from taskpgm_ray.runtime.lease import current_driver
+    from taskpgm_ray.runtime.lease import sole_driver
     from taskpgm_ray.state import leftovers
     from taskpgm_ray.storage import Storage
 
     storage = Storage(options.study)
-    found = leftovers(storage, options.failed)
-    driver, alive = current_driver(storage) or ("", False)
-    if options.yes and alive is not False:
-        raise StudyBusyError(f"{driver} works on {storage.uri}, and what it has begun is not left over; wait for it")
+    found = leftovers(storage, options.failed, options.begun)
     if options.yes:
-        for folder in found:
-            storage.delete(folder)
+        # What a driver has begun is not left over.
+        with sole_driver(storage, lambda text: print(text, file=sys.stderr)):
+            for folder in found:
+                storage.delete(folder)
     if options.json:
         print_json({"bytes": found, "removed": options.yes})
         return

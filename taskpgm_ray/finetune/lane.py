@@ -120,7 +120,12 @@ def lane_loop(config: dict[str, Any]) -> None:
 
 
 def make_trainer(spec: LaneSpec, device: str, workers: Workers) -> Trainer:
-    """Load the base model for what this lane trains."""
+    """Load the base model for what this lane trains.
+
+    Raises:
+        ModelError: Its files here are not those that the study was planned with, or it cannot be loaded.
+    """
+    spec.model.check_files()
     model, checkpointing = spec.model.load(), spec.config.gradient_checkpointing
     if spec.lora is None:
         return FullTrainer(model, device, workers, checkpointing)

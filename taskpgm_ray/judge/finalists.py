@@ -83,7 +83,7 @@ def _reported(finalists: Sequence[Finalist], planner: Planner, report: Split) ->
         for seed in report_seeds(config, finalist.seeds):
             job = planner.job(finalist.candidate, seed, finalist.share)
             identity = fingerprint("reported", job.unit.path, report.path, *measured_by(config))
-            unit = Unit(planner.storage, f"reported/{job.name}-{identity}")
+            unit = planner.kept(Unit(planner.storage, f"reported/{job.name}-{identity}"))
             found.append(_Reported(finalist.name, job, unit, seed, searched))
     identity = fingerprint("reported base", asked_base(planner), report.path, *measured_by(config))
     base = Unit(planner.storage, f"reported/base-{identity}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from statistics import fmean
 from typing import Any
 
@@ -135,16 +136,41 @@ class Planner:
         if self.config.mixture.share == "tokens":
             shares = example_shares(shares, [task.facts.tokens_per_example for task in self.tasks])
         mixture = dict(zip((task.name for task in self.tasks), shares.tolist(), strict=True))
-        return make_job(
+        job = make_job(
             f"{candidate.name}-seed{seed}", "mixtures", mixture, self.tasks, recipe, self.model, self.storage
         )
+        return replace(job, unit=self.kept(job.unit))
+
+    def kept(self, unit: Unit) -> Unit:
+        """This unit of a candidate and a seed, or a finished one of the same under another name.
+
+        A candidate is called by its family only where there are several: with one more, all of them have new names.
+        """
+        kind, _, name = unit.path.rpartition("/")
+        names = self._named[kind].get(_unnamed(name), [])
+        others = [] if name in names else [Unit(unit.storage, f"{kind}/{other}") for other in names]
+        return next((other for other in others if other.done()), unit)
+
+    @cached_property
+    def _named(self) -> dict[str, dict[str, list[str]]]:
+        """By kind of unit: what candidates' units are called, by seed and fingerprint; before this run made any."""
+        found: dict[str, dict[str, list[str]]] = {kind: {} for kind in ("mixtures", "trials", "reported")}
+        for kind, names in found.items():
+            for name in self.storage.names(kind):
+                names.setdefault(_unnamed(name), []).append(name)
+        return found
 
     def _run(self, candidate: Candidate, seed: int, divisor: int) -> TrialRun:
         # Each rung is trained anew: its learning rate decays over its own budget, so that scores at one rung are
         # those of complete fine-tunes, and an adapter depends on nothing but its own recipe.
         job = self.job(candidate, seed, 1 / divisor)
         identity = fingerprint("trial", job.unit.path, self.search_split.path, *measured_by(self.config))
-        return TrialRun(seed, job, Unit(self.storage, f"trials/{job.name}-{identity}"))
+        return TrialRun(seed, job, self.kept(Unit(self.storage, f"trials/{job.name}-{identity}")))
+
+
+def _unnamed(unit: str) -> str:
+    """What follows the candidate's name in that of a unit: seed and fingerprint."""
+    return unit[unit.rfind("-seed") :]
 
 
 def asked_base(planner: Planner) -> Any:

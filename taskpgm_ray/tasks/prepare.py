@@ -143,8 +143,15 @@ def task_units(
     config: StudyConfig, model: BaseModelRef, storage: Storage, evaluated: EvaluationTexts = NOTHING
 ) -> list[tuple[TaskSource, Unit]]:
     """Every task of the pool with the unit that holds, or will hold, its prepared examples."""
+    return [(source, _now(source, storage, config, model, evaluated)) for source in task_sources(config.pool)]
+
+
+def _now(
+    source: TaskSource, storage: Storage, config: StudyConfig, model: BaseModelRef, evaluated: EvaluationTexts
+) -> Unit:
+    """Where a task lies as it is read now."""
     now = (config.pool.separator, config.pool.duplicates, READING)
-    return [(source, _unit(source, storage, config, model, evaluated, *now)) for source in task_sources(config.pool)]
+    return _unit(source, storage, config, model, evaluated, *now)
 
 
 def _unit(
@@ -215,9 +222,14 @@ def prepare_one(
     order of a file, and no example (repeats are dropped) is on both sides.
 
     Raises:
-        DataError: See `split_task`.
+        DataError: See `split_task`; or what was read is not what the unit is named by.
     """
     made = split_task(source, config, model.tokenizer(), evaluated)
+    if _now(source, unit.storage, config, model, evaluated).path != unit.path:
+        raise DataError(
+            f"task {source.name!r}: its data are not those that this run started with (changed since, or another "
+            "node's copy differs); put the same data on all nodes, and start the command again"
+        )
     earlier = _unit(source, unit.storage, config, model, evaluated)
     content = partial(_content, made, earlier=Task(source.name, earlier) if earlier.done() else None)
     unit.files.write_table(EXAMPLES, pa.Table.from_pylist(made.rows))

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from taskpgm_ray.config import load_config
+from taskpgm_ray.errors import TrainingError
 from taskpgm_ray.evaluation import ItemScore, Split
 from taskpgm_ray.models import BaseModelRef
 from taskpgm_ray.mrf import Limits
@@ -30,7 +31,7 @@ class Tuner:
     def grid(self, plans):
         for plan in plans:
             self.train(plan)
-        return {plan.name: "the loss became nan" for plan in plans if plan.name in self.fails}
+        return {plan.name: TrainingError("the loss became nan") for plan in plans if plan.name in self.fails}
 
     def optuna(self, space, families, samples, seed):
         for k in range(samples):
@@ -134,7 +135,7 @@ def test_a_mixture_that_was_tried_is_not_tried_again(study, monkeypatch):
 def test_its_failure_is_that_of_a_trial(study):
     study.tuner.fails = {"regression"}
     outcome, trained = study()
-    assert outcome.failed == {"regression": "the loss became nan"}
+    assert outcome.failed == {"regression": "TrainingError: the loss became nan"}
     assert trained[-1] == "regression"
     assert stage.winner(outcome, "gold_logprob").kind == "balance"
     assert study()[1] == []

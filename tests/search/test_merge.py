@@ -175,7 +175,8 @@ def test_many_merges_at_once_are_those_of_one_each_and_finished_ones_are_left_al
         merge_adapters(units, [Merge(weights, alone)], lora)
         expected = updates(alone)
         for name, value in updates(together[k].unit).items():
-            np.testing.assert_allclose(value.numpy(), expected[name].numpy(), atol=1e-6)
+            # What is cut off is not far from what is kept, which lets float32's rounding grow.
+            assert (value - expected[name]).norm() < 1e-4 * expected[name].norm(), name
     together[0].unit.storage.delete_file("together-0/adapter_model.safetensors")
     merge_adapters(units, together, lora)
     assert not storage.exists("together-0/adapter_model.safetensors")

@@ -107,6 +107,26 @@ def test_a_finished_trial_keeps_its_scores(planner):
     assert read_items(plan.runs[0].unit) == rows(-1.0)
 
 
+def test_a_trial_is_found_again_under_the_name_that_it_had(planner):
+    """With a second family every balance is called by its family as well; nothing of it is another."""
+    alone = planner().plan(candidate("tau-0.5"))
+    assert alone.runs[0].job.unit.path.startswith("mixtures/tau-0.5-seed0-")
+    named = planner().plan(candidate("jsd-tau-0.5"))
+    assert not named.done()
+    assert named.runs[0].job.unit.path.startswith("mixtures/jsd-tau-0.5-seed0-")
+    alone.runs[0].job.unit.finish({})
+    finish(alone, -1.0)
+    again = planner().plan(candidate("jsd-tau-0.5"))
+    assert again.done()
+    assert again.name == "jsd-tau-0.5"
+    assert [(run.job.unit, run.unit) for run in again.runs] == [(run.job.unit, run.unit) for run in alone.runs]
+    other = planner().plan(candidate("jsd-tau-0.6", weights=(0.4, 0.4, 0.2)))
+    assert not other.done()
+    assert (
+        planner(seeds=2).plan(candidate("jsd-tau-0.5")).runs[1].job.unit.path.startswith("mixtures/jsd-tau-0.5-seed1-")
+    )
+
+
 def test_other_weights_change_the_score_of_a_finished_trial(planner):
     trials = planner()
     scored = [ItemScore("mmlu", "t", "1", 1.0, -1.0), ItemScore("bbh", "u", "2", 0.0, -4.0)]

@@ -272,3 +272,14 @@ def test_what_an_earlier_reading_gave_the_same_ids_keeps_its_content(tiny_llama,
     prepare_one(source, unit, config, model)
     again = Task(source.name, unit).facts
     assert (again.train_content, again.probe_content) == ("old train", facts["probe_content"])
+
+
+def test_data_that_changed_since_the_unit_was_named_are_refused(tiny_llama, model, tmp_path):
+    for name in ("task", "other"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records(20)))
+    config = config_of(tiny_llama, tmp_path / "task.jsonl", tmp_path / "other.jsonl")
+    source, unit = task_units(config, model, Storage(str(tmp_path / "study")))[0]
+    (tmp_path / "task.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records(21)))
+    with pytest.raises(DataError, match="task 'task': its data are not those that this run started with"):
+        prepare_one(source, unit, config, model)
+    assert not unit.done()
