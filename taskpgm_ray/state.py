@@ -110,7 +110,7 @@ def leftovers(storage: Storage, failed: bool = False, begun: bool = False) -> di
 
     Args:
         storage: The study's folder.
-        failed: Also units that hold nothing but the record of a failure.
+        failed: Also units that hold nothing but the record of a failure, and the records of searches whose trials failed.
         begun: Also fine-tunes that were saved on their way, from where a later run would go on.
 
     Raises:
@@ -129,6 +129,10 @@ def leftovers(storage: Storage, failed: bool = False, begun: bool = False) -> di
         return _cut(unit) not in cut and (begun or CHECKPOINT not in files)
 
     found = {unit: sum(files.values()) for unit, files in sorted(units.items()) if is_left(unit, files)}
+    for path, size in sizes.items() if failed else ():
+        folder, _, name = path.rpartition("/")
+        if folder.startswith("search/outcome-") and name == MANIFEST and storage.read_json(path)["failed"]:
+            found[folder] = size
     for folder in (RAY, f"{PROXY}/{RAY}"):
         rays = [size for path, size in sizes.items() if path.startswith(f"{folder}/")]
         found |= {folder: sum(rays)} if rays else {}

@@ -99,6 +99,13 @@ def test_what_a_later_run_goes_on_from_is_no_leftover(storage):
     assert set(leftovers(storage, begun=True)) == {"adapters/a-2", "adapters/d-1"}
 
 
+def test_records_of_searches_whose_trials_failed_can_be_removed(storage):
+    Unit(storage, "search/outcome-1").finish({"failed": {"tau-2": "TrainingError: nan"}, "stopped": []})
+    Unit(storage, "search/outcome-2").finish({"failed": {}, "stopped": ["tau-3"]})
+    assert set(leftovers(storage, failed=True)) == {"adapters/a-2", "adapters/c-1", "search/outcome-1"}
+    assert set(leftovers(storage)) == {"adapters/a-2"}
+
+
 def test_what_failed_and_was_done_after_all_has_not_failed(storage):
     Unit(storage, "adapters/c-1").finish({"wall_seconds": 30.0})
     assert state_of(storage).failures == {}
