@@ -14,8 +14,10 @@ from typing import Any
 from taskpgm_ray.agreement import WHOLE, Agreement
 from taskpgm_ray.config import GIVEN, EvaluationConfig, StudyConfig
 from taskpgm_ray.errors import HubUnreachableError, ModelError, TaskPGMError, raise_all
-from taskpgm_ray.evaluation import prepare, task_files
+from taskpgm_ray.evaluation import harness, prepare, task_files
+from taskpgm_ray.evaluation.items import POOL
 from taskpgm_ray.evaluation.splits import Split
+from taskpgm_ray.evaluation.statistics import FEW_ITEMS, few_items
 from taskpgm_ray.mixture import read_given
 from taskpgm_ray.models import resolve
 from taskpgm_ray.runtime.preflight import preflight
@@ -23,7 +25,7 @@ from taskpgm_ray.scoring.vllm_registry import check_served
 from taskpgm_ray.storage import Storage, Unit, fingerprint
 from taskpgm_ray.tasks.chat import require_template
 from taskpgm_ray.tasks.conversations import NoExample
-from taskpgm_ray.tasks.example import BadRow, Example, check_bad, few
+from taskpgm_ray.tasks.example import SHOWN, BadRow, Example, check_bad, few
 from taskpgm_ray.tasks.generators import ReasoningGym
 from taskpgm_ray.tasks.sources import TaskSource, data_set, is_here, survey
 from taskpgm_ray.tasks.split import too_few
@@ -265,24 +267,53 @@ def _check_evaluation(config: StudyConfig, agreement: Agreement | None) -> list[
     for entry in filter(task_files.means_file, evaluation.lm_eval):
         task_files.check(entry)
     here = tuple(entry for entry in evaluation.lm_eval if task_files.is_local(entry))
-    if len(here) < len(evaluation.lm_eval):
+    absent = [harness.benchmark(entry) for entry in evaluation.lm_eval if entry not in here]
+    # What is a single task for all that is known from here.
+    counts = {(name, name): evaluation.report_items_per_task for name in absent}
+    if absent:
         lines.append("evaluation: lm-eval's tasks by name, not loaded and so not checked")
     hub = evaluation.data == "hub" and (evaluation.mmlu or evaluation.bbh)
     if hub:
         lines.append("evaluation: data sets of the hub, not downloaded and so not checked")
     if evaluation.own_tasks:
         lines.append("evaluation: the pool's own held-out examples")
-    own = {"lm_eval": here} | ({"mmlu": False, "bbh": False} if hub else {})
+    # Of these only the weight is known.
+    unread = [name for name in ("mmlu", "bbh") if hub and getattr(evaluation, name)]
+    weights = {
+        name: weight for name, weight in evaluation.weights.items() if name.partition("/")[0] not in (*absent, *unread)
+    }
+    own = {"lm_eval": here, "weights": weights} | ({"mmlu": False, "bbh": False} if hub else {})
     read = evaluation.model_copy(update=own)
+    counts |= {(name, ""): FEW_ITEMS for name in (*unread, *([POOL] if evaluation.own_tasks else []))}
     if lines and not (read.mmlu or read.bbh or here):
-        return lines
+        return [*lines, *_few(counts, evaluation)]
     with tempfile.TemporaryDirectory() as folder:
         sets = prepare(read, config.seed, Storage(folder))
         search, report = (len(split.manifest()["items"]) for split in (sets.search, sets.report))
+        inside = sets.report.manifest()["counts"]
+        counts |= {(name, task): n for name, tasks in inside.items() for task, n in tasks.items()}
         if agreement:
             _check_requests(read, sets.search, agreement)
     where = ", ".join([*([evaluation.data] if read.mmlu or read.bbh else []), *here])
-    return [*lines, f"evaluation: {search} items to search with and {report} others to report on, from {where}"]
+    lines.append(f"evaluation: {search} items to search with and {report} others to report on, from {where}")
+    return [*lines, *_few(counts, evaluation)]
+
+
+def _few(counts: dict[tuple[str, str], int], evaluation: EvaluationConfig) -> list[str]:
+    """A line where few items of the report split have much of the score; ``counts`` by benchmark and task."""
+    found = few_items(counts, evaluation.weights)
+    if not found:
+        return []
+    named = [
+        f"{counts[name, task]} of {name if name == task else f'{name}/{task}'} have {share:.0%} of the score"
+        for (name, task), share in list(found.items())[:SHOWN]
+    ]
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    fields = " or ".join(sorted({"subject" if name == "mmlu" else "task" for name, _ in found}))
+    return [
+        f"note: few report items weigh much, so that little can be shown: {', '.join(named)}{more}; raise "
+        f"evaluation.report_items_per_{fields}, or give them less weight (evaluation.weights)"
+    ]
 
 
 def _check_requests(evaluation: EvaluationConfig, split: Split, agreement: Agreement) -> None:

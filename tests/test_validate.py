@@ -507,6 +507,23 @@ def test_a_task_by_name_is_not_loaded(good):
     assert "evaluation: lm-eval's tasks by name, not loaded and so not checked" in lines
 
 
+def test_few_items_with_much_of_the_weight_are_named(good):
+    """Two questions of an lm-eval task count as much as all of MMLU."""
+    overrides = ["evaluation.max_subjects=57", "evaluation.lm_eval=[arc_easy]"]
+    (note,) = (line for line in validate(changed(good, overrides)) if "few report items" in line)
+    assert ": 2 of arc_easy have 50% of the score; raise evaluation.report_items_per_task, or" in note
+    for more in (["evaluation.report_items_per_task=10"], ["evaluation.weights={arc_easy: 0.1}"]):
+        assert not any("few report items" in line for line in validate(changed(good, overrides + more)))
+    # Of the hub's MMLU only the weight is known from here.
+    (note,) = (
+        line for line in validate(changed(good, [*overrides, "evaluation.data=hub"])) if "few report items" in line
+    )
+    assert ": 2 of arc_easy have 50% of the score" in note
+    (note,) = (line for line in validate(changed(good, [])) if "few report items" in line)
+    assert note.count(" have 50% of the score") == 2
+    assert "raise evaluation.report_items_per_subject, or" in note
+
+
 def test_a_file_of_a_task_that_is_not_there(good, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(EvaluationError, match=r"lm_eval: there is no file 'nowhere.yaml' \(looked in "):

@@ -148,6 +148,14 @@ def test_intervals_hold_what_they_promise_even_for_tiny_tasks() -> None:
     assert 0.84 <= coverage({"mmlu": [2] * 20, "bbh": [2] * 10}, 2, item=0.01, lasting=1.0) <= 0.96
 
 
+def test_intervals_over_a_few_items_with_much_of_the_weight() -> None:
+    """A resample of two items has three values only: intervals by such counts held the truth in 72, 80 and 71 %."""
+    noise = {"item": 0.1, "seed": 0.02, "lasting": 0.3}
+    assert 0.86 <= coverage({"arc": [2]}, 5, **noise) <= 0.97
+    assert coverage({"bbh": [2] * 3}, 5, **noise) >= 0.9
+    assert coverage({"mmlu": [2] * 10, "arc": [2]}, 5, **noise) >= 0.86
+
+
 def test_noise_of_fine_tuning_widens_the_interval() -> None:
     # A plain bootstrap over three seeds would give 0.70.
     assert 0.84 <= coverage({"mmlu": [6] * 5}, 3, item=0.1, seed=1.0) <= 0.98
