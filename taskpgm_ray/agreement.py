@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from taskpgm_ray.errors import DataError
 from taskpgm_ray.export.examples import completion
+from taskpgm_ray.tasks.chat import TODAY
 from taskpgm_ray.tasks.conversations import NoExample
 from taskpgm_ray.tasks.example import Row
 from taskpgm_ray.tasks.tokens import Encoded, encode, leading, led
@@ -98,7 +99,9 @@ class Agreement:
             written = trained.text + completion(trained.text, example.response, self.separator)
             return [*self.natural(written), self.tokenizer.eos_token_id]
         messages = [*example.messages(), example.reply()]
-        told = self.tokenizer.apply_chat_template(messages, tools=example.tools(), tokenize=True, return_dict=True)
+        told = self.tokenizer.apply_chat_template(
+            messages, tools=example.tools(), tokenize=True, return_dict=True, **TODAY
+        )
         ids = led(told["input_ids"], self.tokenizer)
         return ids[:size] if trained.written.ended else [*ids, self.tokenizer.eos_token_id]
 

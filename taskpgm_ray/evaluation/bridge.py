@@ -18,7 +18,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from taskpgm_ray.config import MOST_TOKENS
 from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.evaluation.token_scorer import NextToken, TokenScorer
-from taskpgm_ray.tasks.chat import lead_in
+from taskpgm_ray.tasks.chat import TODAY, lead_in
 from taskpgm_ray.tasks.tokens import joint, pair
 
 _log = logging.getLogger(__name__)
@@ -82,6 +82,7 @@ class EngineLM(TemplateLM):
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=not add_generation_prompt,
+                **TODAY,
             )
             return f"{written}{self._gap}" if add_generation_prompt else str(written)
 

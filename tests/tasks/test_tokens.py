@@ -283,3 +283,14 @@ def test_a_prompt_that_is_written_in_a_template_is_not_asked_twice_over(turns):
 def test_an_empty_side(tokenizer, prompt, response):
     with pytest.raises(NoExample, match=r"the (prompt|response) is empty"):
         encode(user(prompt, response), tokenizer, "plain", 64, "here")
+
+
+def test_a_template_that_writes_the_date_writes_one_date(chatty):
+    """Or what is prepared today would be asked otherwise tomorrow."""
+    from taskpgm_ray.evaluation.bridge import EngineLM
+
+    chatty.chat_template = "{{ strftime_now('%d %b %Y') }}\n" + TEMPLATE
+    prompt = encode(talk(("user", "hi"), ("assistant", "yo")), chatty, "chat", 64, "here").written.prompt
+    assert prompt == "26 Jul 2024\n[user]hi\n[a]"
+    asked = EngineLM(None, chatty).apply_chat_template([{"role": "user", "content": "hi"}])
+    assert asked == prompt
