@@ -79,6 +79,8 @@ class Reading:
     bad: list[BadRow] = field(default_factory=list)
     layouts: Counter[str] = field(default_factory=Counter)
     """How many of the rows have which layout."""
+    unread: Counter[str] = field(default_factory=Counter)
+    """Columns that their layouts do not read, and in how many rows these say something."""
 
     @property
     def examples(self) -> list[Example]:
@@ -102,7 +104,7 @@ class Reading:
         rows = [row for row in self.rows if share(row.example) == number - 1]
         bad = [row for row in self.bad if zlib.crc32(row.where.encode()) % of == number - 1]
         read, whole = len(rows) + len(bad), len(self.rows) + len(self.bad)
-        return Reading(round(self.size * read / whole) if whole else 0, rows, bad, self.layouts)
+        return Reading(round(self.size * read / whole) if whole else 0, rows, bad, self.layouts, self.unread)
 
 
 def few(bad: Iterable[BadRow]) -> str:

@@ -159,7 +159,7 @@ def _document(file: Path, stream: BinaryIO) -> Iterator[Block]:
 
 
 def _rows_under_a_key(file: Path, value: Any) -> list[Any]:
-    """The rows of an object; Super-NaturalInstructions' ``Definition`` becomes a column of each."""
+    """The rows of an object; what it says about all of them becomes a column of each."""
     if not isinstance(value, dict):
         raise DataError(f"{file}: an array or object of JSON is expected, not {type(value).__name__}")
     lists = {k: v for k, v in value.items() if isinstance(v, list) and v and all(isinstance(row, dict) for row in v)}
@@ -171,5 +171,5 @@ def _rows_under_a_key(file: Path, value: Any) -> list[Any]:
         raise DataError(
             f"{file}: rows under {', '.join(keys)}, and it is not clear which are meant; keep one, or write JSON lines"
         )
-    definition = {"Definition": value["Definition"]} if "Definition" in value else {}
-    return [{**definition, **row} for row in lists[keys[0]]]
+    shared = {key: value[key] for key in ("Definition", "definition", "system") if key in value}
+    return [{**shared, **row} for row in lists[keys[0]]]

@@ -13,6 +13,7 @@ from taskpgm_ray.config import TaskSpec
 from taskpgm_ray.errors import DataError
 from taskpgm_ray.tasks.conversations import Conversation, NoExample, conversation, from_inst, is_messages
 from taskpgm_ray.tasks.example import BadRow, Example, Reading, Row
+from taskpgm_ray.tasks.unread import unread
 from taskpgm_ray.tasks.values import ABSENT, Template, as_text, chosen, is_empty
 
 Record = dict[str, Any]
@@ -31,6 +32,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 """Layout -> the columns that a record of it has; the first that fits is taken."""
 SPOKEN = ("messages", "sharegpt", "text")
 """Layouts with the whole conversation in one column."""
+DEFINED = ("definition/input/output", "inputs/targets", "input/output")
+"""Layouts of Super-NaturalInstructions, which may have a definition of the task in a column of its own."""
 TEMPLATES = "templates"
 """Shown as the layout of a task with templates."""
 UNKNOWN = "unknown"
@@ -67,6 +70,7 @@ def read_records(records: Sequence[tuple[str, Record]], size: int, spec: TaskSpe
         layout = reader.layout(record)
         reading.layouts[_shown(layout, spec)] += 1
         unknown += layout is None
+        reading.unread.update(reader.unread(record, layout))
         try:
             reading.rows += [Row(where, example) for example in reader.examples(record, layout, where)]
         except (NoExample, UnicodeDecodeError) as error:
@@ -99,6 +103,11 @@ class _Reader:
         if self.prompt and self.response:
             return TEMPLATES
         return self.spec.layout or recognise(record)
+
+    def unread(self, record: Record, layout: str | None) -> list[str]:
+        """Columns that belong into the prompt perhaps; whoever wrote a template for it has decided."""
+        named = self.spec.response or ""
+        return [] if self.prompt else [name for name in unread(record, layout) if f"{{{name}" not in named]
 
     def examples(self, record: Record, layout: str | None, where: str) -> list[Example]:
         """The record's example, or one for each of its answers.
@@ -135,6 +144,11 @@ class _Reader:
             have = ", ".join(sorted(map(str, record)))
             side = "response" if absent[0] == answer else "prompt"
             raise NoExample(f"no column {absent[0]!r}; it has: {have}. Set the task's `{side}` template")
+        if layout == "prompt/completion" and not self.response and isinstance(record.get("label"), bool):
+            raise NoExample(
+                "a `completion` with a `label` of true or false is one that is wanted or not (TRL's KTO); keep the "
+                "rows that are wanted, without the column"
+            )
         prompt = Conversation(()) if self.prompt else _asked(record, layout or "prompt/response")
         return prompt, None if self.response else _text_of(record, answer)
 
@@ -155,34 +169,33 @@ def _spoken(record: Record, layout: str, whole: bool) -> tuple[Conversation, Any
 
 def _asked(record: Record, layout: str) -> Conversation:
     """The prompt of a record with columns."""
-    first = COLUMNS[layout][0]
+    first = "input" if layout == "definition/input/output" else COLUMNS[layout][0]
+    system, said, tools = record.get("system"), list[dict[str, Any]](), None
     if layout == "instruction/input/output":
         pieces = [record.get("instruction"), record.get("input")]
-    elif layout == "definition/input/output":
-        definition = record.get("Definition")
-        pieces = (
-            [*definition, record.get("input")] if isinstance(definition, list) else [definition, record.get("input")]
-        )
+        said, tools = _history(record), record.get("tools")
     else:
         asked = _text_of(record, first)
-        if is_messages(asked):
-            return conversation(asked, f"`{first}`", record.get("system"), record.get("tools"))
-        pieces = [asked]
+        definition = record.get("Definition", record.get("definition")) if layout in DEFINED else None
+        if is_messages(asked) and is_empty(definition):
+            return conversation(asked, f"`{first}`", system, record.get("tools"))
+        pieces = [*definition, asked] if isinstance(definition, list) else [definition, asked]
     texts = [as_text(piece) for piece in pieces]
     prompt = "\n\n".join(text for text in texts if text.strip())
     if not prompt.strip():
         raise NoExample("the prompt is empty")
-    asked_now = {"role": "user", "content": prompt}
-    if layout != "instruction/input/output":
-        return Conversation((asked_now,))
-    # Alpaca's layout as LLaMA-Factory extends it.
-    said: list[dict[str, Any]] = []
+    return conversation([*said, {"role": "user", "content": prompt}], "`history`", system, tools)
+
+
+def _history(record: Record) -> list[dict[str, Any]]:
+    """The earlier turns of Alpaca's layout as LLaMA-Factory extends it."""
     history = record.get("history") or []
     if not (isinstance(history, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in history)):
         raise NoExample("`history` must be a list of [user, assistant]")
+    said = []
     for user, assistant in history:
         said += [{"role": "user", "content": as_text(user)}, {"role": "assistant", "content": as_text(assistant)}]
-    return conversation([*said, asked_now], "`history`", record.get("system"), record.get("tools"))
+    return said
 
 
 def _text_of(record: Record, column: str) -> Any:

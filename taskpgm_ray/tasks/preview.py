@@ -13,6 +13,7 @@ from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import TaskPGMError, raise_all
 from taskpgm_ray.models import BaseModelRef
 from taskpgm_ray.runtime.fitted_table import FittedTable
+from taskpgm_ray.tasks import unread
 from taskpgm_ray.tasks.example import BadRow, few
 from taskpgm_ray.tasks.separation import question_key
 from taskpgm_ray.tasks.separator import shown
@@ -116,6 +117,8 @@ def preview(config: StudyConfig, model: BaseModelRef, examples: int) -> PoolPrev
             )
         )
         bad += made.bad
+        if told := unread.note(source.name, made.unread, made.layout):
+            notes.append(told)
         between = ", ".join(f"{shown(text)} ({count})" for text, count in made.separators.most_common())
         if config.model.prompt_format == "plain":
             notes.append(f"{source.name}: between prompt and response: {between}")

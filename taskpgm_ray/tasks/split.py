@@ -33,6 +33,8 @@ class Split:
     """Ids of the rows as the file has them."""
     separators: Counter[str]
     """What stands between prompt and response, and in how many rows."""
+    unread: Counter[str]
+    """As of the `Reading`."""
 
     def of(self, split: str) -> list[dict[str, Any]]:
         """The rows of one split."""
@@ -117,9 +119,8 @@ def _encode_all(
         found.append((key, group.add(encoded, example.answer, form.prompt_format == "chat")))
     check_bad(source.name, bad, facts["read"], pool.bad_rows == "stop", pool.max_bad_share)
     prompts = {key: group.identified(key) for key, group in groups.items()}
-    return prompts, Split(
-        [], facts, bad, reading.size, reading.layout, [answer["id"] for _, answer in found], separators
-    )
+    order = [answer["id"] for _, answer in found]
+    return prompts, Split([], facts, bad, reading.size, reading.layout, order, separators, reading.unread)
 
 
 class _Answers:

@@ -105,6 +105,12 @@ def test_super_natural_instructions(tmp_path):
     assert read(file)[0] == [{"Definition": ["Say the colour."], **rows[0]}]
 
 
+def test_a_system_message_for_all_rows(tmp_path):
+    file = tmp_path / "key.json"
+    file.write_text(json.dumps({"system": "Answer in French.", "version": 1, "data": [{"a": 1}, {"system": "own"}]}))
+    assert read(file)[0] == [{"system": "Answer in French.", "a": 1}, {"system": "own"}]
+
+
 def test_one_object_is_one_record_and_two_lists_are_a_question(tmp_path):
     file = tmp_path / "one.json"
     file.write_text(json.dumps({"messages": [{"role": "user", "content": "hi"}]}, indent=1))

@@ -8,6 +8,7 @@ from taskpgm_ray.config import Layout, TaskSpec
 from taskpgm_ray.errors import DataError
 from taskpgm_ray.tasks.example import Example
 from taskpgm_ray.tasks.layouts import COLUMNS, read_records, recognise
+from taskpgm_ray.tasks.unread import READ
 
 TALK = [("user", "How long?"), ("assistant", "2 min")]
 MESSAGES = [{"role": role, "content": content} for role, content in TALK]
@@ -60,6 +61,8 @@ def test_every_layout_of_the_config_is_known():
             "inputs/targets", "I\n", "\nT",
         ),
         ({"input": "x", "output": "o"}, "input/output", "x", "o"),
+        ({"definition": "d", "inputs": "x", "targets": "t"}, "inputs/targets", "d\n\nx", "t"),
+        ({"definition": ["d", "e"], "input": "x", "output": "o"}, "input/output", "d\n\ne\n\nx", "o"),
         ({"messages": MESSAGES}, "messages", "How long?", "2 min"),
         ({"messages": SHARED}, "messages", "How long?", "2 min"),
         ({"conversations": SHARED}, "sharegpt", "How long?", "2 min"),
@@ -117,8 +120,42 @@ def test_several_turns_with_a_system_message():
     assert example({"text": text}) == Example(tuple(turns[:-1]), "b")
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [("prompt", "response"), ("prompt", "completion"), ("question", "answer"), ("inputs", "targets"),
+     ("input", "output"), ("instruction", "output")],
+)  # fmt: skip
+def test_a_system_message_in_a_column_of_its_own(columns):
+    record = dict(zip(columns, ("u", "a"), strict=True))
+    assert example({**record, "system": "s"}) == Example((("system", "s"), ("user", "u")), "a")
+    for nothing in (" ", None, 3):
+        assert example({**record, "system": nothing}) == Example((("user", "u"),), "a")
+
+
+def test_columns_that_are_not_read_are_counted():
+    found = reading(
+        {"question": "is it?", "answer": True, "passage": "p", "id": 7, "source": "web", "empty": ""},
+        {"question": "is it?", "answer": True, "passage": "p", "system": "s", "choices": ["a"], "user_id": 3},
+        {"messages": MESSAGES, "images": ["x.png"], "tools": []},
+        {"instruction": "i", "input": "x", "output": "o", "text": "i x o", "history": []},
+    )
+    assert found.unread == {"passage": 2, "choices": 1, "images": 1}
+    # Who writes a template for the prompt has seen the columns.
+    record = {"question": "q", "answer": "a", "hint": "h", "other": "o"}
+    assert not reading(record, prompt="{question}").unread
+    assert reading(record, response="{answer} {hint}").unread == {"other": 1}
+    assert set(READ) == set(COLUMNS)
+
+
+def test_an_answer_that_is_not_wanted_is_not_learned():
+    message = "a `completion` with a `label` of true or false is one that is wanted or not (TRL's KTO)"
+    for label in (True, False):
+        assert message in why({"prompt": "p", "completion": "c", "label": label})
+    assert example({"prompt": "p", "completion": "c", "label": "good"}).response == "c"
+
+
 def test_objects_that_look_like_messages_are_data():
-    record = {"prompt": "Plan a trip.", "response": [{"from": "Rome", "to": "Bari"}], "system": "no turn"}
+    record = {"prompt": "Plan a trip.", "response": [{"from": "Rome", "to": "Bari"}]}
     assert example(record) == Example((("user", "Plan a trip."),), '[{"from": "Rome", "to": "Bari"}]')
 
 

@@ -92,6 +92,14 @@ def test_the_table_and_the_examples(study, capsys, monkeypatch, tmp_path):
     assert "<eos>" not in capsys.readouterr().out
 
 
+def test_columns_that_are_not_read_are_told(study, capsys, tmp_path):
+    rows = [{"question": f"q{i}", "answer": "a", "passage": "p"} for i in range(40)]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["tasks", "--config", str(study)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "note: own: columns that the layout question/answer does not read: passage (40 rows); name those that" in out
+
+
 def test_ray_is_not_needed(study):
     code = (
         "import sys\nfrom taskpgm_ray.cli import main\nassert main(sys.argv[1:]) == 0\n"
