@@ -24,9 +24,14 @@ ROLES = {
 }
 """What ShareGPT and others call those that chat templates call user, assistant and tool."""
 _SPEAKERS = frozenset({"system", "developer", "user", "assistant", "tool"})
+_SYSTEMS = frozenset({"system", "developer"})
+_ASKING = _SYSTEMS | {"user"}
 _SPOKEN = frozenset({"role", "content"})
 _INST = re.compile(r"\[INST\](.*?)\[/INST\](.*?)(?=\[INST\]|$)", re.DOTALL)
 _SYSTEM = re.compile(r"<<SYS>>(.*?)<</SYS>>", re.DOTALL)
+_SYSTEM_PROMPT = re.compile(r"\s*\[SYSTEM_PROMPT\](.*?)\[/SYSTEM_PROMPT\]\s*", re.DOTALL)
+_BEGIN, _END = re.compile(r"\A(\s*<s>)+|<s>(?=\s*\[INST\])"), "</s>"
+"""The template's marks; ``<s>`` and ``</s>`` elsewhere are the text's."""
 
 
 class NoExample(ValueError):
@@ -65,7 +70,7 @@ def is_messages(value: Any) -> bool:
     def is_one(message: Any) -> bool:
         role = _role(message) if isinstance(message, dict) else None
         said_by = ROLES.get((role or "").lower(), (role or "").lower()) in _SPEAKERS
-        return said_by and bool({"content", "value", "tool_calls"} & message.keys())
+        return said_by and bool({"content", "value", "tool_calls", "function_call"} & message.keys())
 
     return isinstance(value, list) and bool(value) and all(map(is_one, value))
 
@@ -95,6 +100,30 @@ def conversation(messages: Any, what: str, system: Any = None, tools: Any = None
     return Conversation(tuple(spelled), tuple(tools) if isinstance(tools, list) else ())
 
 
+def answered(prompt: Conversation, answer: list[Any]) -> Conversation:
+    """The prompt's conversation with the messages of an answer, which may repeat the prompt.
+
+    Raises:
+        NoExample: The answer is a conversation about something else.
+    """
+    rest = conversation(answer, "`completion`").messages
+    if rest[0]["role"] in _ASKING:
+        asked = [message for message in prompt.messages if message["role"] not in _SYSTEMS]
+        own = [message for message in rest if message["role"] not in _SYSTEMS]
+        heads = [[m for m in messages if m["role"] in _SYSTEMS] for messages in (prompt.messages, rest)]
+        if _told(own[: len(asked)]) != _told(asked) or (all(heads) and _told(heads[0]) != _told(heads[1])):
+            raise NoExample(
+                "the response holds a conversation of its own, which does not begin with the prompt; name its column "
+                "`messages`, or give a response that begins with the assistant"
+            )
+        return Conversation((*(heads[1] or heads[0]), *own), prompt.tools)
+    return Conversation(prompt.messages + rest, prompt.tools)
+
+
+def _told(messages: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(message["role"], said(message).strip()) for message in messages]
+
+
 def said(message: dict[str, Any]) -> str:
     """What a message says as plain text; calls of tools as JSON, one a line, after it."""
     calls = [as_text(_call(call)) for call in message.get("tool_calls") or []]
@@ -107,19 +136,33 @@ def from_inst(text: Any) -> Conversation:
     Raises:
         NoExample: It has no such turn.
     """
-    # The marks of begin and end are the template's, not the text's.
-    plain = re.sub(r"</?s>", "", text) if isinstance(text, str) else ""
+    plain = _BEGIN.sub("", text) if isinstance(text, str) else ""
     turns = _INST.findall(plain)
     if not turns:
         raise NoExample("`text` has no [INST] … [/INST] that says where the response begins")
     messages: list[dict[str, Any]] = []
+    before = plain.partition("[INST]")[0]
+    if first := _SYSTEM_PROMPT.fullmatch(before):
+        messages.append({"role": "system", "content": first[1].strip()})
+    elif before.strip():
+        raise NoExample(
+            f"`text` begins with {before.strip()[:40]!r} in front of [INST], and it is not clear who says it; put it "
+            "between [SYSTEM_PROMPT] and [/SYSTEM_PROMPT], or behind [INST]"
+        )
     for user, assistant in turns:
-        system = _SYSTEM.search(user)
-        if system and not messages:
+        system = None if messages else _SYSTEM.search(user)
+        if system:
             messages.append({"role": "system", "content": system[1].strip()})
         messages.append({"role": "user", "content": _SYSTEM.sub("", user).strip() if system else _unpadded(user)})
-        messages.append({"role": "assistant", "content": _unpadded(assistant)})
+        messages.append({"role": "assistant", "content": _unpadded(_without_end(assistant))})
     return Conversation(tuple(messages))
+
+
+def _without_end(text: str) -> str:
+    """Without the mark of the end that nothing in the text opens."""
+    while (bare := text.rstrip()).endswith(_END) and text.count(_END) > text.count("<s>"):
+        text = bare.removesuffix(_END) + text[len(bare) :]
+    return text
 
 
 def _unpadded(text: str) -> str:
@@ -142,6 +185,10 @@ def _message(message: dict[str, Any]) -> dict[str, Any]:
     spelled = {"role": ROLES.get(role.lower(), role.lower()), "content": _joined(content), **more}
     if role == "function_call":
         spelled |= {"content": "", "tool_calls": [{"type": "function", "function": _parsed(spelled["content"])}]}
+    elif "function_call" in spelled:
+        # OpenAI's older spelling, for one call.
+        call = _parsed(spelled.pop("function_call"))
+        spelled["tool_calls"] = [*spelled.get("tool_calls", []), {"type": "function", "function": call}]
     return spelled
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from taskpgm_ray.config import TaskSpec
 from taskpgm_ray.errors import DataError
-from taskpgm_ray.tasks.conversations import Conversation, NoExample, conversation, from_inst, is_messages
+from taskpgm_ray.tasks.conversations import Conversation, NoExample, answered, conversation, from_inst, is_messages
 from taskpgm_ray.tasks.example import BadRow, Example, Reading, Row
 from taskpgm_ray.tasks.unread import unread
 from taskpgm_ray.tasks.values import ABSENT, Template, as_text, chosen, is_empty
@@ -210,8 +210,7 @@ def _text_of(record: Record, column: str) -> Any:
 def _answered(prompt: Conversation, answer: Any, number: int) -> Example:
     """The example with this answer: text, a value, or the list of messages of a conversational completion."""
     if is_messages(answer):
-        rest = conversation(answer, "`completion`")
-        return Conversation(prompt.messages + rest.messages, prompt.tools).example("`prompt` and `completion` together")
+        return answered(prompt, answer).example("`prompt` and `completion` together")
     text = as_text(answer)
     if not text.strip():
         raise NoExample("the response is empty")

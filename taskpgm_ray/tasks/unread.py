@@ -32,8 +32,8 @@ beside their token ids."""
 
 def unread(record: dict[str, Any], layout: str | None) -> Iterator[str]:
     """The columns of a record that its layout does not read, without those about the row and those that are empty."""
-    read = READ.get(layout or "")
-    for column, value in record.items() if read else ():
+    read = READ.get(layout or "", frozenset(record))
+    for column, value in record.items():
         if not (column in read or _ABOUT.fullmatch(column) or is_empty(value) or value in ("", [], {})):
             yield column
 

@@ -208,6 +208,73 @@ def test_a_call_may_be_the_response():
     assert json.loads(example(shared).response) == {"name": "f", "arguments": {"x": 1}}
 
 
+def test_openais_older_calls():
+    call = {"name": "stock", "arguments": '{"sku": 1}'}
+    messages = [
+        {"role": "user", "content": "Stock of 1?"},
+        {"role": "assistant", "content": None, "function_call": call},
+        {"role": "function", "name": "stock", "content": "2"},
+        {"role": "assistant", "content": "2"},
+    ]
+    found = example({"messages": messages})
+    assert found.messages()[1] == {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": {"name": "stock", "arguments": '{"sku": 1}'}}],
+    }
+    assert [role for role, _ in found.turns] == ["user", "assistant", "tool"]
+    assert json.loads(example({"messages": messages[:2]}).response) == {"name": "stock", "arguments": {"sku": 1}}
+    assert json.loads(example({"prompt": messages[:1], "completion": messages[1:2]}).response)["name"] == "stock"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "turns"),
+    [
+        ("How long?", MESSAGES, TALK),
+        (MESSAGES[:1], MESSAGES, TALK),
+        (MESSAGES[:1], MESSAGES[1:], TALK),
+        (" How long?\n", [{"role": "system", "content": "s"}, *MESSAGES], [("system", "s"), *TALK]),
+        ([{"role": "system", "content": "s"}, MESSAGES[0]], MESSAGES, [("system", "s"), *TALK]),
+        (MESSAGES[:1], [*MESSAGES, *MESSAGES], [*TALK, *TALK]),
+    ],
+)
+def test_a_response_that_repeats_its_prompt_asks_once(prompt, chosen, turns):
+    record = {"prompt": prompt, "chosen": chosen, "rejected": []}
+    assert example(record, response="{chosen}") == Example(tuple(turns[:-1]), turns[-1][1])
+
+
+@pytest.mark.parametrize("prompt", ["How far?", [{"role": "system", "content": "t"}, MESSAGES[0]]])
+def test_a_response_that_is_another_conversation(prompt):
+    chosen = [{"role": "system", "content": "s"}, *MESSAGES]
+    with pytest.raises(DataError, match=r"the response holds a conversation of its own, which does not begin with"):
+        reading({"prompt": prompt, "chosen": chosen}, response="{chosen}")
+
+
+@pytest.mark.parametrize(
+    ("text", "turns"),
+    [
+        ("<s>[SYSTEM_PROMPT] Be brief. [/SYSTEM_PROMPT][INST] hi [/INST] yo</s>",
+         [("system", "Be brief."), ("user", "hi"), ("assistant", "yo")]),
+        ("[INST] Strike x in HTML [/INST] <s>x</s> </s>", [("user", "Strike x in HTML"), ("assistant", "<s>x</s>")]),
+        ("[INST] Strike x in HTML [/INST] <s>x</s>", [("user", "Strike x in HTML"), ("assistant", "<s>x</s>")]),
+        ("<s>[INST] Is <s>x</s> HTML? [/INST] Yes</s></s>", [("user", "Is <s>x</s> HTML?"), ("assistant", "Yes")]),
+        ("<s> [INST] u [/INST] a</s>[INST] v [/INST] b </s>\n",
+         [("user", "u"), ("assistant", "a"), ("user", "v"), ("assistant", "b")]),
+        ("[INST] u [/INST] a [INST] Is <<SYS>> x <</SYS>> one? [/INST] b",
+         [("user", "u"), ("assistant", "a"), ("user", "Is <<SYS>> x <</SYS>> one?"), ("assistant", "b")]),
+    ],
+)  # fmt: skip
+def test_texts_with_inst_keep_all_that_they_say(text, turns):
+    assert example({"text": text}) == Example(tuple(turns[:-1]), turns[-1][1])
+
+
+@pytest.mark.parametrize(
+    "front", ['[AVAILABLE_TOOLS][{"n": 1}][/AVAILABLE_TOOLS]', "Below is an instruction. Answer in French.\n"]
+)
+def test_a_text_that_says_something_in_front_of_inst(front):
+    assert "in front of [INST], and it is not clear who says it" in why({"text": f"<s>{front}[INST] hi [/INST] yo"})
+
+
 def test_other_tools_are_another_prompt():
     first, second = tools_record(), {**tools_record(), "tools": [{"type": "function", "function": {"name": "other"}}]}
     assert example(first).prompt_key() != example(second).prompt_key()
