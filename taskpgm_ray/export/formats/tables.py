@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from taskpgm_ray.export.examples import Bundle
-from taskpgm_ray.export.registry import exporter, messages, write_counted
+from taskpgm_ray.export.examples import Bundle, Line
+from taskpgm_ray.export.registry import exporter, messages, plain_or_chat, write_counted
 
 
 @exporter("csv", "mixture.csv: one row a task")
@@ -29,13 +30,18 @@ def _jsonl(bundle: Bundle, folder: Path) -> list[Path]:
     return [write_counted(bundle, folder / "mixture.jsonl")]
 
 
-@exporter("parquet", "mixture.parquet: the counted examples themselves, shuffled; chats as JSON", text=True)
+@exporter("parquet", "mixture.parquet: the counted examples themselves, shuffled; chats as messages in JSON", text=True)
 def _parquet(bundle: Bundle, folder: Path) -> list[Path]:
     path = folder / "mixture.parquet"
-    rows = [
-        {"prompt": line.prompt, "completion": line.completion, "task": task}
-        | ({"messages": json.dumps(messages(line)["messages"], ensure_ascii=False)} if bundle.chat else {})
-        for task, line in bundle.counted()
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")
+    # Conversations differ in what they hold; as JSON a column has one type.
+    columns = ("messages", "tools", "task") if bundle.chat else ("prompt", "completion", "task")
+    schema = pa.schema([(column, pa.string()) for column in columns])
+    form = _conversation if bundle.chat else plain_or_chat
+    rows = [form(line) | {"task": task} for task, line in bundle.counted()]
+    pq.write_table(pa.Table.from_pylist(rows, schema), path, compression="zstd")
     return [path]
+
+
+def _conversation(line: Line) -> dict[str, Any]:
+    said = messages(line)
+    return said | {"messages": json.dumps(said["messages"], ensure_ascii=False)}

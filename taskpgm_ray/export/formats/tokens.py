@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from taskpgm_ray.export.examples import Bundle
+from taskpgm_ray.export.examples import Bundle, Line
 from taskpgm_ray.export.recipe import Recipe
 from taskpgm_ray.export.registry import exporter, file_name, write_tasks, write_yaml
+from taskpgm_ray.tasks.tokens import leading
 
 
 @exporter("olmo-core", "sources.yaml (SourceMixtureList) for OLMo-core, and the tasks' token ids")
@@ -68,7 +70,13 @@ def _mean_tokens(task: object) -> float:
 
 def _texts(bundle: Bundle, folder: Path) -> tuple[list[Path], list[str], Path]:
     """(files of texts, prefixes of what the script makes of them, the script)."""
-    files = write_tasks(bundle, folder, lambda line: {"text": line.prompt + line.completion})
+    tokenizer = bundle.tokenizer
+    files = write_tasks(bundle, folder, lambda line: {"text": _text(line, tokenizer)})
+    if others := bundle.found(lambda line: not _comes_back(line, tokenizer)):
+        bundle.tell(
+            f"as text, some examples are other tokens than those that the study trained: {others} (where it cut a "
+            "prompt, the ends that are left may join)"
+        )
     prefixes = [str(file.resolve().with_suffix("")) + "_text_document" for file in files]
     recipe = Recipe.of(bundle.config)
     script = folder / "preprocess.sh"
@@ -84,3 +92,22 @@ def _texts(bundle: Bundle, folder: Path) -> tuple[list[Path], list[str], Path]:
     ]
     script.write_text("# In Megatron-LM's folder:\n" + "\n".join(lines) + "\n", encoding="utf-8")
     return files, prefixes, script
+
+
+def _text(line: Line, tokenizer: Any) -> str:
+    """What the ids say, a chat's template included, without what the script adds: begin and end of the text."""
+    if line.messages is None and not line.cut:
+        return line.prompt + line.completion
+    return str(tokenizer.decode(_inner(line, tokenizer), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _comes_back(line: Line, tokenizer: Any) -> bool:
+    """Whether the text is tokenised to the study's ids."""
+    ids = tokenizer(_text(line, tokenizer))["input_ids"]
+    return bool(ids == [*leading(tokenizer), *_inner(line, tokenizer)])
+
+
+def _inner(line: Line, tokenizer: Any) -> list[int]:
+    ids, front = line.ids, leading(tokenizer)
+    ids = ids[len(front) :] if ids[: len(front)] == front else ids
+    return ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids
