@@ -9,6 +9,8 @@ import csv
 import io
 import json
 import re
+import zipfile
+import zlib
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +32,7 @@ def read_matrix(path: str) -> tuple[list[str], npt.NDArray[np.float64]]:
     A study's folder stands for its ``affinity.csv``. ``.npy``, ``.npz`` with one matrix (and perhaps ``names``),
     ``.json`` (a list of rows), ``.parquet`` (a column a task), and text with a row a line: cells apart by commas,
     semicolons, tabs, bars or spaces; decimal commas where commas do not part the cells; per cent; a header, a column of
-    names, or both; empty lines, a byte-order mark and separators at the ends of lines.
+    names, or both; empty cells (NaN), empty lines, a byte-order mark and separators at the ends of lines.
 
     Raises:
         InputError: The file cannot be read as a matrix; it says where and why.
@@ -48,7 +50,7 @@ def read_matrix(path: str) -> tuple[list[str], npt.NDArray[np.float64]]:
             matrix = np.array(json.loads(Path(path).read_text(encoding="utf-8-sig")), dtype=np.float64)
         else:
             names, matrix = parse_table(Path(path).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is not a readable matrix: {error}") from error
     return names or [str(i) for i in range(len(np.atleast_1d(matrix)))], matrix
 
@@ -126,12 +128,26 @@ def to_affinity(matrix: npt.NDArray[np.float64], distance: str | None) -> npt.ND
 
 
 def _parquet(path: str) -> tuple[list[str], npt.NDArray[np.float64]]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path)
-    index = [name for name in table.column_names if name.startswith("__index") or table[name].type == "string"]
-    table = table.drop_columns(index)
-    return list(table.column_names), np.column_stack([np.asarray(column, np.float64) for column in table.columns])
+    table, types = pq.read_table(path), pa.types
+    named = [
+        name
+        for name, kind in zip(table.column_names, table.schema.types, strict=True)
+        if types.is_string(kind) or types.is_large_string(kind) or types.is_dictionary(kind)
+    ]
+    numbers = table.drop_columns([name for name in table.column_names if name in named or name.startswith("__index")])
+    matrix = np.column_stack([np.asarray(column, np.float64) for column in numbers.columns])
+    if len(named) == 1:
+        _check_names(table[named[0]].to_pylist(), numbers.column_names, matrix)
+    return list(numbers.column_names), matrix
+
+
+def _check_names(index: list[str], columns: list[str], matrix: npt.NDArray[np.float64]) -> None:
+    """Refuse a square matrix whose rows and columns have different names, or another order of them."""
+    if columns != index and matrix.shape[0] == matrix.shape[1]:
+        raise ValueError(f"its rows are called {', '.join(index[:5])}, but its columns {', '.join(columns[:5])}")
 
 
 def _numpy(loaded: Any) -> tuple[list[str], npt.NDArray[np.float64]]:
@@ -162,11 +178,11 @@ def parse_table(text: str) -> tuple[list[str], npt.NDArray[np.float64]]:
         rows = [(number, cells[:-1]) for number, cells in rows]
     # Tables that pandas writes have an empty corner, and may have numbers as names.
     corner = rows[0][1][0] == ""
-    header = rows[0][1] if corner or any(not _NUMBER.fullmatch(cell) for cell in rows[0][1][1:]) else []
+    header = rows[0][1] if corner or any(map(_is_name, rows[0][1][1:])) else []
     body = rows[1:] if header else rows
     if not body:
         raise ValueError("it has a header and no rows")
-    named = corner or (all(not _NUMBER.fullmatch(cells[0]) for _, cells in body) and len(body[0][1]) > 1)
+    named = corner or (all(_is_name(cells[0]) for _, cells in body) and len(body[0][1]) > 1)
     index = [cells[0] for _, cells in body] if named else []
     if named:
         body = [(number, cells[1:]) for number, cells in body]
@@ -175,8 +191,8 @@ def parse_table(text: str) -> tuple[list[str], npt.NDArray[np.float64]]:
             raise ValueError(f"line {number} has {len(cells)} numbers, the line before it {len(first)}")
     matrix = np.array([[_number(cell, number) for cell in cells] for number, cells in body])
     columns = header[-matrix.shape[1] :] if header else index
-    if index and columns != index and matrix.shape[0] == matrix.shape[1]:
-        raise ValueError(f"its rows are called {', '.join(index[:5])}, but its columns {', '.join(columns[:5])}")
+    if index:
+        _check_names(index, columns, matrix)
     return columns, matrix
 
 
@@ -187,7 +203,14 @@ def _cells(line: str, delimiter: str | None) -> list[str]:
     return cells if delimiter == "," else [re.sub(r"^([-+]?\d+),(\d+)", r"\1.\2", cell) for cell in cells]
 
 
+def _is_name(cell: str) -> bool:
+    return bool(cell) and not _NUMBER.fullmatch(cell)
+
+
 def _number(cell: str, line: int) -> float:
+    # What is not filled in: `complete` says what to do about it.
+    if not cell:
+        return float("nan")
     if not _NUMBER.fullmatch(cell):
         raise ValueError(f"line {line}: {cell!r} is no number")
     return float(cell.rstrip("% ")) / (100 if cell.endswith("%") else 1)

@@ -3,11 +3,13 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from taskpgm_ray.cli import main
 from taskpgm_ray.errors import InputError
-from taskpgm_ray.matrix_file import read_matrix
+from taskpgm_ray.matrix_file import complete, read_matrix
 
 S = np.array([[1.0, 0.25, -0.5], [0.25, 2.0, 0.125], [-0.5, 0.125, 1.5]])
 NAMES = ["sums", "words", "code"]
@@ -61,6 +63,46 @@ def test_tables(tmp_path, name):
     found, matrix = read_matrix(str(tmp_path / file))
     assert found == names
     np.testing.assert_allclose(matrix, S, rtol=1e-12)
+
+
+@pytest.mark.parametrize("triangle", ["upper", "lower"])
+@pytest.mark.parametrize("names", [NAMES, []], ids=["names", "none"])
+def test_one_triangle_with_empty_cells(tmp_path, triangle, names):
+    half = np.triu(S) if triangle == "upper" else np.tril(S)
+    cells = [[str(value) if value else "" for value in row] for row in half]
+    if names:
+        cells = [["", *names], *([name, *row] for name, row in zip(names, cells, strict=True))]
+    (tmp_path / "S.csv").write_text("".join(",".join(row) + "\n" for row in cells))
+    found, matrix = read_matrix(str(tmp_path / "S.csv"))
+    assert found == (names or NUMBERS)
+    np.testing.assert_array_equal(complete(matrix, triangle), S)
+    with pytest.raises(InputError, match=r"3 entries are no numbers, .* --triangle upper \| lower mirrors it"):
+        complete(matrix)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string()), None])
+@pytest.mark.parametrize("column", ["task", "__index_level_0__"])
+def test_parquet_with_names_in_front_or_without(tmp_path, kind, column):
+    columns = {name: S[:, i] for i, name in enumerate(NAMES)}
+    front = {} if kind is None else {column: pa.array(NAMES).cast(kind)}
+    pq.write_table(pa.table({**front, **columns}), tmp_path / "S.parquet")
+    names, matrix = read_matrix(str(tmp_path / "S.parquet"))
+    assert names == NAMES
+    np.testing.assert_array_equal(matrix, S)
+    if front:
+        pq.write_table(pa.table({column: pa.array(NAMES[::-1]).cast(kind), **columns}), tmp_path / "S.parquet")
+        with pytest.raises(InputError, match="its rows are called code, words, sums, but its columns sums, words"):
+            read_matrix(str(tmp_path / "S.parquet"))
+
+
+@pytest.mark.parametrize("cut", [0, 100, -30])
+@pytest.mark.parametrize("file", ["S.npy", "S.npz"])
+def test_files_of_numpy_that_are_damaged(tmp_path, file, cut):
+    np.save(tmp_path / "S.npy", S)
+    np.savez(tmp_path / "S.npz", S=S)
+    (tmp_path / file).write_bytes((tmp_path / file).read_bytes()[:cut])
+    with pytest.raises(InputError, match=rf"{file} is not a readable matrix"):
+        read_matrix(str(tmp_path / file))
 
 
 def test_files_of_numpy_and_json(tmp_path):
