@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from taskpgm_ray.config import StudyConfig
+from taskpgm_ray.config import EvaluationConfig, StudyConfig
 from taskpgm_ray.evaluation import ItemScore
 from taskpgm_ray.evaluation.statistics import BETTER, WORSE
 from taskpgm_ray.judge.comparisons import Comparison, compare, decisive
@@ -27,6 +27,19 @@ Rows = Mapping[str, Sequence[ItemScore]]
 def confidence_of_a_look(config: StudyConfig) -> float:
     """The confidence of every interval: that of the config, or where there are several looks a higher one."""
     return 1 - (1 - config.evaluation.confidence) / len(report_looks(config)) ** SPENDING
+
+
+def confidence_with_most(seeds: int, confidence: float) -> float:
+    """The confidence of every interval where ``auto`` makes at most so many fine-tunes of the winner and of uniform.
+
+    Args:
+        seeds: ``evaluation.most_report_seeds``.
+        confidence: Of all looks together.
+    """
+    evaluation = EvaluationConfig(
+        report_seeds="auto", smallest_effect=1.0, most_report_seeds=seeds, confidence=confidence
+    )
+    return confidence_of_a_look(StudyConfig.model_construct(evaluation=evaluation))
 
 
 def look_until_settled(

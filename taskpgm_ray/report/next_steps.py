@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
+from scipy.stats import nct
+from scipy.stats import t as student
 
 from taskpgm_ray.affinity.distributions import LEAST_COVERAGE
+from taskpgm_ray.evaluation.statistics import NOT_SHOWN, POWER
+from taskpgm_ray.judge.looks import confidence_with_most
 from taskpgm_ray.mixture.constraints import USUAL_EPOCHS
 from taskpgm_ray.report import probes
 from taskpgm_ray.report.data import ReportData
 from taskpgm_ray.report.text import balance, duration, interval, listed, number, percent, score
+from taskpgm_ray.workload import FIRST_LOOK
 
 if TYPE_CHECKING:
+    from taskpgm_ray.evaluation.statistics import PairedDifference
     from taskpgm_ray.judge.comparisons import Comparison
 
-NEEDED = 2.8
-"""Standard errors that a difference must be away from zero to be shown four times in five (1.96 + 0.84)."""
 MOST_SEEDS = 60
 """More fine-tunes than that nobody makes for one comparison."""
 EDGE = 0.02
@@ -108,26 +112,22 @@ def _seeds(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:
     if r.seeds == 1:
         yield Step("One fine-tune each is no verdict; three make one, five a better one", "evaluation.report_seeds=5")
         return
-    if versus.verdict != "no difference shown":
+    evaluated = config.get("evaluation", {})
+    if versus.verdict != NOT_SHOWN or r.high - r.low <= (evaluated.get("smallest_effect") or 0.0):
         return
-    # Of the variance only the seeds' part falls with more seeds; all of it falls with more of both.
-    seen = (r.difference / NEEDED) ** 2
-    room = seen - r.item_error**2
-    seeds = math.ceil(r.seeds * r.seed_error**2 / room) if room > 0 else MOST_SEEDS + 1
-    if seeds <= r.seeds:
-        seeds = r.seeds + 2
-    times = r.standard_error**2 / seen if seen > 0 else math.inf
+    confidence = evaluated.get("confidence", r.confidence)
+    seeds, both = (_that_show(r, confidence, items_too) for items_too in (False, True))
     size = score(r.metric, abs(r.difference))
-    if seeds <= MOST_SEEDS:
+    if seeds is not None:
         yield Step(
             f"If the difference to uniform is as large as it seems ({size}), about {seeds} fine-tunes each show it",
-            f"evaluation.report_seeds={seeds}",
+            _more_seeds(seeds, r, evaluated),
         )
-    elif 1 < times <= MOST_SEEDS / r.seeds:
+    elif both is not None:
         yield Step(
-            f"If the difference to uniform is as large as it seems ({size}), about {times:.1f} times the questions and "
-            "fine-tunes show it",
-            f"evaluation.report_seeds={math.ceil(times * r.seeds)} {_more_items(config)}",
+            f"If the difference to uniform is as large as it seems ({size}), about {both / r.seeds:.1f} times the "
+            "questions and fine-tunes show it",
+            f"{_more_seeds(both, r, evaluated)} {_more_items(config)}",
         )
     elif r.item_error > r.seed_error:
         yield Step("The report's items are the larger part of the noise: ask more of them", _more_items(config))
@@ -139,13 +139,40 @@ def _seeds(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:
         )
 
 
+def _that_show(r: PairedDifference, confidence: float, items_too: bool) -> int | None:
+    """The fewest seeds at which a t test shows a true difference of this size with probability `POWER`.
+
+    Of the variance only the seeds' part falls with more seeds; all of it falls with more of both. ``None``: more than
+    `MOST_SEEDS`.
+    """
+    for seeds in range(max(r.seeds, FIRST_LOOK) + 1, MOST_SEEDS + 1):
+        fewer = math.sqrt(r.seeds / seeds)
+        error = math.hypot(r.item_error * (fewer if items_too else 1.0), r.seed_error * fewer)
+        critical = student.ppf((1 + confidence_with_most(seeds, confidence)) / 2, seeds - 1)
+        if error == 0 or nct.sf(critical, seeds - 1, abs(r.difference) / error) >= POWER:
+            return seeds
+    return None
+
+
+def _more_seeds(seeds: int, r: PairedDifference, evaluated: dict[str, Any]) -> str:
+    """With ``auto``: another look at the same fine-tunes, and more, would be one that nobody counts."""
+    most = f"evaluation.most_report_seeds={seeds}"
+    if evaluated.get("report_seeds") == "auto":
+        return most
+    return f"evaluation.report_seeds=auto evaluation.smallest_effect={abs(r.difference):.2g} {most}"
+
+
 def _more_items(config: dict[str, Any]) -> str:
     """The settings of the benchmarks that are evaluated."""
     evaluated = config.get("evaluation", {})
-    sizes = {"mmlu": (True, "subject"), "bbh": (True, "task"), "own_tasks": (False, "data_set")}
-    return " ".join(
-        f"evaluation.report_items_per_{of}=..." for name, (usual, of) in sizes.items() if evaluated.get(name, usual)
-    )
+    sizes = {
+        "mmlu": (True, "subject"),
+        "bbh": (True, "task"),
+        "lm_eval": (False, "task"),
+        "own_tasks": (False, "data_set"),
+    }
+    asked = dict.fromkeys(of for name, (usual, of) in sizes.items() if evaluated.get(name, usual))
+    return " ".join(f"evaluation.report_items_per_{of}=..." for of in asked)
 
 
 def _range(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:

@@ -7,7 +7,7 @@ from taskpgm_ray.config import load_config
 from taskpgm_ray.errors import ConfigError
 from taskpgm_ray.evaluation import ItemScore
 from taskpgm_ray.judge.comparisons import compare, decisive
-from taskpgm_ray.judge.looks import confidence_of_a_look, look_until_settled
+from taskpgm_ray.judge.looks import confidence_of_a_look, confidence_with_most, look_until_settled
 from taskpgm_ray.judge.verdict import sentence
 from taskpgm_ray.workload import FineTunes, fine_tunes, report_looks, report_seeds
 
@@ -78,11 +78,16 @@ def test_every_look_asks_for_more_confidence_the_more_there_are():
         assert 0.05 / looks < level < pocock
 
 
+def test_the_confidence_of_a_study_that_may_still_ask_for_more():
+    assert confidence_with_most(12, 0.95) == confidence_of_a_look(study(**AUTO))
+    assert confidence_with_most(18, 0.9) == pytest.approx(1 - 0.1 / 5**0.84)
+
+
 def test_a_large_difference_and_a_narrow_interval_end_it_early():
     seeds, _, found, _ = looked(2.0, 0.02, **AUTO)
     assert seeds == 3
     assert {c.verdict for c in decisive(found, "gold_logprob")} == {"better"}
-    seeds, _, found, _ = looked(0.0, 0.005, **AUTO)
+    seeds, _, found, _ = looked(0.0, 0.003, **AUTO)
     assert seeds == 3
     (uniform,) = (c.result for c in decisive(found, "gold_logprob") if c.baseline == "uniform")
     assert uniform.high - uniform.low <= 0.1

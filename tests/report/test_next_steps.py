@@ -4,16 +4,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
+from scipy.stats import ttest_1samp
 
+from taskpgm_ray import load_config
 from taskpgm_ray.affinity.precision import Precision
 from taskpgm_ray.evaluation.statistics import PairedDifference
 from taskpgm_ray.finetune.usable import Usable
 from taskpgm_ray.insight.tasks import explain
 from taskpgm_ray.judge.comparisons import Comparison
+from taskpgm_ray.judge.looks import confidence_with_most
 from taskpgm_ray.mrf import solve
 from taskpgm_ray.report.html import render
 from taskpgm_ray.report.markdown import study_table
 from taskpgm_ray.report.next_steps import advice, next_steps
+from taskpgm_ray.workload import report_looks
 
 CONFIG = "study: demo\nstorage: runs\nsearch: {tau: [0.0, 4.0]}\nfinetune: {steps: 40}\npool: {probes_per_task: 16}\n"
 
@@ -48,22 +53,57 @@ def test_one_seed_is_no_verdict(study):
     assert "one fine-tune each, which is no verdict" in advice(data)
 
 
+def advised(command):
+    """The number of fine-tunes in a command."""
+    return int(command.split("most_report_seeds=")[1].split()[0])
+
+
 def test_the_seeds_that_would_show_what_was_seen(study):
-    # (0.02 / 2.8)^2 - 0.002^2 is what the seeds may leave; three left 0.01^2.
-    needed = 3 * 0.01**2 / ((0.02 / 2.8) ** 2 - 0.002**2)
-    assert commands(study(comparisons=versus()))[0] == f"evaluation.report_seeds={int(np.ceil(needed))}"
-    # The error of the questions alone would hide it: more of both, by ((0.022^2 + 0.017^2) / (0.046 / 2.8)^2) = 2.9.
+    """Looks are counted, and few seeds have the tails of Student's t: the 7 of a normal showed it half of the time."""
+    (command, *_) = commands(study(comparisons=versus()))
+    assert command == ("evaluation.report_seeds=auto evaluation.smallest_effect=0.02 evaluation.most_report_seeds=13")
+    rng = np.random.default_rng(0)
+    level, luck = 1 - confidence_with_most(13, 0.95), 0.01 * np.sqrt(3)
+    means = 0.02 + rng.normal(0, 0.002, 4000)[:, None] + rng.normal(0, luck, (4000, 13))
+    shown = ttest_1samp(means, 0, axis=1, alternative="greater").pvalue < level / 2
+    assert 0.8 <= shown.mean() <= 0.9
+
+
+def test_more_questions_where_theirs_is_the_larger_error(study):
+    # At ten seeds' 0.022 and the questions' 0.017, more seeds alone leave the questions'.
     both = versus(difference=0.046, seeds=10, seed_error=0.022, item_error=0.017)
     step = next_steps(study(comparisons=both))[0]
-    assert "about 2.9 times the questions and fine-tunes" in step.what
-    assert step.command.startswith("evaluation.report_seeds=29 evaluation.report_items_per_subject=")
-    own = CONFIG + "evaluation: {mmlu: false, own_tasks: true}\n"
+    times = advised(step.command) / 10
+    assert 3 < times < 6
+    assert f"about {times:.1f} times the questions and fine-tunes" in step.what
+    assert " evaluation.report_items_per_subject=... evaluation.report_items_per_task=..." in step.command
+    own = CONFIG + "evaluation: {mmlu: false, own_tasks: true, lm_eval: [arc_easy]}\n"
     (command, *_) = commands(study(comparisons=both, config_yaml=own))
-    assert command.endswith(" evaluation.report_items_per_task=... evaluation.report_items_per_data_set=...")
+    assert command.endswith("s=48 evaluation.report_items_per_task=... evaluation.report_items_per_data_set=...")
     small = study(comparisons=versus(difference=0.001))
     assert "not worth the fine-tunes" in next_steps(small)[0].what
     items = study(comparisons=versus(difference=0.001, item_error=0.02))
     assert "items are the larger part of the noise" in next_steps(items)[0].what
+
+
+def test_what_is_advised_after_several_looks_is_a_config(study):
+    """``report_seeds`` beside ``smallest_effect`` is refused: of a study with ``auto`` only the most is raised."""
+    auto = "evaluation: {report_seeds: auto, smallest_effect: 0.01, most_report_seeds: 5}\n"
+    (command, *_) = commands(study(comparisons=versus(seeds=5), config_yaml=CONFIG + auto))
+    assert command.startswith("evaluation.most_report_seeds=")
+    settings = {
+        "study": "s",
+        "model": {"path": "m"},
+        "pool": {"tasks": ["reasoning_gym:gcd", "reasoning_gym:lcm"]},
+        "finetune": {"steps": 1},
+    }
+    config = load_config(settings | yaml.safe_load(auto), command.split())
+    assert report_looks(config)[-1] == advised(command)
+    (command, *_) = commands(study(comparisons=versus()))
+    assert report_looks(load_config(settings, command.split()))[-1] == 13
+    # An interval narrower than what matters is an answer.
+    narrow = auto.replace("0.01", "0.04")
+    assert len(commands(study(comparisons=versus(seeds=5), config_yaml=CONFIG + narrow))) == 1
 
 
 def test_tasks_whose_answers_hang_on_no_question_are_to_be_read(study):
