@@ -33,6 +33,13 @@ def document():
     ).as_json()
 
 
+WITH_TOOLS = (
+    "{% if tools %}<tools>{{ tools | tojson }}<eos>{% endif %}{% for m in messages %}<{{ m['role'] }}>"
+    "{{ m['content'] or '' }}{% if m['tool_calls'] %}{{ m['tool_calls'] | tojson }}{% endif %}<eos>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
 class Finished:
     """A study's folder with four prepared tasks (copy, parity, reverse, sum) of 48 training examples each."""
 
@@ -119,26 +126,66 @@ def hard_study(tiny_llama, tiny_pool, tmp_path_factory):
     return Finished(settings(tiny_llama, pool, root), root)
 
 
-@pytest.fixture(scope="session")
-def chat_study(tiny_llama, tiny_pool, tmp_path_factory):
-    root = tmp_path_factory.mktemp("chat")
+def chats(tiny_llama, tiny_pool, root, template, conversation):
+    """A study whose tasks are the tiny ones as conversations, made of a record by a function."""
     model = shutil.copytree(tiny_llama, root / "model")
-    (model / "chat_template.jinja").write_text(TEMPLATE)
+    (model / "chat_template.jinja").write_text(template)
     pool = root / "pool"
     pool.mkdir()
     for file in tiny_pool.glob("*.jsonl"):
         with (pool / file.name).open("w") as out:
             for line in file.read_text().splitlines():
-                row = json.loads(line)
-                said = [
-                    {"role": "system", "content": "Be brief."},
-                    {"role": "user", "content": "Hello"},
-                    {"role": "assistant", "content": "Yes?"},
-                    {"role": "user", "content": row["prompt"]},
-                    {"role": "assistant", "content": row["response"]},
-                ]
-                out.write(json.dumps({"messages": said}) + "\n")
-    return Finished(settings(model, pool, root, prompt_format="chat", max_length=256), root)
+                out.write(json.dumps(conversation(json.loads(line))) + "\n")
+    return Finished(settings(model, pool, root, prompt_format="chat", max_length=512), root)
+
+
+@pytest.fixture(scope="session")
+def chat_study(tiny_llama, tiny_pool, tmp_path_factory):
+    def conversation(row):
+        said = [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Hello"},
+            {"role": "assistant", "content": "Yes?"},
+            {"role": "user", "content": row["prompt"]},
+            {"role": "assistant", "content": row["response"]},
+        ]
+        return {"messages": said}
+
+    return chats(tiny_llama, tiny_pool, tmp_path_factory.mktemp("chat"), TEMPLATE, conversation)
+
+
+@pytest.fixture(scope="session")
+def short_study(tiny_llama, tiny_pool, tmp_path_factory):
+    """A question and a reply each."""
+
+    def conversation(row):
+        return {
+            "messages": [
+                {"role": "user", "content": row["prompt"]},
+                {"role": "assistant", "content": row["response"]},
+            ]
+        }
+
+    return chats(tiny_llama, tiny_pool, tmp_path_factory.mktemp("short"), TEMPLATE, conversation)
+
+
+@pytest.fixture(scope="session")
+def tools_study(tiny_llama, tiny_pool, tmp_path_factory):
+    """Each reply follows a call of a tool and its answer; before that a user speaks twice."""
+    function = {"name": "ask", "description": "asks", "parameters": {"type": "object", "properties": {}}}
+
+    def conversation(row):
+        call = {"type": "function", "function": {"name": "ask", "arguments": {"what": row["prompt"]}}}
+        said = [
+            {"role": "user", "content": "Hello"},
+            {"role": "user", "content": row["prompt"]},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "content": row["response"]},
+            {"role": "assistant", "content": row["response"]},
+        ]
+        return {"messages": said, "tools": [{"type": "function", "function": function}]}
+
+    return chats(tiny_llama, tiny_pool, tmp_path_factory.mktemp("tools"), WITH_TOOLS, conversation)
 
 
 @pytest.fixture(params=["plain", "chat"])

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 from collections import Counter
 from types import ModuleType, SimpleNamespace
@@ -95,9 +96,10 @@ def test_every_format_that_promises_the_same_tokens_is_tested_here():
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
-@pytest.mark.parametrize("name", ["plain_study", "chat_study", "hard_study"])
+@pytest.mark.parametrize("name", ["plain_study", "chat_study", "tools_study", "hard_study"])
 def test_the_trainer_learns_exactly_the_tokens_of_the_study(request, monkeypatch, tmp_path, trainer, name):
-    """Also where prompts end with white space, which trainers tokenise otherwise, and where the study cut them."""
+    """Also where tools are called, where prompts end with white space, which trainers tokenise otherwise, and where the
+    study cut them."""
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     study, told = request.getfixturevalue(name), []
     pairs = TRAINERS[trainer](export(trainer, study.folder, tmp_path / "out", tell=told.append))
@@ -126,3 +128,23 @@ def test_formats_of_text_say_which_prompts_the_study_has_cut(hard_study, plain_s
     assert "(to train the same tokens: axolotl, llamafactory, swift, trl)" in remark
     export(trainer, plain_study.folder, tmp_path / "b", tell=told.append)
     assert len(told) == 1
+
+
+@pytest.mark.parametrize(
+    ("trainer", "setting"),
+    [("axolotl", r"dataset_prepared_path: (\S+)"), ("open-instruct", r"--dataset_local_cache_dir (\S+)")],
+)
+def test_another_mixture_in_the_same_folder_is_prepared_anew(short_study, tmp_path, trainer, setting):
+    """These trainers find what they prepared by paths and counts, whatever the files hold by now."""
+
+    def prepared(**options):
+        first, *_ = export(trainer, short_study.folder, tmp_path / "out", **options)
+        return re.search(setting, first.read_text())[1]
+
+    first = prepared()
+    assert first.startswith(str(tmp_path / "out"))
+    assert prepared() == first
+    assert prepared(seed=1) != first
+    weights = tmp_path / "mine.csv"
+    weights.write_text("copy,1\nreverse,3\n")
+    assert prepared(mixture=str(weights)) != first

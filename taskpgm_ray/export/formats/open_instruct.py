@@ -9,6 +9,7 @@ from taskpgm_ray.errors import InputError
 from taskpgm_ray.export.examples import Bundle
 from taskpgm_ray.export.recipe import Adapter, Recipe
 from taskpgm_ray.export.registry import exporter, messages, write_tasks
+from taskpgm_ray.export.tokenised import content_of
 
 
 @exporter(
@@ -26,6 +27,8 @@ def _open_instruct(bundle: Bundle, folder: Path) -> list[Path]:
     line = [
         *("python", "open_instruct/finetune.py", "--model_name_or_path", recipe.name),
         *("--dataset_mixer_list", *mixer, "--dataset_mixer_list_splits", "train"),
+        # Its cache is found again by paths and counts, never by content.
+        *("--dataset_local_cache_dir", str((folder / f"prepared-{content_of(bundle)}").resolve())),
         *("--max_seq_length", str(recipe.max_length), *_adapter(recipe.adapter)),
         *("--learning_rate", str(recipe.learning_rate), "--lr_scheduler_type", "cosine"),
         *("--warmup_ratio", str(recipe.warmup), "--weight_decay", str(recipe.weight_decay)),
