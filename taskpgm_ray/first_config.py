@@ -12,12 +12,13 @@ import numpy as np
 
 from taskpgm_ray.config import StudyConfig, load_config
 from taskpgm_ray.config_file import parse
-from taskpgm_ray.errors import InputError
-from taskpgm_ray.models import resolve
+from taskpgm_ray.errors import DataError, InputError, TaskPGMError
+from taskpgm_ray.models import prepare, resolve
 from taskpgm_ray.runtime.preflight import local_gpus
 from taskpgm_ray.storage import Storage
 from taskpgm_ray.tasks.preview import TaskPreview, preview
-from taskpgm_ray.tasks.sources import source_of
+from taskpgm_ray.tasks.sources import source_of, task_sources
+from taskpgm_ray.tasks.tokens import needs_chat
 
 READ = 400
 """Rows of each task that are read to judge its lengths."""
@@ -39,6 +40,8 @@ class Found:
     """Of the model's layers."""
     cpus: int
     gpus: int
+    chat: str = ""
+    """The first row that only a chat template can write; empty where there is none."""
 
     @property
     def lengths(self) -> np.ndarray:
@@ -72,6 +75,15 @@ def look(sources: Sequence[str], model: str) -> Found:
         }
     )
     base = resolve(config.model, Storage(config.storage))
+    chat = _first_chat(config)
+    if chat:
+        prepare(base)
+        if not base.tokenizer().chat_template:
+            raise DataError(
+                f"{chat}: a system message or a conversation of several turns, and {model} has no chat template to "
+                "write it; give --model one that has, or rows of one question"
+            )
+        config = config.model_copy(update={"model": config.model.model_copy(update={"prompt_format": "chat"})})
     seen = preview(config, base, READ)
     if not any(task.examples for task in seen.tasks):
         raise InputError(f"no example was read from {', '.join(sources)}")
@@ -82,7 +94,20 @@ def look(sources: Sequence[str], model: str) -> Found:
         width=int(base.text_config().hidden_size),
         cpus=os.cpu_count() or 1,
         gpus=local_gpus(),
+        chat=chat,
     )
+
+
+def _first_chat(config: StudyConfig) -> str:
+    """Where the first row stands that needs a chat template, if there is one."""
+    for source in task_sources(config.pool):
+        try:
+            rows = source.read(READ, config.seed).rows
+        except TaskPGMError:
+            continue  # the preview names it, with those of all other tasks
+        if found := next((row.where for row in rows if needs_chat(row.example)), ""):
+            return found
+    return ""
 
 
 def first_config(study: str, sources: Sequence[str], model: str, found: Found) -> str:
@@ -104,13 +129,16 @@ def first_config(study: str, sources: Sequence[str], model: str, found: Found) -
     lanes, engines, why = _resources(found)
     reason = "two epochs of the middle task, 100 to 300" if found.gpus else "enough to tell tasks apart on CPUs"
     kind = "large" if large else "small"
+    form, chat = "", ""
+    if found.chat:
+        form, chat = ", prompt_format: chat", f"# chat: a system message or several turns, first in {found.chat}.\n"
     text = f"""\
 # Made by `taskpgm init` from {len(found.tasks)} tasks with {sum(found.sizes):,} examples.
 # `taskpgm config --reference` has every key; `taskpgm validate` checks all of this before anything is trained.
 study: {study}
 storage: runs  # a folder, or s3://bucket/folder
 # 99 in 100 examples have at most {longest:,} tokens.
-model: {{path: {json.dumps(model)}, dtype: bfloat16, max_length: {length}}}
+{chat}model: {{path: {json.dumps(model)}, dtype: bfloat16, max_length: {length}{form}}}
 
 pool:
   max_examples: 2000  # of each task; more would not change its adapter in so few steps

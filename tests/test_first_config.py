@@ -1,6 +1,7 @@
 """`taskpgm init`: a config that is valid as it stands and follows from data, model and machine."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -49,6 +50,38 @@ def test_lengths_decide_how_long_examples_may_be(tiny_llama, tmp_path):
     assert lengths[0] == 64 * -(-int(short.lengths.max()) // 64)
     assert lengths[1] == min(64 * -(-int(long.lengths.max()) // 64), long.limit)
     assert lengths[1] > lengths[0]
+
+
+@pytest.fixture
+def chatty_llama(tiny_llama, tmp_path):
+    folder = tmp_path / "chatty"
+    shutil.copytree(tiny_llama, folder)
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    return folder
+
+
+def test_chats_are_written_by_the_chat_template(chatty_llama, tiny_llama, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "chats"
+    data.mkdir()
+    for name in ("a", "b"):
+        talks = [[("system", f"Be {name}."), ("user", f"q{i}"), ("assistant", "r")] for i in range(60)]
+        rows = [{"messages": [{"role": role, "content": text} for role, text in talk]} for talk in talks]
+        (data / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["init", str(data), "--model", str(chatty_llama), "--out", "mine.yaml"]) == 0
+    config = load_config("mine.yaml")
+    assert config.model.prompt_format == "chat"
+    assert f"# chat: a system message or several turns, first in {data}/a.jsonl, line 1.\nmodel:" in (
+        (tmp_path / "mine.yaml").read_text()
+    )
+    assert any("tokens: the same for training" in line for line in validate(config))
+    assert main(["init", str(data), "--model", str(tiny_llama), "--out", "other.yaml"]) == 4
+    assert f"a.jsonl, line 1: a system message or a conversation of several turns, and {tiny_llama} has no chat" in (
+        " ".join(capsys.readouterr().err.split())
+    )
 
 
 @pytest.mark.parametrize(

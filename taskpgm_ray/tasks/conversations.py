@@ -12,12 +12,14 @@ from taskpgm_ray.tasks.values import as_text, is_empty
 
 ROLES = {
     "human": "user",
+    "prompter": "user",
     "gpt": "assistant",
     "chatgpt": "assistant",
     "bot": "assistant",
     "model": "assistant",
     "ai": "assistant",
     "observation": "tool",
+    "ipython": "tool",
     "function": "tool",
     "function_response": "tool",
     "function_call": "assistant",
@@ -85,11 +87,17 @@ def conversation(messages: Any, what: str, system: Any = None, tools: Any = None
         tools: Descriptions of tools, or JSON of them.
 
     Raises:
-        NoExample: It is no list of messages.
+        NoExample: It is no list of messages, or one is of an unknown role.
     """
     if not isinstance(messages, list) or not all(isinstance(m, dict) and _role(m) is not None for m in messages):
         raise NoExample(f"{what} must be a list of {{role, content}}")
     spelled = [_message(message) for message in messages]
+    strange = next((message["role"] for message in spelled if message["role"] not in _SPEAKERS), None)
+    if strange is not None:
+        # A template would write it as it is, and no model knows it.
+        raise NoExample(
+            f"{what} has a message of the role {strange!r}, which is none of {', '.join(sorted(_SPEAKERS))}; rename it"
+        )
     if isinstance(system, str) and system.strip() and (not spelled or spelled[0]["role"] != "system"):
         spelled.insert(0, {"role": "system", "content": system})
     if isinstance(tools, str):

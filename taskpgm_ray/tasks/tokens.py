@@ -47,11 +47,16 @@ def prompt_text(example: Example, prompt_format: Literal["plain", "chat"], where
     """The prompt as plain text: what a reader, or a text affinity, compares.
 
     Raises:
-        DataError: A conversation of several turns in the plain format, which has no way to write turns.
+        DataError: A conversation in the plain format, which has no way to write turns.
     """
-    if prompt_format == "plain" and (len(example.turns) != 1 or example.turns[0][0] != "user"):
-        raise DataError(f"{where}: a conversation of several turns needs model.prompt_format=chat")
+    if prompt_format == "plain" and needs_chat(example):
+        raise DataError(f"{where}: a system message or a conversation of several turns needs model.prompt_format=chat")
     return "\n\n".join(content for _, content in example.turns)
+
+
+def needs_chat(example: Example) -> bool:
+    """Whether only a chat template can write the prompt: it is more than one question."""
+    return len(example.turns) != 1 or example.turns[0][0] != "user"
 
 
 def bare(example: Example, tokenizer: Any) -> Example:

@@ -65,6 +65,7 @@ def test_every_layout_of_the_config_is_known():
         ({"definition": ["d", "e"], "input": "x", "output": "o"}, "input/output", "d\n\ne\n\nx", "o"),
         ({"messages": MESSAGES}, "messages", "How long?", "2 min"),
         ({"messages": SHARED}, "messages", "How long?", "2 min"),
+        ({"messages": [{"role": "prompter", "content": "p"}, MESSAGES[1]]}, "messages", "p", "2 min"),
         ({"conversations": SHARED}, "sharegpt", "How long?", "2 min"),
         ({"conversations": MESSAGES}, "sharegpt", "How long?", "2 min"),
         ({"prompt": MESSAGES[:1], "completion": MESSAGES[1:]}, "prompt/completion", "How long?", "2 min"),
@@ -291,6 +292,10 @@ def test_other_tools_are_another_prompt():
         ({"prompt": "p"}, "no column 'response'; it has: prompt"),
         ({"messages": MESSAGES[:1]}, "`messages` must end with a non-empty assistant message"),
         ({"messages": [MESSAGES[0], {"role": "assistant", "content": None}]}, "`messages` must end with a non-empty"),
+        (
+            {"messages": [{"role": "critic", "content": "hi"}, MESSAGES[1]]},
+            "`messages` has a message of the role 'critic', which is none of assistant, developer, system, tool, user",
+        ),
         ({"messages": "text"}, "`messages` must be a list of {role, content}"),
         ({"conversations": SHARED[:1]}, "`conversations` must end with a non-empty assistant message"),
         ({"prompt": "p", "response": "\ud800"}, "half of a surrogate pair"),

@@ -218,7 +218,9 @@ def test_a_frame_that_leaves_no_room(turns):
 
 def test_a_conversation_does_not_fit_the_plain_format(tokenizer):
     example = Example((("user", "a"), ("assistant", "b"), ("user", "c")), "d")
-    with pytest.raises(DataError, match=r"task 't', example 3: a conversation .* needs model\.prompt_format=chat"):
+    with pytest.raises(
+        DataError, match=r"task 't', example 3: a system message or a .* needs model\.prompt_format=chat"
+    ):
         encode(example, tokenizer, "plain", 64, "task 't', example 3")
     assert prompt_text(example, "chat", "here") == "a\n\nb\n\nc"
 
