@@ -47,11 +47,13 @@ def test_the_command_line_knows_every_format():
 
 
 @pytest.mark.parametrize("trainer", FORMATS)
-def test_every_format_writes_the_studys_own_examples_and_nothing_that_is_asked(study, tmp_path, trainer):
-    if trainer == "open-instruct" and study.config.model.prompt_format == "plain":
-        with pytest.raises(InputError, match="this study was trained on plain text"):
-            export(trainer, study.folder, tmp_path / "out")
-        return
+def test_every_format_writes_the_studys_own_examples_and_nothing_that_is_asked(study, short_study, tmp_path, trainer):
+    if trainer in ("open-instruct", "torchtune"):
+        if study.config.model.prompt_format == "plain":
+            with pytest.raises(InputError, match="this study was trained on plain text"):
+                export(trainer, study.folder, tmp_path / "out")
+            return
+        study = short_study
     written = export(trainer, study.folder, tmp_path / "out")
     there = sorted(path for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert sorted(written) == there
@@ -66,7 +68,8 @@ def test_every_format_writes_the_studys_own_examples_and_nothing_that_is_asked(s
 
 
 @pytest.mark.parametrize("trainer", ["jsonl", "torchtune"])
-def test_counted_files_hold_exactly_the_counts(study, tmp_path, trainer):
+def test_counted_files_hold_exactly_the_counts(study, short_study, tmp_path, trainer):
+    study = short_study if trainer == "torchtune" else study
     (path,) = [path for path in export(trainer, study.folder, tmp_path) if path.suffix == ".jsonl"]
     lines = lines_of(path)
     assert Counter(line["task"] for line in lines) == {"copy": 120, "parity": 30, "sum": 20}
@@ -237,6 +240,16 @@ def test_open_instruct_mixes_by_counts(chat_study, tmp_path):
     assert words[start : start + 6] == [str(files[0]), "120", str(files[1]), "30", str(files[2]), "20"]
 
 
+def test_torchtune_learns_every_reply_and_so_takes_conversations_of_one(short_study, chat_study, tools_study, tmp_path):
+    settings, _ = export("torchtune", short_study.folder, tmp_path)
+    assert yaml.safe_load(settings.read_text())["dataset"]["_component_"] == "torchtune.datasets.chat_dataset"
+    for study in (chat_study, tools_study):
+        with pytest.raises(
+            InputError, match=r"several or call tools: parity 48 of 48, sum 48 of 48, copy 46 of 46; take"
+        ):
+            export("torchtune", study.folder, tmp_path)
+
+
 def test_the_ray_module_counts(plain_study, tmp_path):
     path, *_ = export("ray", plain_study.folder, tmp_path)
     tasks = module(path, "mixture_ray").TASKS
@@ -282,18 +295,20 @@ def test_a_folder_that_cannot_be_made(plain_study, tmp_path):
         ("trl", ["load_in_4bit: true", "bnb_4bit_quant_type: nf4", "use_bnb_nested_quant: true"]),
     ],
 )
-def test_an_adapter_on_4_bits_stays_one(plain_study, tmp_path, trainer, said):
+def test_an_adapter_on_4_bits_stays_one(plain_study, short_study, tmp_path, trainer, said):
+    study = short_study if trainer == "torchtune" else plain_study
+
     def written(name, folder):
         return "".join(
             path.read_text() for path in export(trainer, folder, tmp_path / name) if path.suffix in (".yaml", ".json")
         )
 
     quantised = tmp_path / "study"
-    shutil.copytree(plain_study.folder, quantised)
+    shutil.copytree(study.folder, quantised)
     config = yaml.safe_load((quantised / "config.yaml").read_text())
     config["model"]["quantization"], config["scoring"]["scorer"] = "nf4", "hf"
     (quantised / "config.yaml").write_text(yaml.safe_dump(config))
-    whole, four = written("whole", plain_study.folder), written("four", quantised)
+    whole, four = written("whole", study.folder), written("four", quantised)
     for words in said:
         assert words in four
         assert words not in whole

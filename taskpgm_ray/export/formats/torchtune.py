@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from taskpgm_ray.export.examples import Bundle
+from taskpgm_ray.errors import InputError
+from taskpgm_ray.export.examples import Bundle, Line
 from taskpgm_ray.export.recipe import Adapter, Recipe
-from taskpgm_ray.export.registry import exporter, messages, plain_or_chat, write_counted, write_yaml
+from taskpgm_ray.export.registry import SAME_TOKENS, exporter, messages, write_counted, write_yaml
 
 
-@exporter("torchtune", "mixture.jsonl and torchtune.yaml, the data set's part of a LoRA recipe", text=True)
+@exporter("torchtune", "mixture.jsonl and torchtune.yaml, the data set's part of a LoRA recipe; chats only", text=True)
 def _torchtune(bundle: Bundle, folder: Path) -> list[Path]:
+    _refuse(bundle)
     recipe = Recipe.of(bundle.config)
-    data = write_counted(bundle, folder / "mixture.jsonl", messages if bundle.chat else plain_or_chat)
-    source: dict[str, Any] = {"source": "json", "data_files": str(data.resolve()), "split": "train"}
-    if bundle.chat:
-        dataset = {
-            "_component_": "torchtune.datasets.chat_dataset",
-            **source,
-            "conversation_column": "messages",
-            "conversation_style": "openai",
-            "train_on_input": False,
-        }
-    else:
-        dataset = {
-            "_component_": "torchtune.datasets.instruct_dataset",
-            **source,
-            "column_map": {"input": "prompt", "output": "completion"},
-            "train_on_input": False,
-        }
+    data = write_counted(bundle, folder / "mixture.jsonl", messages)
+    dataset = {
+        "_component_": "torchtune.datasets.chat_dataset",
+        "source": "json",
+        "data_files": str(data.resolve()),
+        "split": "train",
+        "conversation_column": "messages",
+        "conversation_style": "openai",
+        "train_on_input": False,
+    }
     settings = {
         "dataset": dataset,
         "batch_size": recipe.batch_size,
@@ -53,6 +47,25 @@ def _torchtune(bundle: Bundle, folder: Path) -> list[Path]:
         ),
         data,
     ]
+
+
+def _refuse(bundle: Bundle) -> None:
+    """Raise `InputError` for what torchtune would train otherwise than the study did."""
+    if not bundle.chat:
+        raise InputError(
+            "torchtune's tokenizers write every example as a chat; this study was trained on plain text: take "
+            f"{', '.join(SAME_TOKENS)}"
+        )
+    if several := bundle.found(lambda line: not _one_reply(line)):
+        raise InputError(
+            "torchtune learns every reply of a conversation and knows no tools; the study learned the last reply, "
+            f"and these conversations have several or call tools: {several}; take {', '.join(SAME_TOKENS)}"
+        )
+
+
+def _one_reply(line: Line) -> bool:
+    roles = [message["role"] for message in line.messages or []]
+    return roles.count("assistant") == 1 and "tool" not in roles and not line.tools
 
 
 def _adapter(adapter: Adapter | None) -> str:
