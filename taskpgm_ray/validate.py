@@ -288,7 +288,7 @@ def _check_evaluation(config: StudyConfig, agreement: Agreement | None) -> list[
     if lines and not (read.mmlu or read.bbh or here):
         return [*lines, *_few(counts, evaluation)]
     with tempfile.TemporaryDirectory() as folder:
-        sets = prepare(read, config.seed, Storage(folder))
+        sets = prepare(read, config.seed, Storage(folder), lift=config.search.measures_lift)
         search, report = (len(split.manifest()["items"]) for split in (sets.search, sets.report))
         inside = sets.report.manifest()["counts"]
         counts |= {(name, task): n for name, tasks in inside.items() for task, n in tasks.items()}

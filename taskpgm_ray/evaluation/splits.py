@@ -110,7 +110,9 @@ class EvaluationSets:
     report: Split
 
 
-def prepare(config: EvaluationConfig, seed: int, storage: Storage, tasks: Sequence[Task] = ()) -> EvaluationSets:
+def prepare(
+    config: EvaluationConfig, seed: int, storage: Storage, tasks: Sequence[Task] = (), lift: bool = False
+) -> EvaluationSets:
     """Write the search and the report split, unless they are there, and check that they share no item.
 
     Args:
@@ -118,10 +120,12 @@ def prepare(config: EvaluationConfig, seed: int, storage: Storage, tasks: Sequen
         seed: Draws subjects, tasks and items. The halves of a task do not depend on it.
         storage: The study's folder; the units are ``evaluation/search-<fingerprint>`` and ``evaluation/report-...``.
         tasks: The prepared pool, for ``config.own_tasks``: its held-out examples become the benchmark ``pool``.
+        lift: Whether adapters are compared on the search split, too.
 
     Raises:
-        EvaluationError: The data are missing, no task has items for both sides, the two sides share an item, or a
-            subject or task has fewer examples than ``num_fewshot`` asks for.
+        EvaluationError: The data are missing, no task has items for both sides, the two sides share an item, a
+            benchmark has a single item where systems are compared, or a subject or task has fewer examples than
+            ``num_fewshot`` asks for.
         DataError: A record is damaged.
     """
     own_tasks = tasks if config.own_tasks else ()
@@ -161,6 +165,8 @@ def prepare(config: EvaluationConfig, seed: int, storage: Storage, tasks: Sequen
     later = [(POOL, "")] if config.own_tasks and not own_tasks else []
     weights = {name: w for name, w in config.weights.items() if not (later and name.startswith(f"{POOL}/"))}
     check_weights(weights, [*((benchmark, task) for benchmark, inside in counts.items() for task in inside), *later])
+    for side in ("report", "search") if lift else ("report",):
+        _check_comparable(splits[side])
     for benchmark in ("mmlu", "bbh"):
         if getattr(config, benchmark):
             _check_examples(splits["report"], benchmark, config.shots(benchmark))
@@ -296,6 +302,18 @@ def _check_disjoint(search: Split, report: Split) -> None:
             f"{search.path} and {report.path} share {len(both)} items (such as {min(both)}): what chooses the mixture "
             "must not judge it; remove both folders to prepare them again"
         )
+
+
+def _check_comparable(split: Split) -> None:
+    """One item shows no spread over items: no comparison, after every fine-tune was paid for."""
+    for benchmark, inside in split.manifest()["counts"].items():
+        if sum(inside.values()) < 2:
+            (task,) = inside
+            field = {"mmlu": "subject", POOL: "data_set"}.get(benchmark, "task")
+            raise EvaluationError(
+                f"the {split.name} split has one item of {benchmark} ({task}), and systems are compared on two or more "
+                f"of a benchmark: raise evaluation.{split.name}_items_per_{field}, add items, or leave {benchmark} out"
+            )
 
 
 def _check_examples(split: Split, benchmark: str, shots: int) -> None:

@@ -49,7 +49,7 @@ def folders(draw: st.DrawFn) -> dict[str, list[dict[str, Any]]]:
 
 
 sizes = st.fixed_dictionaries(
-    {name: st.integers(1, 6) for name in ALL},
+    {name: st.integers(1 if name.startswith("search") else 2, 6) for name in ALL},
     optional={"max_subjects": st.integers(1, 4), "max_bbh_tasks": st.integers(1, 3)},
 )
 
@@ -64,7 +64,8 @@ def test_no_item_is_on_both_sides_whatever_the_data(files: Any, config: dict[str
         try:
             sets = prepare(settings_, seed, Storage(f"{scratch}/study"))
         except EvaluationError as error:
-            assert "task has items for both splits" in str(error)  # noqa: PT017
+            too_few = ("task has items for both splits", "the report split has one item of")
+            assert any(message in str(error) for message in too_few)  # noqa: PT017
             return
         search, report = sets.search.items(), sets.report.items()
         assert not {item.id for item in search} & {item.id for item in report}
@@ -247,6 +248,20 @@ def test_too_few_examples_are_found_out_before_anything_is_trained(folder: Path,
     with pytest.raises(EvaluationError, match=r"has 0 dev examples, .* \(to 0 with 'exemplars'"):
         prepare(EvaluationConfig(num_fewshot=1), 0, storage)
     prepare(EvaluationConfig(num_fewshot=1, mmlu=False), 0, storage)
+
+
+@pytest.mark.parametrize("side", ["report", "search"])
+def test_a_benchmark_of_one_item_is_refused_where_systems_are_compared(tmp_path: Path, side: str) -> None:
+    """The comparison itself would refuse it too, after every fine-tune."""
+    storage = Storage(str(tmp_path))
+    config = EvaluationConfig(max_bbh_tasks=1, **{f"{side}_items_per_task": 1})
+    message = rf"the {side} split has one item of bbh \(\w+\), .*: raise evaluation\.{side}_items_per_task"
+    with pytest.raises(EvaluationError, match=message):
+        prepare(config, 0, storage, lift=side == "search")
+    if side == "search":
+        prepare(config, 0, storage)
+    # Two tasks of one item are resampled together; their own spread says enough.
+    prepare(EvaluationConfig(max_bbh_tasks=2, **{f"{side}_items_per_task": 1}), 0, storage, lift=side == "search")
 
 
 def test_an_unprepared_split_is_an_error(tmp_path: Path) -> None:
