@@ -110,7 +110,9 @@ def _rows(file: Path, reader: Any) -> Iterator[tuple[list[str], int]]:
         except csv.Error:
             row, wrong = [], True
         except UnicodeDecodeError as error:
-            raise DataError(f"{file}: not UTF-8 ({error.reason} after line {line - 1}); re-encode the file") from None
+            # Text is decoded in pieces of several lines.
+            where = f"{error.reason}, in line {line} or soon behind it"
+            raise DataError(f"{file}: not UTF-8 ({where}); re-encode the file") from None
         more = reader.line_num - line
         if wrong and (more or not fields):
             raise DataError(
