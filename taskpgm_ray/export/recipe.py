@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from taskpgm_ray.config import LoraSection, StudyConfig
@@ -16,9 +17,14 @@ class Adapter:
     alpha: int
     dropout: float
     modules: list[str] | str
-    """Names of layers, or ``all-linear``."""
+    """Names of layers, ``all-linear``, or a regular expression of whole paths."""
     four_bits: bool = False
     """Whether the weights under it are 4-bit NormalFloat (QLoRA)."""
+
+    @property
+    def pattern(self) -> str | None:
+        """The regular expression, where the modules are one."""
+        return self.modules if isinstance(self.modules, str) and self.modules != "all-linear" else None
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,10 @@ class Recipe:
     """What a final run repeats of the study's fine-tunes."""
 
     model: str
-    """A folder or a hub name; empty where the study's model came out of a package."""
+    """An absolute folder or a hub name; empty where the study's model came out of a package."""
+    revision: str | None
+    """Commit or tag on the hub, where the study names one."""
+    trust_remote_code: bool
     adapter: Adapter | None
     """``None``: all weights are trained."""
     learning_rate: float
@@ -45,7 +54,9 @@ class Recipe:
         finetune, model = config.finetune, config.model
         lora = finetune.adapter
         return cls(
-            model="" if model.path.startswith("package:") else model.path,
+            model=_place(model.path),
+            revision=model.revision,
+            trust_remote_code=model.trust_remote_code,
             adapter=None if lora is None else _adapter(lora, model.quantization is not None),
             learning_rate=finetune.learning_rate,
             warmup=finetune.warmup_fraction,
@@ -63,6 +74,12 @@ class Recipe:
         return self.model or "SET-YOUR-MODEL"
 
     @property
+    def source(self) -> dict[str, Any]:
+        """What of the model is needed besides its name, as TRL, LLaMA-Factory and ms-swift call it."""
+        revision = {"model_revision": self.revision} if self.revision else {}
+        return revision | ({"trust_remote_code": True} if self.trust_remote_code else {})
+
+    @property
     def training_arguments(self) -> dict[str, Any]:
         """What every trainer built on transformers' ``TrainingArguments`` calls by these names."""
         return {
@@ -78,6 +95,13 @@ class Recipe:
     def steps(self, examples: int, devices: int = 1) -> int:
         """Optimizer steps of one pass over so many examples, each device taking ``batch_size`` of them at a time."""
         return -(-examples // (self.batch_size * devices))
+
+
+def _place(path: str) -> str:
+    if path.startswith("package:"):
+        return ""
+    # A folder that is not here can be one of another machine, or a hub name: both stay as they are.
+    return str(Path(path).resolve()) if Path(path).is_dir() else path
 
 
 def _adapter(lora: LoraSection, four_bits: bool) -> Adapter:

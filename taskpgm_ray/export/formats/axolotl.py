@@ -17,6 +17,8 @@ def _axolotl(bundle: Bundle, folder: Path) -> list[Path]:
     data = write_dataset(bundle, folder / "tokenised")
     settings = {
         "base_model": recipe.name,
+        **({"revision_of_model": recipe.revision} if recipe.revision else {}),
+        **({"trust_remote_code": True} if recipe.trust_remote_code else {}),
         # Without a type: rows of ids and labels are trained as they are.
         "datasets": [{"path": str((folder / "tokenised").resolve()), "type": None}],
         # Prepared data are found again by paths and settings, never by content: another mixture in the same folder

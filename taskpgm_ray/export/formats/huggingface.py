@@ -79,6 +79,7 @@ def _trl(bundle: Bundle, folder: Path) -> list[Path]:
     columns = list(_masked(bundle.tasks[0].lines[0]))
     settings = {
         "model_name_or_path": recipe.name,
+        **recipe.source,
         "datasets": [{"path": "json", "data_files": str(data.resolve()), "columns": columns}],
         # What the mask says.
         "completion_only_loss": True,

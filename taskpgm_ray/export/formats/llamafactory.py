@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from taskpgm_ray.errors import InputError
 from taskpgm_ray.export.examples import Bundle
 from taskpgm_ray.export.recipe import Adapter, Recipe
 from taskpgm_ray.export.registry import exporter, write_yaml
@@ -17,6 +18,7 @@ def _llamafactory(bundle: Bundle, folder: Path) -> list[Path]:
     data = write_dataset(bundle, folder / "tokenised")
     settings: dict[str, Any] = {
         "model_name_or_path": recipe.name,
+        **recipe.source,
         "stage": "sft",
         "do_train": True,
         **_adapter(recipe.adapter),
@@ -39,6 +41,11 @@ def _llamafactory(bundle: Bundle, folder: Path) -> list[Path]:
 def _adapter(adapter: Adapter | None) -> dict[str, Any]:
     if adapter is None:
         return {"finetuning_type": "full"}
+    if adapter.pattern:
+        raise InputError(
+            f"LLaMA-Factory takes names of layers and no regular expression such as {adapter.pattern!r} "
+            "(finetune.lora.target_modules): take axolotl, swift or trl"
+        )
     modules = adapter.modules if isinstance(adapter.modules, str) else ",".join(adapter.modules)
     return {
         "finetuning_type": "lora",

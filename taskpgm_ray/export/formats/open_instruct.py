@@ -26,6 +26,8 @@ def _open_instruct(bundle: Bundle, folder: Path) -> list[Path]:
         mixer += [str(file.resolve()), str(task.count)]
     line = [
         *("python", "open_instruct/finetune.py", "--model_name_or_path", recipe.name),
+        *(["--model_revision", recipe.revision] if recipe.revision else []),
+        *(["--trust_remote_code"] if recipe.trust_remote_code else []),
         *("--dataset_mixer_list", *mixer, "--dataset_mixer_list_splits", "train"),
         # Its cache is found again by paths and counts, never by content.
         *("--dataset_local_cache_dir", str((folder / f"prepared-{content_of(bundle)}").resolve())),

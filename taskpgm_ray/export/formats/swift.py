@@ -43,6 +43,7 @@ def _swift(bundle: Bundle, folder: Path) -> list[Path]:
     plugin.write_text(PLUGIN.replace("@NAME@", TEMPLATE), encoding="utf-8")
     common: dict[str, Any] = {
         "model": recipe.name,
+        **recipe.source,
         "external_plugins": [str(plugin.resolve())],
         "template": TEMPLATE,
         **_adapter(recipe.adapter),
@@ -64,11 +65,15 @@ def _swift(bundle: Bundle, folder: Path) -> list[Path]:
         "max_steps": recipe.steps(bundle.document["examples"]),
     }
     return [
-        write_yaml(folder / "exact.yaml", exact, "swift sft --config exact.yaml: each task gives exactly its count."),
+        write_yaml(
+            folder / "exact.yaml",
+            exact,
+            "swift sft exact.yaml (ms-swift 4.3 or later): each task gives exactly its count.",
+        ),
         write_yaml(
             folder / "sampled.yaml",
             sampled,
-            "swift sft --config sampled.yaml: tasks are sampled by weight from streams.",
+            "swift sft sampled.yaml (ms-swift 4.3 or later): tasks are sampled by weight from streams.",
             "max_steps is that of one device: divide it by the number of yours.",
         ),
         plugin,
@@ -89,6 +94,7 @@ def _adapter(adapter: Adapter | None) -> dict[str, Any]:
         "lora_rank": adapter.r,
         "lora_alpha": adapter.alpha,
         "lora_dropout": adapter.dropout,
-        "target_modules": adapter.modules,
+        # Of target_modules it makes a list, in which an expression is the name of a layer.
+        **({"target_regex": adapter.pattern} if adapter.pattern else {"target_modules": adapter.modules}),
         **({"quant_method": "bnb", "quant_bits": 4} if adapter.four_bits else {}),
     }

@@ -90,7 +90,8 @@ def _texts(bundle: Bundle, folder: Path) -> tuple[list[Path], list[str], Path]:
         )
         for file in files
     ]
-    script.write_text("# In Megatron-LM's folder:\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    revision = f" (the study's tokenizer is of revision {recipe.revision})" if recipe.revision else ""
+    script.write_text(f"# In Megatron-LM's folder{revision}:\n" + "\n".join(lines) + "\n", encoding="utf-8")
     return files, prefixes, script
 
 

@@ -42,8 +42,8 @@ def _torchtune(bundle: Bundle, folder: Path) -> list[Path]:
         write_yaml(
             folder / "torchtune.yaml",
             settings,
-            f"Merge this into your recipe, which names model and tokenizer: max_seq_len {recipe.max_length}, "
-            f"{_adapter(recipe.adapter)}.",
+            f"Merge this into your recipe, which names model and tokenizer. The study had {_model(recipe)}, "
+            f"max_seq_len {recipe.max_length}, {_adapter(recipe.adapter)}.",
         ),
         data,
     ]
@@ -68,8 +68,13 @@ def _one_reply(line: Line) -> bool:
     return roles.count("assistant") == 1 and "tool" not in roles and not line.tools
 
 
+def _model(recipe: Recipe) -> str:
+    return f"{recipe.name} at revision {recipe.revision}" if recipe.revision else recipe.name
+
+
 def _adapter(adapter: Adapter | None) -> str:
     if adapter is None:
         return "all weights trained (full_finetune)"
-    shape = f"lora_rank {adapter.r}, lora_alpha {adapter.alpha}, lora_dropout {adapter.dropout}"
+    modules = adapter.modules if isinstance(adapter.modules, str) else ", ".join(adapter.modules)
+    shape = f"lora_rank {adapter.r}, lora_alpha {adapter.alpha}, lora_dropout {adapter.dropout} (on {modules})"
     return f"{shape}, quantize_base true" if adapter.four_bits else shape
