@@ -495,6 +495,14 @@ def test_a_task_with_an_empty_answer_is_refused_before_it_is_paid_for(good, tmp_
         validate(changed(good, overrides))
 
 
+def test_a_task_whose_metric_is_an_error_rate_is_refused_before_it_is_paid_for(good, tmp_path):
+    overrides = own_task(tmp_path, ROWS)
+    file = tmp_path / "mine.yaml"
+    file.write_text(file.read_text().replace("higher_is_better: true", "higher_is_better: false"))
+    with pytest.raises(EvaluationError, match="'mine' scores its items by exact_match, of which none is said to be"):
+        validate(changed(good, overrides))
+
+
 def test_a_task_without_its_documents(good, tmp_path, monkeypatch):
     overrides = own_task(tmp_path, ROWS)
     (tmp_path / "documents.jsonl").unlink()

@@ -84,6 +84,23 @@ def evaluate(
     return [ItemScore(item.benchmark, item.task, item.id, *scores[item.id], seed) for item in items]
 
 
+def right_metrics(task: Any) -> list[str]:
+    """Those metrics of an lm-eval task that may be the accuracy: the higher, the better.
+
+    Raises:
+        EvaluationError: There is none; an error rate or the like would call the worse of two mixtures the better one.
+    """
+    higher = task.higher_is_better()
+    found = [metric for metric in task.aggregation() if higher.get(metric)]
+    if not found:
+        raise EvaluationError(
+            f"lm-eval's {task.config.task!r} scores its items by {', '.join(task.aggregation())}, of which none is "
+            "said to be better when it is higher; choose a task with right and wrong answers, or in a file of your own "
+            "give a metric higher_is_better: true"
+        )
+    return found
+
+
 def _by_lm_eval(tasks: dict[tuple[str, str], SplitTask], model: EngineLM, chat: bool) -> dict[str, tuple[float, float]]:
     """(accuracy, gold log-probability) of each item of lm-eval's tasks, by its id."""
     if not tasks:
@@ -116,8 +133,12 @@ def _by_lm_eval(tasks: dict[tuple[str, str], SplitTask], model: EngineLM, chat: 
         item: sample for item, (name, sample) in samples.items() if named[name].OUTPUT_TYPE == "generate_until"
     }
     gold = _gold_of_generated(generated, {item: named[samples[item][0]] for item in generated}, model)
+    by_task: dict[str, list[dict[str, Any]]] = {}
+    for name, sample in samples.values():
+        by_task.setdefault(name, []).append(sample)
+    metrics = {name: _metric(named[name], found) for name, found in by_task.items()}
     told = {
-        item: (_accuracy(named[name], sample), gold[item] if item in gold else _gold(named[name], sample, model))
+        item: (float(sample[metrics[name]]), gold[item] if item in gold else _gold(named[name], sample, model))
         for item, (name, sample) in samples.items()
     }
     greedy = [item for item, (name, sample) in samples.items() if name in open_answers and told[item][0]]
@@ -142,15 +163,15 @@ def _ended(samples: Sequence[dict[str, Any]], model: EngineLM) -> list[bool]:
     ]
 
 
-def _accuracy(task: SplitTask, sample: dict[str, Any]) -> float:
-    """The task's first metric of one item, which must be a share of right answers."""
-    for metric in task.aggregation():
-        value = sample.get(metric)
-        if isinstance(value, (int, float, np.number)) and 0 <= value <= 1:
-            return float(value)
+def _metric(task: SplitTask, samples: Sequence[dict[str, Any]]) -> str:
+    """The task's first metric by which every item is between 0 (wrong) and 1 (right): one for all of its items."""
+    for metric in right_metrics(task):
+        values = [sample.get(metric) for sample in samples]
+        if all(isinstance(value, (int, float, np.number)) and 0 <= value <= 1 for value in values):
+            return metric
     raise EvaluationError(
         f"lm-eval's {task.config.task!r} scores its items by {', '.join(task.aggregation())}, none of which is between "
-        "0 (wrong) and 1 (right)"
+        "0 (wrong) and 1 (right) for all of them"
     )
 
 

@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from taskpgm_ray.config import EvaluationConfig
 from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.evaluation import EvaluationSets, NextToken, Split, evaluate, prepare, summarise
+from taskpgm_ray.evaluation.run import _metric
 from taskpgm_ray.storage import Storage
 
 from .helpers import ConstantClient, HFClient
@@ -86,6 +88,24 @@ def test_chat_prompts(sets: EvaluationSets, tokenizer: Any) -> None:
     assert first.startswith("<system>The following are multiple choice questions (with answers) about subject 0.")
     assert first.count("<user>") == 2
     assert first.endswith("Answer:\n<assistant>")
+
+
+def scored_by(**higher: bool | None) -> Any:
+    return SimpleNamespace(
+        aggregation=lambda: dict.fromkeys(higher), higher_is_better=lambda: higher, config=SimpleNamespace(task="t")
+    )
+
+
+def test_accuracy_is_one_metric_of_a_task_that_is_better_when_higher() -> None:
+    """crows_pairs' difference in likelihood is between 0 and 1 for some items; an error rate is so for all."""
+    samples = [{"diff": 0.4, "wer": 0.9, "acc": 1.0}, {"diff": 7.3, "wer": 0.0, "acc": 0.0}]
+    assert _metric(scored_by(wer=False, acc=True), samples) == "acc"
+    assert _metric(scored_by(diff=True, acc=True), samples) == "acc"
+    with pytest.raises(EvaluationError, match="'t' scores its items by diff, none of which is between 0"):
+        _metric(scored_by(diff=True), samples)
+    for unknown in (False, None):
+        with pytest.raises(EvaluationError, match="of which none is said to be better when it is higher"):
+            _metric(scored_by(wer=unknown), samples)
 
 
 def test_cut_prompts_are_counted(sets: EvaluationSets, tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
