@@ -8,6 +8,9 @@ from typing import Any
 
 from taskpgm_ray.config import LoraSection, StudyConfig
 
+LAST_RATE = 0.1
+"""Where the cosine of a fine-tune ends, as a part of the learning rate."""
+
 
 @dataclass(frozen=True)
 class Adapter:
@@ -84,7 +87,8 @@ class Recipe:
         """What every trainer built on transformers' ``TrainingArguments`` calls by these names."""
         return {
             "learning_rate": self.learning_rate,
-            "lr_scheduler_type": "cosine",
+            "lr_scheduler_type": "cosine_with_min_lr",
+            "lr_scheduler_kwargs": {"min_lr_rate": LAST_RATE},
             "weight_decay": self.weight_decay,
             "max_grad_norm": self.max_grad_norm,
             "per_device_train_batch_size": self.batch_size,

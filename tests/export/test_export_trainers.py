@@ -235,9 +235,21 @@ def test_token_formats_weigh_by_tokens(plain_study, tmp_path):
 
 def test_open_instruct_mixes_by_counts(chat_study, tmp_path):
     path, *files = export("open-instruct", chat_study.folder, tmp_path)
-    words = path.read_text().splitlines()[1].split()
+    words = path.read_text().splitlines()[-1].split()
     start = words.index("--dataset_mixer_list") + 1
     assert words[start : start + 6] == [str(files[0]), "120", str(files[1]), "30", str(files[2]), "20"]
+    # By default every reply is learned, and what was trained is published.
+    start = words.index("--dataset_transform_fn") + 1
+    assert words[start : start + 2] == ["last_turn_tulu_tokenize_and_truncate_v1", "sft_tulu_filter_v1"]
+    options = dict(pairwise(words))
+    assert (options["--push_to_hub"], options["--try_launch_beaker_eval_jobs"]) == ("false", "false")
+    assert options["--clip_grad_norm"] == "1.0"
+
+
+def test_open_instruct_refuses_what_it_would_write_otherwise(tools_study, tmp_path):
+    """Its template is given the messages alone."""
+    with pytest.raises(InputError, match=r"other tokens than the study did, .*: parity 48 of 48, sum 48 of 48, "):
+        export("open-instruct", tools_study.folder, tmp_path)
 
 
 def test_torchtune_learns_every_reply_and_so_takes_conversations_of_one(short_study, chat_study, tools_study, tmp_path):

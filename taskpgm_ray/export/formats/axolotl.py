@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from taskpgm_ray.export.examples import Bundle
-from taskpgm_ray.export.recipe import Adapter, Recipe
+from taskpgm_ray.export.recipe import LAST_RATE, Adapter, Recipe
 from taskpgm_ray.export.registry import exporter, write_yaml
 from taskpgm_ray.export.tokenised import content_of, write_dataset
 
@@ -28,6 +28,7 @@ def _axolotl(bundle: Bundle, folder: Path) -> list[Path]:
         **_adapter(recipe.adapter),
         "learning_rate": recipe.learning_rate,
         "lr_scheduler": "cosine",
+        "cosine_min_lr_ratio": LAST_RATE,
         "optimizer": "adamw_torch",
         "warmup_ratio": recipe.warmup,
         "weight_decay": recipe.weight_decay,

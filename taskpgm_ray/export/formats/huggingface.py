@@ -86,11 +86,12 @@ def _trl(bundle: Bundle, folder: Path) -> list[Path]:
         "max_length": recipe.max_length,
         **_peft(recipe.adapter),
         **recipe.training_arguments,
+        # A part of the run; transformers 4 would take it for a number of steps.
         "warmup_steps": recipe.warmup,
         "num_train_epochs": 1,
         "bf16": recipe.bf16,
     }
-    return [write_yaml(folder / "sft.yaml", settings, "trl sft --config sft.yaml"), data]
+    return [write_yaml(folder / "sft.yaml", settings, "trl sft --config sft.yaml (with transformers 5)"), data]
 
 
 def _masked(line: Line) -> dict[str, Any]:

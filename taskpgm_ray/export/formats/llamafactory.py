@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,14 @@ def _llamafactory(bundle: Bundle, folder: Path) -> list[Path]:
         "cutoff_len": recipe.max_length,
         **recipe.training_arguments,
         "num_train_epochs": 1.0,
-        "warmup_steps": recipe.warmup,
+        # As a number of steps, since its transformers may be one that knows no part of a run there (4).
+        "warmup_steps": math.ceil(recipe.warmup * recipe.steps(bundle.document["examples"])),
         "bf16": recipe.bf16,
     }
-    notes = ["llamafactory-cli train train.yaml"]
+    notes = [
+        "llamafactory-cli train train.yaml",
+        "warmup_steps is that of one device: divide it by the number of yours.",
+    ]
     if bundle.chat:
         notes.append("The ids are those of the model's own chat template: name it when you chat with what was trained.")
     return [write_yaml(folder / "train.yaml", settings, *notes), *data]

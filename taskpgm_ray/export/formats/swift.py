@@ -44,11 +44,15 @@ def _swift(bundle: Bundle, folder: Path) -> list[Path]:
     common: dict[str, Any] = {
         "model": recipe.name,
         **recipe.source,
+        # Names are those of Hugging Face's hub, not of ModelScope's.
+        "use_hf": True,
         "external_plugins": [str(plugin.resolve())],
         "template": TEMPLATE,
         **_adapter(recipe.adapter),
         "max_length": recipe.max_length,
         **recipe.training_arguments,
+        # AdamW's own; swift's is 0.95.
+        "adam_beta2": 0.999,
         "warmup_ratio": recipe.warmup,
         "gradient_accumulation_steps": 1,
         "torch_dtype": "bfloat16" if recipe.bf16 else "float32",

@@ -44,6 +44,8 @@ def _torchtune(bundle: Bundle, folder: Path) -> list[Path]:
             settings,
             f"Merge this into your recipe, which names model and tokenizer. The study had {_model(recipe)}, "
             f"max_seq_len {recipe.max_length}, {_adapter(recipe.adapter)}.",
+            f"Its learning rate rose over the first {recipe.warmup:.0%} of the run and fell along a cosine to a tenth; "
+            "torchtune's own schedules end at zero.",
         ),
         data,
     ]
