@@ -2,8 +2,8 @@
 
 Counts are upper limits: answers shorter than `scoring.positions_per_probe` have fewer positions, benchmarks may
 have fewer items than a study asks for, and with `scoring.probes: adaptive` fewer probes may be enough. The positions of
-one probe share their prompt, which an engine reads once and keeps in its cache by blocks; what is measured in a study
-counts the whole prompt of every position instead.
+one probe share their prompt, which an engine reads once and keeps in its cache by blocks; what a study has stored
+counts the whole prompt of every position, and is taken back to what was read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from taskpgm_ray.config import EvaluationConfig, StudyConfig
 from taskpgm_ray.report.text import MISSING, amount
 from taskpgm_ray.runtime.fitted_table import FittedTable
-from taskpgm_ray.storage import Storage
+from taskpgm_ray.storage import Storage, Unit, finished
 from taskpgm_ray.workload import jobs_by_kind, merges, scored_adapters
 
 ENGINE_START_SECONDS = 60.0
@@ -47,23 +47,27 @@ class EngineSpeed:
     """How fast one engine reads prompts."""
 
     tokens_per_second: float
+    """Tokens that are in its cache do not count."""
     source: str = "given"
-    whole: bool = False
-    """Whether tokens are those of every request's whole prompt, those from the cache included."""
 
 
-def measured_engines(storage: Storage) -> EngineSpeed | None:
-    """The speed at which a study has scored, its engines' start included; ``None`` when it has not.
+def measured_engines(storage: Storage, block_size: int) -> EngineSpeed | None:
+    """The speed at which each engine of a study has scored its probes; ``None`` when none has.
 
     Args:
         storage: The study's folder.
+        block_size: Tokens of a block of the engines' cache.
     """
-    if not storage.exists("stages.json"):
-        return None
-    score = storage.read_json("stages.json").get("score", {})
-    if not score.get("tokens") or not score.get("seconds"):
-        return None
-    return EngineSpeed(score["tokens"] / score["seconds"], f"measured in {storage.uri}", whole=True)
+    read = seconds = 0.0
+    for segment in (unit for design in storage.names("segments") for unit in _done(storage, f"segments/{design}")):
+        facts = segment.manifest()
+        for scores in _done(storage, f"scores/{segment.path.rpartition('/')[2]}"):
+            cost = scores.manifest()
+            # The wall clock of one engine, whatever the others did meanwhile.
+            seconds += cost["seconds"]
+            prompt = cost["tokens"] / cost["positions"]
+            read += _read(sum(facts["probes"]), cost["positions"], prompt, block_size)
+    return EngineSpeed(read / seconds, f"measured in {storage.uri}") if seconds else None
 
 
 def plan_engines(
@@ -82,12 +86,10 @@ def plan_engines(
         One row for the probe set and one for each side of the evaluation, in the order in which they run.
     """
     jobs = jobs_by_kind(config, tasks)
-    positions = tasks * config.pool.probes_per_task * config.scoring.positions_per_probe
-    scored = scored_adapters(config, tasks) + 1
-    probes, later = tasks * config.pool.probes_per_task, config.scoring.positions_per_probe - 1
-    read = probes * (example_tokens + later * min(config.scoring.engines.block_size / 2, example_tokens))
-    whole = speed is not None and speed.whole
-    asked = [("probe set", scored, positions, positions * example_tokens if whole else read)]
+    probes = tasks * config.pool.probes_per_task
+    positions = probes * config.scoring.positions_per_probe
+    read = _read(probes, positions, example_tokens, config.scoring.engines.block_size)
+    asked = [("probe set", scored_adapters(config, tasks) + 1, positions, read)]
     if config.search.balances:
         lifts = tasks + 1 if config.search.measures_lift else 0
         for what, models, side in (
@@ -133,6 +135,17 @@ def engines_table(rows: Sequence[EngineWork], speed: EngineSpeed | None) -> Fitt
         ]
         table.row(*cells, *([MISSING if row.cost is None else f"{row.cost:,.0f}"] if priced else []))
     return table
+
+
+def _read(probes: int, positions: int, prompt: float, block_size: int) -> float:
+    """Tokens that an engine reads: every probe's prompt once, and what its other positions do not find in the cache."""
+    return probes * prompt + (positions - probes) * min(block_size / 2, prompt)
+
+
+def _done(storage: Storage, folder: str) -> list[Unit]:
+    """The folder's finished units."""
+    units = [Unit(storage, f"{folder}/{name}") for name in storage.names(folder)]
+    return [unit for unit, ready in zip(units, finished(units), strict=True) if ready]
 
 
 def _items(evaluation: EvaluationConfig, tasks: int, side: str, example_tokens: float) -> tuple[int, float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from taskpgm_ray.config import PROXY, FinetuneConfig, LoraSection, StudyConfig
@@ -87,7 +87,8 @@ def measure(storage: Storage, folder: str = "adapters") -> Speed | None:
     tasks = _manifests(storage, "tasks")
     return Speed(
         tokens_per_second=sum(m["tokens"] for m in trained) / sum(m["seconds"] for m in trained),
-        example_tokens=sum(t["train_tokens"] for t in tasks) / sum(t["train"] for t in tasks),
+        # Adapters have one task each and mixtures shares of tasks: a large task's length counts no more than another's.
+        example_tokens=fmean(t["train_tokens"] / t["train"] for t in tasks),
         job_seconds=median(m["wall_seconds"] - m["seconds"] for m in trained),
         adapter_bytes=median(m["adapter_bytes"] for m in trained),
         source=f"measured on {len(trained)} adapters in {storage.uri}",
@@ -302,7 +303,7 @@ def engine_speed_of(
         return EngineSpeed(tokens_per_second)
     if gpu is not None:
         return EngineSpeed(reading_speed(config, _model(config), gpu), f"estimated for {gpu}: {READ:.0%} of its peak")
-    return measured_engines(_folder(config)) if lanes.measured else None
+    return measured_engines(_folder(config), config.scoring.engines.block_size) if lanes.measured else None
 
 
 def _folder(config: StudyConfig) -> Storage:

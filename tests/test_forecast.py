@@ -14,6 +14,7 @@ from taskpgm_ray.engine_forecast import (
     ITEM_TOKENS,
     EngineSpeed,
     affinity_core_hours,
+    measured_engines,
     plan_engines,
     probe_rounds,
 )
@@ -144,6 +145,16 @@ def test_speed_is_measured_from_finished_adapters(tmp_path):
     assert (speed.job_seconds, speed.adapter_bytes) == (2.0, 100)
 
 
+def test_the_measured_length_of_an_example_counts_every_task_alike(tmp_path):
+    """As adapters and uniform do: with every example alike, a large task's short ones would be the plan's."""
+    storage = Storage(str(tmp_path))
+    for name, rows, length in (("short", 10_000, 40), ("long", 100, 400)):
+        manifest = {"tokens": 4000, "seconds": 10.0, "wall_seconds": 12.0, "adapter_bytes": 100}
+        storage.write_json(f"adapters/{name}/manifest.json", manifest)
+        storage.write_json(f"tasks/{name}/manifest.json", {"train_tokens": rows * length, "train": rows})
+    assert measure(storage).example_tokens == 220.0
+
+
 def test_what_is_neither_given_nor_measured_is_asked_for(tmp_path):
     config = study().model_copy(update={"storage": str(tmp_path)})
     with pytest.raises(ConfigError, match=r"no adapter was trained in .*/s yet.* give --tokens-per-second"):
@@ -213,8 +224,6 @@ def test_the_engines_work_by_hand():
     # Of a probe's prompt of 50 tokens, the four later positions read half a block of 32 on average.
     assert (probes.models, probes.requests, probes.tokens) == (23, 23 * 400, 23 * 80 * (50 + 4 * 16))
     assert probes.seconds == probes.tokens / 1000 + ENGINE_START_SECONDS
-    measured = plan_engines(config, 10, 50.0, EngineSpeed(1000.0, whole=True))[0]
-    assert measured.tokens == 23 * 400 * 50
     # CPUs are paid where engines have no GPU.
     assert probes.cost == pytest.approx(2.0 * probes.seconds / 3600 * config.scoring.engines.cpus)
     # Ten fine-tunes of trials; 10 x 2 of MMLU with an example each, 27 x 2 of BBH, 10 x 20 of the pool's own.
@@ -232,6 +241,29 @@ def test_the_engines_work_by_hand():
     small = config.model_copy(update={"pool": config.pool.model_copy(update={"probes_per_task": 16})})
     small = small.model_copy(update={"scoring": small.scoring.model_copy(update={"positions_per_probe": 1})})
     assert affinity_core_hours(small, 1000) == pytest.approx(2 * 117 / 3600, rel=0.02)
+
+
+@pytest.mark.parametrize("engines", [1, 8])
+@pytest.mark.parametrize("per_probe", [1, 8])
+def test_what_was_measured_is_the_speed_of_one_engine_that_reads(tmp_path, engines, per_probe):
+    """Not of all of them together, nor of tokens that came out of the cache."""
+    storage, read = Storage(str(tmp_path)), 100 * (300 + (per_probe - 1) * 16)
+    assert measured_engines(storage, 32) is None
+    positions = 100 * per_probe
+    storage.write_json("segments/design/first/manifest.json", {"positions": positions, "probes": [60, 40]})
+    for number in range(2 * engines):
+        cost = {"positions": positions, "tokens": 300 * positions, "seconds": read / 10_000}
+        storage.write_json(f"scores/first/adapter-{number}/manifest.json", cost)
+    storage.write_json("scores/first/unfinished/logprobs.parquet", {})
+    # The wall clock of the whole stage is shorter the more engines there are.
+    storage.write_json("stages.json", {"score": {"seconds": 2 * read / 10_000, "tokens": 600 * positions * engines}})
+    speed = measured_engines(storage, 32)
+    assert speed.tokens_per_second == pytest.approx(10_000)
+    options = [f"scoring.engines.max={engines}", f"scoring.positions_per_probe={per_probe}"]
+    config = load_config("jobs/llama2-7b.yaml", options)
+    assert [row.seconds for row in plan_engines(config, 30, 300.0, speed)] == pytest.approx(
+        [row.seconds for row in plan_engines(config, 30, 300.0, EngineSpeed(10_000))]
+    )
 
 
 def test_rounds_of_probes_are_planned_at_most():
