@@ -24,6 +24,7 @@ from taskpgm_ray.models import resolve
 from taskpgm_ray.runtime.preflight import preflight
 from taskpgm_ray.scoring.vllm_registry import check_served
 from taskpgm_ray.storage import Storage, Unit, fingerprint
+from taskpgm_ray.tasks import unread
 from taskpgm_ray.tasks.chat import require_template
 from taskpgm_ray.tasks.conversations import NoExample
 from taskpgm_ray.tasks.example import SHOWN, BadRow, Example, check_bad, few
@@ -185,8 +186,8 @@ def _check_tasks(config: StudyConfig, agreement: Agreement | None) -> list[str]:
                 source.identity()
                 _check_examples(source, config, agreement, min(GENERATED, config.pool.max_examples), 0)
             else:
-                examples, skipped = _check_examples(source, config, agreement, config.pool.max_examples, kept)
-                read, bad = read + examples, bad + skipped
+                examples, skipped, told = _check_examples(source, config, agreement, config.pool.max_examples, kept)
+                read, bad, notes = read + examples, bad + skipped, notes + [told] * bool(told)
     with found.check():
         for baseline in config.search.baselines if config.search.balances else ():
             if baseline.startswith(GIVEN):
@@ -204,13 +205,13 @@ def _check_tasks(config: StudyConfig, agreement: Agreement | None) -> list[str]:
 
 def _check_examples(
     source: TaskSource, config: StudyConfig, agreement: Agreement | None, limit: int, probes: int
-) -> tuple[int, list[BadRow]]:
+) -> tuple[int, list[BadRow], str]:
     """Read a task's examples, and tokenise until more different ones fit than are kept as probes.
 
     Of the others only those are tokenised whose responses may be too long.
 
     Returns:
-        How many examples were read, and the rows that are none.
+        How many examples were read, the rows that are none, and what is told of columns that are not read.
     """
     different: set[str] = set()
     reading = source.read(limit, config.seed)
@@ -245,7 +246,7 @@ def _check_examples(
         raise too_few(source.name, len(different), len(reading.rows), probes, dropped)
     if agreement is not None:
         agreement.examples(source.name, reading.rows)
-    return rows, bad
+    return rows, bad, unread.note(source.name, reading.unread, reading.layout)
 
 
 def _frame(config: StudyConfig, agreement: Agreement | None) -> int:

@@ -248,6 +248,13 @@ def test_a_file_whose_name_is_no_task_name_gets_one_that_is_told(good, tmp_path,
     assert f"note: {file} is the task {made}" in lines
 
 
+def test_columns_that_are_not_read_are_told(good, tmp_path):
+    rows = [{"prompt": f"q{i}", "passage": f"p{i}" if i else "", "response": "r", "id": i} for i in range(8)]
+    good["pool"]["tasks"] += [f"jsonl:{lines_file(tmp_path, *rows)}"]
+    (told,) = [line for line in validate(load_config(good)) if "does not read" in line]
+    assert told.startswith("note: bad: columns that the layout prompt/response does not read: passage (7 rows); name")
+
+
 def test_bad_rows_are_skipped_and_told_up_to_a_share(good, tmp_path):
     rows = [{"prompt": f"q{i}", "response": "" if i == 7 else "r"} for i in range(40)]
     file = lines_file(tmp_path, *rows)

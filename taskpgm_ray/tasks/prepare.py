@@ -29,7 +29,7 @@ from taskpgm_ray.tasks.split import Split, content_of, split_task
 
 EXAMPLES = "examples.parquet"
 BAD_ROWS = "bad_rows.jsonl"
-READING = 2
+READING = 3
 """Version of what becomes of a row, from file to token ids. With another one tasks are prepared anew; what was made of
 them stays where the ids are the same."""
 
