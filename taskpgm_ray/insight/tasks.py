@@ -12,6 +12,8 @@ import numpy as np
 from taskpgm_ray.insight.certainty import Certainty
 from taskpgm_ray.mrf import Influence, clusters, drop_task, influence, sensitivity_factors
 from taskpgm_ray.mrf.mixture import Mixture
+from taskpgm_ray.mrf.solvers.problem import Problem
+from taskpgm_ray.mrf.task_influence import problem_of
 from taskpgm_ray.numerics.types import FloatArray, IntArray
 from taskpgm_ray.search.gain import Gain
 
@@ -210,7 +212,25 @@ class _View:
             cluster=int(self.cluster[i]),
             sentence="",
         )
-        return replace(row, sentence=sentence(row, self.mixture.tau))
+        return replace(row, sentence=sentence(row, self.mixture.tau, self.reason(row, i) if row.weight == 0 else ""))
+
+    @cached_property
+    def problem(self) -> Problem:
+        """What the mixture solves."""
+        return problem_of(self.S, self.mixture)
+
+    def reason(self, row: TaskInsight, i: int) -> str:
+        """Why a task has no weight.
+
+        At the optimum (S p)_i - tau b_i is that of the tasks with weight, or more: either the task is more like the
+        mixture than these are on average, or its utility is below theirs.
+        """
+        if self.problem.S[i] @ self.mixture.weights > self.mixture.redundancy:
+            likes = [f"{name} (affinity {affinity:.2f})" for name, affinity, _ in row.covered_by[:2]]
+            return f"{_and(likes)} already {'cover' if len(likes) > 1 else 'covers'} it"
+        why = "few tasks are like it" if self.mixture.utility is None else "it is of little use"
+        own, theirs = (len(self.S) * b for b in (self.problem.b[i], self.mixture.representativeness))
+        return f"{why} (utility {own:.3g}, the mixture's {theirs:.3g})"
 
     def covered_by(self, i: int) -> tuple[tuple[str, float, float], ...]:
         p = self.mixture.weights
@@ -244,9 +264,8 @@ class _View:
         return float((self.lift[i].sum() - self.lift[i, i]) / (len(self.names) - 1))
 
 
-def sentence(row: TaskInsight, tau: float) -> str:
-    """What a person wants to know of a task."""
-    likes = _and([f"{name} (affinity {affinity:.2f})" for name, affinity, _ in row.covered_by[:2]])
+def sentence(row: TaskInsight, tau: float, reason: str) -> str:
+    """What a person wants to know of a task; ``reason``: why it has no weight, where it has none."""
     if row.weight > 0:
         said = f"{row.name} gets {_percent(row.weight)}"
         if row.low is not None and row.high is not None:
@@ -257,9 +276,7 @@ def sentence(row: TaskInsight, tau: float) -> str:
         if row.gainers:
             said += f", and its share would go to {_and([name for name, _ in row.gainers[:2]])}"
         return f"{said}."
-    said = f"{row.name} gets nothing"
-    if likes:
-        said += f" because {likes} already {'cover' if len(row.covered_by) > 1 else 'covers'} it"
+    said = f"{row.name} gets nothing because {reason}"
     ways = []
     if np.isfinite(row.break_even) and tau > 0:
         ways.append(f"if its utility rose by {row.break_even:.3g}")

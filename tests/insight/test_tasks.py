@@ -56,11 +56,11 @@ def test_a_weight_hangs_on_the_affinities_that_move_it_most(S):
             assert change == pytest.approx(moved[a, b], rel=1e-3, abs=1e-8)
 
 
-def test_a_task_without_weight_says_who_covers_it_and_when_it_would_enter(S):
+def test_a_task_without_weight_says_why_and_when_it_would_enter(S):
     mixture = solve(S, 12.0)
     (nothing,) = [row for row in explain(NAMES, S, mixture, None).tasks if row.name == "mawps"]
     assert nothing.weight == 0
-    assert nothing.sentence.startswith("mawps gets nothing because boolq")
+    assert nothing.sentence.startswith("mawps gets nothing because few tasks are like it (utility 1.05, the")
     assert "it would enter if its utility rose by" in nothing.sentence
     # It does.
     i = NAMES.index("mawps")
@@ -69,6 +69,25 @@ def test_a_task_without_weight_says_who_covers_it_and_when_it_would_enter(S):
     assert solve(S, 12.0, utility=u).weights[i] > 0
     u[i] -= nothing.break_even * 0.02
     assert solve(S, 12.0, utility=u).weights[i] == 0
+
+
+def test_an_outlier_is_not_said_to_be_covered():
+    """Five tasks are alike, and a sixth is like none of them: where only representativeness counts, it has none."""
+    names, S = [*"abcde", "outlier"], np.full((6, 6), 0.6)
+    S[5, :] = S[:, 5] = 0.02
+    np.fill_diagonal(S, 1)
+    S[0, 1] = S[1, 0] = 0.7
+    (outlier,) = [row for row in explain(names, S, solve(S, 5.0), None).tasks if row.name == "outlier"]
+    assert outlier.weight == 0
+    assert outlier.sentence.startswith(
+        "outlier gets nothing because few tasks are like it (utility 1.1, the mixture's 3.48)"
+    )
+    # Of a copy at a small balance it is the likeness.
+    S = np.array([[1, 0.9, 0.9], [0.9, 1, 0.2], [0.9, 0.2, 1]])
+    between = explain(["between", "a", "b"], S, solve(S, 0.1), None).tasks[0]
+    assert between.sentence.startswith("between gets nothing because a (affinity 0.90) and b (affinity 0.90) already")
+    own = explain(names[:3], np.eye(3) + 0.0, solve(np.eye(3), 2.0, utility=np.array([3.0, 3.0, 0.0])), None).tasks[2]
+    assert own.sentence.startswith("c gets nothing because it is of little use (utility 0, the mixture's 3)")
 
 
 def test_a_task_with_weight_says_what_it_costs_to_lose_it(S):
