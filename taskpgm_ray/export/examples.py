@@ -196,9 +196,11 @@ def read_bundle(study: str, mixture: str = "recommended", examples: int | None =
         seed: Of the draw and the order.
 
     Raises:
-        InputError: The folder holds no finished study, or the file names other tasks.
+        InputError: The folder holds no finished study, the file names other tasks, or the number is not positive.
         StorageError: A file cannot be read.
     """
+    if examples is not None and examples < 1:
+        raise InputError(f"an export holds at least one example: --examples (`examples`) is {examples}")
     study = study.removesuffix("/mixture.json").rstrip("/")
     storage = Storage(study)
     config = study_config(storage)

@@ -10,6 +10,7 @@ from pathlib import Path
 from taskpgm_ray.config import StudyConfig
 from taskpgm_ray.errors import InputError, MissingFileError, StorageError
 from taskpgm_ray.export.examples import study_config
+from taskpgm_ray.export.registry import local_folder
 from taskpgm_ray.judge.hand_over import ADAPTER, CARD, MODEL
 from taskpgm_ray.models import BaseModelRef, prepare, resolve
 from taskpgm_ray.runtime import scratch
@@ -27,10 +28,12 @@ def merge_final(study: str | os.PathLike[str], folder: str | os.PathLike[str]) -
         The folder.
 
     Raises:
-        InputError: The study has no final adapter (nothing was searched), or its base model is another one by now.
+        InputError: The study has no final adapter (nothing was searched), its base model is another one by now, or the
+            folder is not on a disk.
         ModelError: The base model cannot be loaded.
         StorageError: A file cannot be read or written.
     """
+    target = local_folder(folder)
     storage = Storage(os.fspath(study))
     config = study_config(storage)
     if config.finetune.adapter is None:
@@ -42,7 +45,6 @@ def merge_final(study: str | os.PathLike[str], folder: str | os.PathLike[str]) -
     prepare(model)
     # What an adapter learned on 4-bit weights is added to the whole ones.
     whole = replace(model, quantization=None)
-    target = Path(folder)
     try:
         card = storage.read_bytes(f"{ADAPTER}/{CARD}").decode()
     except MissingFileError as error:

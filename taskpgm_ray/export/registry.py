@@ -78,11 +78,13 @@ def export(
         The files written, the one to start from first.
 
     Raises:
-        InputError: The format is unknown, the folder is no finished study, or the weights cannot be used.
+        InputError: The format is unknown, the folder is no finished study or not on a disk, the weights cannot be used,
+            or the trainer would not train what the study has trained.
         StorageError: A file is missing, or the folder cannot be written.
     """
     if trainer not in EXPORTERS:
         raise InputError(f"no exporter for {trainer!r}; there are: {', '.join(sorted(EXPORTERS))}")
+    target = local_folder(folder)
     bundle = replace(read_bundle(os.fspath(study), mixture, examples, seed), tell=tell)
     if repeats := bundle.repeats():
         tell(repeats)
@@ -93,10 +95,23 @@ def export(
             f"trains them cuts or drops them in another way (to train the same tokens: {', '.join(SAME_TOKENS)})"
         )
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        return EXPORTERS[trainer].write(bundle, Path(folder))
+        target.mkdir(parents=True, exist_ok=True)
+        return EXPORTERS[trainer].write(bundle, target)
     except OSError as error:
-        raise StorageError(f"{os.fspath(folder)} cannot be written: {error}") from error
+        raise StorageError(f"{target} cannot be written: {error}") from error
+
+
+def local_folder(folder: str | os.PathLike[str]) -> Path:
+    """A folder to write to.
+
+    Raises:
+        InputError: It is a ``scheme://`` address, which would become a folder of that name here.
+    """
+    if "://" in os.fspath(folder):
+        raise InputError(
+            f"{os.fspath(folder)}: exports and models are written to a folder on a disk; write one and copy it there"
+        )
+    return Path(folder)
 
 
 def plain_or_chat(line: Line) -> dict[str, Any]:

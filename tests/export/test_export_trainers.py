@@ -5,6 +5,7 @@ import importlib.util
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -182,6 +183,27 @@ def test_the_datasets_module_loads_and_mixes(study, tmp_path, monkeypatch):
     assert abs(sampled["sum"] - 34) < 21
 
 
+def test_texts_that_are_dates_stay_texts(plain_study, tmp_path, monkeypatch):
+    """Readers of JSON lines make points in time of a column of them."""
+    import ray
+
+    from taskpgm_ray.export.examples import read_bundle
+
+    bundle = read_bundle(plain_study.folder)
+    days = [f"2021-03-{number % 28 + 1:02d}" for number in range(46)]
+    dated = [replace(line, completion=day) for line, day in zip(bundle.tasks[0].lines, days, strict=True)]
+    bundle.tasks[0].__dict__["lines"] = dated
+    path, *_ = EXPORTERS["datasets"].write(bundle, tmp_path)
+    loaded = module(path, "mixture_dataset")
+    for rows in (loaded.exact(), loaded.sampled()):
+        said = {row["completion"] for row in rows if row["prompt"] in {line.prompt for line in dated}}
+        assert said <= set(days)
+        assert said
+    path, *_ = EXPORTERS["ray"].write(bundle, tmp_path)
+    monkeypatch.setattr(ray.data, "from_items", list)
+    assert [row["completion"] for row in module(path, "mixture_ray")._read("0000-copy.jsonl")] == days
+
+
 def test_names_cannot_break_out_of_a_generated_module(plain_study, tmp_path):
     from taskpgm_ray.export.examples import read_bundle
     from taskpgm_ray.export.formats.huggingface import _datasets
@@ -289,6 +311,25 @@ def test_a_study_of_an_earlier_version_says_what_to_do(plain_study, tmp_path):
     with pytest.raises(InputError, match="run the study once more with this version"):
         export("jsonl", here, tmp_path / "out")
     assert export("csv", here, tmp_path / "out")
+
+
+@pytest.mark.parametrize("examples", ["0", "-3"])
+def test_no_examples_are_no_export(plain_study, tmp_path, capsys, examples):
+    assert (
+        main(["export", "jsonl", plain_study.folder, str(tmp_path / "out"), "--examples", examples])
+        == InputError.exit_code
+    )
+    assert f"an export holds at least one example: --examples (`examples`) is {examples}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_address_is_no_folder(plain_study, tmp_path, monkeypatch, capsys):
+    """It would be made here, under its own name, and nothing be where it was wished."""
+    monkeypatch.chdir(tmp_path)
+    for command in (["export", "csv"], ["merge"]):
+        assert main([*command, plain_study.folder, "s3://bucket/out"]) == InputError.exit_code
+        assert "s3://bucket/out: exports and models are written to a folder on a disk" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_made(plain_study, tmp_path):

@@ -15,23 +15,29 @@ TEMPLATE = '''"""A mixture of fine-tuning tasks for Hugging Face datasets (4 or 
     from mixture_dataset import exact, sampled
 """
 
+import json
 from pathlib import Path
 
-from datasets import concatenate_datasets, interleave_datasets, load_dataset
+from datasets import Dataset, concatenate_datasets, interleave_datasets
 
 DATA = Path(__file__).parent / "data"
 EXAMPLES = @EXAMPLES@
 TASKS = @TASKS@
 
 
-def _read(file, streaming):
-    return load_dataset("json", data_files=str(DATA / file), split="train", streaming=streaming)
+def _read(file):
+    # Not by load_dataset, which makes points in time of texts that are dates.
+    with open(DATA / file, encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return Dataset.from_dict({name: [row.get(name) for row in rows] for name in names})
 
 
 def sampled(seed=0):
     """A stream of EXAMPLES examples, each from a task drawn by weight; small tasks repeat."""
     streams = [
-        _read(task["file"], True).shuffle(seed=seed, buffer_size=10_000).repeat(None) for task in TASKS.values()
+        _read(task["file"]).to_iterable_dataset().shuffle(seed=seed, buffer_size=10_000).repeat(None)
+        for task in TASKS.values()
     ]
     total = sum(task["weight"] for task in TASKS.values())
     mixed = interleave_datasets(
@@ -47,7 +53,7 @@ def exact(seed=0):
     """A shuffled dataset in which every task gives exactly its count; small tasks repeat."""
     parts = []
     for task in TASKS.values():
-        examples = _read(task["file"], False)
+        examples = _read(task["file"])
         epochs, rest = divmod(task["count"], len(examples))
         parts += [examples] * epochs
         if rest:
