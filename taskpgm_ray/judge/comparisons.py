@@ -58,12 +58,18 @@ def compare(
                 )
                 for name in baselines
             ]
-            adjusted = holm([result.p_value for result in results])
+            adjusted = _adjusted(results)
             found += [
                 Comparison(system, name, scope, result, p, verdict(result, p))
                 for name, result, p in zip(baselines, results, adjusted, strict=True)
             ]
     return found
+
+
+def _adjusted(results: Sequence[PairedDifference]) -> list[float]:
+    """p-values after Holm; one fine-tune gives no verdict, so that such a comparison is none of those made at once."""
+    judged = iter(holm([result.p_value for result in results if result.seeds > 1]))
+    return [next(judged) if result.seeds > 1 else result.p_value for result in results]
 
 
 def in_common(a: Sequence[ItemScore], b: Sequence[ItemScore]) -> tuple[Sequence[ItemScore], Sequence[ItemScore]]:
@@ -86,7 +92,7 @@ def against_uniform(
     found = []
     # Each list has one comparison for every scope and metric, in the same order.
     for same in zip(*singles, strict=True):
-        adjusted = holm([one.result.p_value for one in same])
+        adjusted = _adjusted([one.result for one in same])
         found += [
             replace(one, p_value=p, verdict=verdict(one.result, p)) for one, p in zip(same, adjusted, strict=True)
         ]

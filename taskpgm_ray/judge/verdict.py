@@ -47,7 +47,9 @@ def sentence(comparisons: Sequence[Comparison], config: StudyConfig) -> str:
 
 
 def recommended(comparisons: Sequence[Comparison], metric: str) -> str:
-    """What to train on: `CHOSEN` where the mixture is shown to be better than the best baseline, else `UNIFORM`.
+    """What to train on: `CHOSEN` where the mixture is shown to be better than uniform and the best baseline.
+
+    Else `UNIFORM`: the best baseline is the best by its scores, and may be shown to be worse where uniform is not.
 
     Where uniform itself is shown to be worse than the mixture, the best baseline is named in its place. A mixture that
     was compared with none is `CHOSEN`. One fine-tune of a baseline decides nothing.
@@ -64,10 +66,10 @@ def recommended(comparisons: Sequence[Comparison], metric: str) -> str:
         return UNIFORM
     # The best baseline is the one that the mixture is least ahead of.
     best = min(judged, key=lambda c: c.result.difference)
-    if best.verdict == BETTER:
-        return CHOSEN
-    beaten = UNIFORM in deciding and deciding[UNIFORM].verdict == BETTER
-    return best.baseline if beaten else UNIFORM
+    uniform = next((c for c in judged if c.baseline == UNIFORM), best)
+    if uniform.verdict != BETTER:
+        return UNIFORM
+    return CHOSEN if best.verdict == BETTER else best.baseline
 
 
 def _judged(deciding: Sequence[Comparison]) -> list[Comparison]:

@@ -25,6 +25,10 @@ def rank_correlation(predicted: npt.ArrayLike, trained: npt.ArrayLike, confidenc
     if len(a) < LEAST or np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0, -1.0
     rho = float(spearmanr(a, b).statistic)
-    error = np.sqrt((1 + rho**2 / 2) / (len(a) - 3))
-    low = np.tanh(np.arctanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12)) - norm.ppf((1 + confidence) / 2) * error)
+    n = len(a)
+    # Fisher's interval has no width at 1, however few the mixtures: a perfect order counts as one half-way to that with
+    # two neighbours exchanged.
+    most = 1 - 6 / (n * (n**2 - 1))
+    error = np.sqrt((1 + rho**2 / 2) / (n - 3))
+    low = np.tanh(np.arctanh(np.clip(rho, -most, most)) - norm.ppf((1 + confidence) / 2) * error)
     return rho, float(low)

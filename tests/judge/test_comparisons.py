@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from taskpgm_ray.evaluation import ItemScore
-from taskpgm_ray.evaluation.statistics import holm, paired_difference
-from taskpgm_ray.judge.comparisons import ALL, by_seed, by_task, compare
+from taskpgm_ray.evaluation.statistics import ONE_SEED, holm, paired_difference
+from taskpgm_ray.judge.comparisons import ALL, against_uniform, by_seed, by_task, compare, decisive
 
 
 def system(shift, seed=0, noise=0.05):
@@ -39,6 +39,19 @@ def test_every_scope_and_metric_is_compared_and_holm_counts_the_baselines(scores
     assert main["uniform"].result.seeds == 3
     part = next(c for c in found if c.scope == "b1" and c.baseline == "uniform" and c.result.metric == "gold_logprob")
     assert part.result.items == 24
+
+
+def test_baselines_of_one_fine_tune_cost_the_others_nothing(scores):
+    """They can give no verdict, and are not counted among the comparisons that might mislead."""
+    single = {f"single {k}": [row for row in scores["uniform"] if row.seed == 0] for k in range(5)}
+    (alone,) = decisive(compare("equal", scores, ["uniform"], 0.95, 0), "gold_logprob")
+    assert alone.p_value < 1 / 6
+    beside = decisive(compare("equal", scores | single, ["uniform", *single], 0.95, 0), "gold_logprob")
+    assert [c.p_value for c in beside] == [alone.p_value, *[1.0] * 5]
+    assert {c.verdict for c in beside[1:]} == {ONE_SEED}
+    systems = ["equal", "uniform", *single]
+    found = {c.system: c for c in decisive(against_uniform(systems, scores | single, 0.95, 0), "gold_logprob")}
+    assert found["equal"].p_value == found["equal"].result.p_value
 
 
 def test_the_table_of_tasks_holds_every_systems_means(scores):

@@ -67,6 +67,8 @@ def against(**found):
         ({"uniform": ("better", 0.1), "random": (NONE, 0.2)}, CHOSEN),
         # The best baseline is not beaten.
         ({"uniform": (NONE, 0.1), "random": ("better", 0.3)}, "uniform"),
+        # It is, but of uniform, whose seeds spread more, nothing is shown.
+        ({"uniform": (NONE, 0.3), "random": ("better", 0.1)}, "uniform"),
         ({"uniform": ("worse", -0.1), "random": ("better", 0.3)}, "uniform"),
         ({"proportional": (NONE, 0.1)}, "uniform"),
         ({"uniform": (ONE_SEED, 0.5)}, "uniform"),
