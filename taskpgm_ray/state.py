@@ -110,7 +110,7 @@ def leftovers(storage: Storage, failed: bool = False, begun: bool = False) -> di
 
     Args:
         storage: The study's folder.
-        failed: Also units that hold nothing but the record of a failure, and the records of searches whose trials failed.
+        failed: Also units that hold nothing but the record of a failure, and records of searches whose trials failed.
         begun: Also fine-tunes that were saved on their way, from where a later run would go on.
 
     Raises:

@@ -131,7 +131,7 @@ class Study:
         only_own = evaluation.own_tasks and not (evaluation.mmlu or evaluation.bbh or evaluation.lm_eval)
         if self.config.search.balances and not only_own:
             # Early, although it is used late: unusable evaluation data shall not cost a fine-tune.
-            sets = prepare_evaluation(evaluation, self.config.seed, self.storage)
+            sets = prepare_evaluation(evaluation, self.config.seed, self.storage, lift=self.config.search.measures_lift)
             items = (item for split in (sets.search, sets.report) for item in split.items())
             evaluated = EvaluationTexts.of((item.question, item.right_answer) for item in items)
         tasks = separate(self.session, prepare_tasks(self.session, evaluated), evaluated)
@@ -292,9 +292,10 @@ class Study:
     def _search(self, jobs: Sequence[Job], tasks: Sequence[Task], affinities: Affinities, limits: Limits) -> Conclusion:
         """The winner of the search, and what the report split says of it."""
         run, metric = self.session, self.config.search.metric
-        sets = prepare_evaluation(self.config.evaluation, self.config.seed, self.storage, tasks)
+        lifted = self.config.search.measures_lift
+        sets = prepare_evaluation(self.config.evaluation, self.config.seed, self.storage, tasks, lifted)
         planner = Planner(tuple(tasks), sets.search, self.config, run.model, self.storage)
-        lift = measure_lift(jobs, planner, run) if self.config.search.measures_lift else None
+        lift = measure_lift(jobs, planner, run) if lifted else None
         made = families(affinities, tasks, self.config, limits, lift)
         outcome = search(made, jobs, planner, run)
         choice = choose(outcome, made, self.config)

@@ -16,7 +16,6 @@ from taskpgm_ray.config import GIVEN, EvaluationConfig, StudyConfig
 from taskpgm_ray.errors import HubUnreachableError, ModelError, TaskPGMError, raise_all
 from taskpgm_ray.evaluation import harness, prepare, task_files
 from taskpgm_ray.evaluation.items import POOL
-from taskpgm_ray.evaluation.run import right_metrics
 from taskpgm_ray.evaluation.splits import Split
 from taskpgm_ray.evaluation.statistics import FEW_ITEMS, few_items
 from taskpgm_ray.mixture import read_given
@@ -330,6 +329,4 @@ def _check_requests(evaluation: EvaluationConfig, split: Split, agreement: Agree
         bbh_answers=evaluation.bbh_answers,
         lm_eval=evaluation.lm_eval,
     )
-    for task in tasks.values():
-        right_metrics(task)
     agreement.requests(tasks.values())

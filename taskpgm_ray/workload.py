@@ -17,8 +17,8 @@ FIRST_LOOK = 3
 """Fewer seeds say next to nothing of their own spread."""
 LEAST_HALFWAY = 3
 """Of fewer tasks' distances there is no order that could change."""
-LEAST_PILOTS = 5
-"""Mixtures, both merged and trained, from which a rank correlation has an interval."""
+LEAST_PILOTS = 6
+"""Mixtures, both merged and trained, from which one and the same order can warrant merges."""
 OF_ONE_TASK = ("adapters", "noise")
 """Kinds of fine-tunes with the budget of ``finetune``; the others have that of ``search``."""
 

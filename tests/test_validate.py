@@ -326,12 +326,13 @@ def test_a_dry_run_checks_and_counts(good, tmp_path, capsys):
 
 def test_a_dry_run_of_a_search_by_merges_counts_the_most_that_it_can_take(good, tmp_path, capsys):
     file = tmp_path / "study.yaml"
-    merging = ["search.balances=3", "search.algorithm=merge", "search.baselines=[uniform, proportional, random]"]
+    merging = ["search.balances=3", "search.algorithm=merge"]
+    merging.append("search.baselines=[uniform, proportional, temperature, random]")
     file.write_text(changed(good, merging).to_yaml())
     assert main(["run", "--config", str(file), "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert re.search(r"fine-tunes: at most \d+ adapters, \d+ noise, 6 trials", said)
-    assert "merges: at most 106 are scored on the search split" in said
+    assert re.search(r"fine-tunes: at most \d+ adapters, \d+ noise, 7 trials", said)
+    assert "merges: at most 107 are scored on the search split" in said
 
 
 def test_every_problem_has_its_line(good, tmp_path, capsys):

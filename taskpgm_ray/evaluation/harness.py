@@ -81,7 +81,25 @@ def load_tasks(entry: str) -> dict[str, Any]:
             )
         if task.OUTPUT_TYPE == "generate_until":
             task_files.refuse_sampling(name, task.config.generation_kwargs)
+        right_metrics(task)
     return dict(tasks)
+
+
+def right_metrics(task: Any) -> list[str]:
+    """Those metrics of an lm-eval task that may be the accuracy: the higher, the better.
+
+    Raises:
+        EvaluationError: There is none; an error rate or the like would call the worse of two mixtures the better one.
+    """
+    higher = task.higher_is_better()
+    found = [metric for metric in task.aggregation() if higher.get(metric)]
+    if not found:
+        raise EvaluationError(
+            f"lm-eval's {task.config.task!r} scores its items by {', '.join(task.aggregation())}, of which none is "
+            "said to be better when it is higher; choose a task with right and wrong answers, or in a file of your own "
+            "give a metric higher_is_better: true"
+        )
+    return found
 
 
 def config_on_split(task: Any, has_examples: bool) -> dict[str, Any]:

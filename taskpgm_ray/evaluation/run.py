@@ -10,6 +10,7 @@ import numpy as np
 
 from taskpgm_ray.config import EvaluationConfig
 from taskpgm_ray.errors import EvaluationError
+from taskpgm_ray.evaluation.harness import right_metrics
 from taskpgm_ray.evaluation.scores import ItemScore, summarise
 from taskpgm_ray.evaluation.splits import Split
 from taskpgm_ray.evaluation.token_scorer import TokenScorer
@@ -82,23 +83,6 @@ def evaluate(
     if unscored or len(scores) != len(items):
         raise EvaluationError(f"{len(scores)} of the {len(items)} items of {split.path} were scored")
     return [ItemScore(item.benchmark, item.task, item.id, *scores[item.id], seed) for item in items]
-
-
-def right_metrics(task: Any) -> list[str]:
-    """Those metrics of an lm-eval task that may be the accuracy: the higher, the better.
-
-    Raises:
-        EvaluationError: There is none; an error rate or the like would call the worse of two mixtures the better one.
-    """
-    higher = task.higher_is_better()
-    found = [metric for metric in task.aggregation() if higher.get(metric)]
-    if not found:
-        raise EvaluationError(
-            f"lm-eval's {task.config.task!r} scores its items by {', '.join(task.aggregation())}, of which none is "
-            "said to be better when it is higher; choose a task with right and wrong answers, or in a file of your own "
-            "give a metric higher_is_better: true"
-        )
-    return found
 
 
 def _by_lm_eval(tasks: dict[tuple[str, str], SplitTask], model: EngineLM, chat: bool) -> dict[str, tuple[float, float]]:

@@ -63,8 +63,8 @@ def _unmeasured_merges(config: StudyConfig) -> Iterator[ConfigError]:
     if searches_by_merges(config) and merge_pilots(config) < LEAST_PILOTS:
         yield ConfigError(
             "search.algorithm: merge is used only where merges rank the baselines and the ends of the paths as "
-            f"training does; these are {merge_pilots(config)} mixtures, and fewer than {LEAST_PILOTS} say nothing: add "
-            "to search.baselines (or affinities), or take search.algorithm: grid"
+            f"training does; these are {merge_pilots(config)} mixtures, and fewer than {LEAST_PILOTS} prove nothing: "
+            "add to search.baselines (or affinities), or take search.algorithm: grid"
         )
 
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from taskpgm_ray.search.candidates import Candidate, balance
 from taskpgm_ray.search.families import Family
-from taskpgm_ray.search.trials import Planner, TrialPlan
+from taskpgm_ray.search.trials import Planner, TrialPlan, measured_by
 from taskpgm_ray.storage import Storage, fingerprint
+from taskpgm_ray.workload import search_seeds
 
 STEPS = 200
 """Positions along a path: finer than mixtures differ, coarse enough that a proposal may come twice."""
@@ -59,10 +60,11 @@ def points_folder(families: Sequence[Family], planner: Planner) -> str:
     mixtures = [
         [*family.identity(), None if family.utility is None else _rounded(family.utility)] for family in families
     ]
-    probe = planner.plan(balance(families[0], 1.0, families))
-    trials = [run.unit.path for run in probe.runs]
-    search, weights = planner.config.search, dict(planner.config.evaluation.weights)
-    return f"search/points-{fingerprint(mixtures, list(search.tau), trials, search.metric, weights)}"
+    search, evaluation = planner.config.search, planner.config.evaluation
+    probe = balance(families[0], 1.0, families)
+    trials = [planner.new_job(probe, seed).unit.path for seed in search_seeds(planner.config)]
+    score = [planner.search_split.path, *measured_by(planner.config), search.metric, dict(evaluation.weights)]
+    return f"search/points-{fingerprint(mixtures, list(search.tau), trials, score)}"
 
 
 def _rounded(values: NDArray[np.float64]) -> list[float]:

@@ -126,7 +126,12 @@ class Planner:
         return TrialPlan(candidate, rungs, budgets, self.search_split, self.config.evaluation.weights)
 
     def job(self, candidate: Candidate, seed: int, share: float = 1.0) -> Job:
-        """The fine-tune of a candidate on ``share`` of a trial's full budget."""
+        """The fine-tune of a candidate on ``share`` of a trial's full budget, by the name that it was finished with."""
+        job = self.new_job(candidate, seed, share)
+        return replace(job, unit=self.kept(job.unit))
+
+    def new_job(self, candidate: Candidate, seed: int, share: float = 1.0) -> Job:
+        """The same, whatever is finished."""
         steps, tokens = self.config.search.steps, self.config.search.tokens
         if steps is None and tokens is None:
             steps, tokens = self.config.finetune.steps, self.config.finetune.tokens
@@ -136,10 +141,9 @@ class Planner:
         if self.config.mixture.share == "tokens":
             shares = example_shares(shares, [task.facts.tokens_per_example for task in self.tasks])
         mixture = dict(zip((task.name for task in self.tasks), shares.tolist(), strict=True))
-        job = make_job(
+        return make_job(
             f"{candidate.name}-seed{seed}", "mixtures", mixture, self.tasks, recipe, self.model, self.storage
         )
-        return replace(job, unit=self.kept(job.unit))
 
     def kept(self, unit: Unit) -> Unit:
         """This unit of a candidate and a seed, or a finished one of the same under another name.

@@ -11,7 +11,6 @@ from taskpgm_ray.mrf.energy import direction, energy
 from taskpgm_ray.search.candidates import Candidate
 from taskpgm_ray.search.families import Family
 
-
 # Two of them are one in whole percent.
 SHARES = {"25%": 0.25, "33%": 0.33, "33.4%": 0.334, "50%": 0.5}
 

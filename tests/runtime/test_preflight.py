@@ -81,14 +81,14 @@ def test_a_lane_on_every_cpu_is_fine_without_trials(good):
 def test_merges_that_could_never_be_trusted_are_refused(good):
     merging = ["search.algorithm=merge"]
     with pytest.raises(
-        ConfigError, match=r"these are 4 mixtures, and fewer than 5 say nothing: add to search.baseline"
+        ConfigError, match=r"these are 4 mixtures, and fewer than 6 prove nothing: add to search.baseline"
     ):
         preflight(changed(good, merging))
     for more in (
-        ["search.baselines=[uniform, proportional, random]"],
+        ["search.baselines=[uniform, proportional, temperature, random]"],
         ["search.affinities=[jsd, pmi]"],
         # Drawn anew for every seed.
-        ["search.baselines=[random]", "search.seeds=3"],
+        ["search.baselines=[random]", "search.seeds=4"],
         ["mixture.tau=1"],
     ):
         preflight(changed(good, [*merging, *more]))

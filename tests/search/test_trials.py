@@ -11,7 +11,7 @@ from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.evaluation import ItemScore, Split
 from taskpgm_ray.judge.hand_over import model_card
 from taskpgm_ray.models import BaseModelRef
-from taskpgm_ray.search.candidates import Candidate
+from taskpgm_ray.search.candidates import Candidate, balance
 from taskpgm_ray.search.families import Family
 from taskpgm_ray.search.optuna_space import PathSpace, points_folder
 from taskpgm_ray.search.stage import Outcome, winner
@@ -125,6 +125,17 @@ def test_a_trial_is_found_again_under_the_name_that_it_had(planner):
     assert (
         planner(seeds=2).plan(candidate("jsd-tau-0.5")).runs[1].job.unit.path.startswith("mixtures/jsd-tau-0.5-seed1-")
     )
+
+
+def test_points_are_found_whatever_is_finished(planner):
+    families = (Family("jsd", "jsd", np.eye(3), 1.0, None, contender=True),)
+    before = points_folder(families, planner())
+    # Of strangers every balance is the same mixture.
+    other = planner().plan(balance(families[0], 2.0, families))
+    other.runs[0].job.unit.finish({})
+    finish(other, -1.0)
+    assert planner().plan(balance(families[0], 1.0, families)).done()
+    assert points_folder(families, planner()) == before
 
 
 def test_other_weights_change_the_score_of_a_finished_trial(planner):
