@@ -21,6 +21,8 @@ from taskpgm_ray.paths import looked_in
 
 SHOWN = 64
 """Documents of a task's few-shot split that are kept to be shown; they are never asked."""
+ASKING = 2
+"""Version of how documents are asked and which are shown; with another one they are asked anew."""
 
 
 def benchmark(entry: str) -> str:
@@ -37,7 +39,7 @@ def identity(entries: Sequence[str]) -> list[Any]:
     if not entries:
         return []
     content = [task_files.content(e) if task_files.is_file(e) else e for e in entries]
-    return [importlib.metadata.version("lm_eval"), content]
+    return [importlib.metadata.version("lm_eval"), content, ASKING]
 
 
 def load(entry: str) -> Items:
@@ -127,16 +129,24 @@ def _task_items(name: str, task_name: str, task: Any) -> TaskItems:
 
     found = TaskItems(name, task_name)
     shots = task.config.num_fewshot or 0
-    if shots and task.fewshot_cfg.split is not None:
+    if shots and (task.fewshot_cfg.split is not None or task.fewshot_cfg.samples is None):
         shown = list(task.fewshot_docs())
         if task.fewshot_cfg.sampler != "first_n":
             random.Random(0).shuffle(shown)
-        found.dev = items(shown[: max(SHOWN, shots)])
+        # What is shown of a split that is asked as well is lost for the questions.
+        found.dev = items(shown[: shots if _shows_what_is_asked(task) else max(SHOWN, shots)])
     if task.has_validation_docs() and task.has_test_docs():
         found.search, found.report = items(task.validation_docs()), items(task.test_docs())
     else:
         found.shared = items(task.eval_docs)
     return found
+
+
+def _shows_what_is_asked(task: Any) -> bool:
+    """Whether examples come from a split that is asked; where the task names none, lm-eval takes the first it has."""
+    config = task.config
+    split = task.fewshot_cfg.split or config.training_split or config.validation_split or config.test_split
+    return split in (config.validation_split, config.test_split)
 
 
 def _item(name: str, task_name: str, task: Any, doc: dict[str, Any]) -> Item:

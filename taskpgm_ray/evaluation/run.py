@@ -116,7 +116,7 @@ def _by_lm_eval(tasks: dict[tuple[str, str], SplitTask], model: EngineLM, chat: 
     generated = {
         item: sample for item, (name, sample) in samples.items() if named[name].OUTPUT_TYPE == "generate_until"
     }
-    gold = _gold_of_generated(generated, {item: named[samples[item][0]] for item in generated}, model)
+    gold = _gold_of_generated(generated, {item: named[samples[item][0]] for item in generated}, model, chat)
     by_task: dict[str, list[dict[str, Any]]] = {}
     for name, sample in samples.values():
         by_task.setdefault(name, []).append(sample)
@@ -179,7 +179,7 @@ def _gold_choice(task: SplitTask, sample: dict[str, Any], logprobs: np.ndarray) 
 
 
 def _gold_of_generated(
-    samples: dict[str, dict[str, Any]], tasks: dict[str, SplitTask], model: EngineLM
+    samples: dict[str, dict[str, Any]], tasks: dict[str, SplitTask], model: EngineLM, chat: bool
 ) -> dict[str, float]:
     """Log-probability per token of the right text, after the prompt that the model was to go on from."""
     pairs = []
@@ -190,10 +190,16 @@ def _gold_of_generated(
             target = task.doc_to_choice(doc)[target]
         # Of several right texts the first is taken.
         text = target[0] if isinstance(target, list) else target
-        pairs.append(model._encode_pair(sample["arguments"][0][0], f"{task.config.target_delimiter}{text}"))
+        pairs.append(model._encode_pair(sample["arguments"][0][0], f"{_delimiter(task, chat)}{text}"))
     scores = model._loglikelihood_tokens([(None, context, target) for context, target in pairs])
     totals = (total for total, _ in scores)
     return {item: total / len(pair[1]) for item, total, pair in zip(samples, totals, pairs, strict=True)}
+
+
+def _delimiter(task: SplitTask, chat: bool) -> str:
+    """What stands in front of an answer: nothing where a chat template has begun the reply, as in lm-eval's choices."""
+    begun = task.config.gen_prefix or ""
+    return "" if chat and (not begun or begun[-1].isspace()) else str(task.config.target_delimiter)
 
 
 def _by_tokens(items: list[Item], model: EngineLM) -> dict[str, tuple[float, float]]:

@@ -5,6 +5,7 @@ Importing this module imports lm-eval; `taskpgm_ray.evaluation.run` does so when
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,8 +24,8 @@ _ACCURACY = [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]
 _EXACT_MATCH = [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}]
 _FIRST_LINE = r"\A\s*(\S.*?)[.\s]*(?:\n|\Z)"
 """The first line that says something, without a final full stop."""
-ITEM = "item"
-"""The column that names a document's item."""
+ITEM = "taskpgm_item"
+"""The column that names a document's item; one that no document has."""
 ANSWER_TOKENS = 32
 """A direct answer to a BBH question; the longest targets (word lists) need about as many."""
 _quiet = threading.Lock()
@@ -66,6 +67,12 @@ class SplitTask(ConfigurableTask):
             chat_template=model.apply_chat_template if chat else None,
             tokenizer_name=model.tokenizer_name if chat else "",
         )
+
+    def fewshot_context(self, doc: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As lm-eval, but which examples are shown follows from the item: every system is asked the same."""
+        if self.config.num_fewshot:
+            self.sampler.rnd = random.Random(doc[ITEM])
+        return super().fewshot_context(doc, *args, **kwargs)
 
     def build_all_requests(self, **kwargs: Any) -> None:
         """As lm-eval, without its progress bar for each task."""
@@ -205,7 +212,7 @@ def _bbh_generated(task: str, chat: bool) -> dict[str, Any]:
 
 def _document(item: Item) -> dict[str, Any]:
     """What lm-eval's templates read, with the item's id."""
-    return item.to_record() if item.doc is None else {**item.doc, ITEM: item.id}
+    return {**(item.to_record() if item.doc is None else item.doc), ITEM: item.id}
 
 
 def _lettered(doc: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 from taskpgm_ray.config import EvaluationConfig
 from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.evaluation import evaluate, prepare
+from taskpgm_ray.evaluation.tasks import ITEM, build_tasks
 from taskpgm_ray.storage import Storage
 
 from .helpers import ConstantClient, HFClient, write_folder, write_lines
@@ -112,6 +114,75 @@ def test_shown_documents_are_never_asked(task_file: Any, tokenizer: Any, tmp_pat
     asked = [tokenizer.decode(prompt) for prompt in client.prompts]
     assert all(text.count("Question: Is train") == 2 for text in asked)
     assert all(text.count("Question:") == 3 for text in asked)
+
+
+def prompts_of(sets: Any, config: EvaluationConfig, chat: bool = False) -> dict[str, str]:
+    """The question of each item of the report split -> the prompt that asks it."""
+    asked = {item.id: json.loads(json.dumps(item.doc))["question"] for item in sets.report.items()}
+    (task,) = build_tasks(sets.report, lm_eval=config.lm_eval, chat=chat).values()
+    task.build_requests(SimpleNamespace(tokenizer_name="t"), chat)
+    return {asked[request.doc[ITEM]]: request.args[0] for request in task.instances}
+
+
+def test_every_system_is_shown_the_same_examples(task_file: Any, tmp_path: Path) -> None:
+    config = only(lm_eval=(task_file(CHOICE, "colours"),), report_items_per_task=9)
+    sets = prepare(config, 0, Storage(str(tmp_path / "study")))
+    first = prompts_of(sets, config)
+    assert prompts_of(sets, config) == first
+    # And not the same of all items.
+    assert len({prompt.replace(question, "") for question, prompt in first.items()}) > 1
+
+
+@pytest.mark.parametrize(
+    ("left_out", "shown"),
+    [("fewshot_split: train\n", "train"), ("fewshot_split: train\nvalidation_split: validation\n", "test")],
+)
+def test_without_a_split_for_examples_no_asked_item_is_shown(
+    task_file: Any, tmp_path: Path, left_out: str, shown: str
+) -> None:
+    file = Path(task_file(CHOICE, "colours"))
+    text = file.read_text()
+    for line in left_out.splitlines(True):
+        text = text.replace(line, "training_split: train\n" if line.startswith("few") and shown == "train" else "")
+    file.write_text(text)
+    config = only(lm_eval=(str(file),), search_items_per_task=9, report_items_per_task=9)
+    sets = prepare(config, 0, Storage(str(tmp_path / "study")))
+    prompts = prompts_of(sets, config)
+    assert prompts
+    for question, prompt in prompts.items():
+        assert prompt.count("Question:") == 3
+        assert prompt.count(f"Question: {question}") == 1
+        assert prompt.count(f"Question: Is {shown} ") == (2 if shown == "train" else 3)
+    asked = {item.question for one in (sets.search, sets.report) for item in one.items()}
+    examples = {line for prompt in prompts.values() for line in prompt.splitlines()[:-2]}
+    assert not {f"{line}\nAnswer:" for line in examples} & asked
+
+
+def test_a_column_of_a_document_may_be_called_item(task_file: Any, tmp_path: Path) -> None:
+    file = Path(task_file(CHOICE, "prices"))
+    for split in ("train", "validation", "test"):
+        of_split = [doc | {"item": f"{split} {i}"} for i, doc in enumerate(docs(split, 6))]
+        write_lines(tmp_path / "docs" / f"{split}.jsonl", of_split)
+    text = file.read_text().replace("num_fewshot: 2", "num_fewshot: 0")
+    file.write_text(text.replace("Question: {{question}}", "What does {{item}} cost?"))
+    config = only(lm_eval=(str(file),), report_items_per_task=9)
+    sets = prepare(config, 0, Storage(str(tmp_path / "study")))
+    expected = {f"Is test {i} blue?": f"What does test {i} cost?\nAnswer:" for i in range(6)}
+    assert prompts_of(sets, config) == expected
+
+
+def test_in_a_chat_a_generated_answer_follows_without_a_space(task_file: Any, tokenizer: Any, tmp_path: Path) -> None:
+    config = only(lm_eval=(task_file(GENERATED, "free"),), report_items_per_task=9)
+    sets = prepare(config, 0, Storage(str(tmp_path / "study")))
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[a]"
+    for chat, space in ((True, ""), (False, " ")):
+        client = Scripted("no")
+        evaluate(sets.report, client, tokenizer, config=config, apply_chat_template=chat)
+        whole = {tokenizer.decode(prompt) for prompt in client.prompts}
+        begins = ["[a]" if chat else "blue?"]
+        golds = {text.rpartition(begins[0])[2] for text in whole}
+        assert {gold[:1] for gold in golds if gold} <= ({"y", "n", "r"} if chat else {space})
 
 
 def test_a_task_with_one_split_is_halved(task_file: Any, tmp_path: Path) -> None:

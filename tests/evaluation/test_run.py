@@ -14,6 +14,7 @@ from taskpgm_ray.config import EvaluationConfig
 from taskpgm_ray.errors import EvaluationError
 from taskpgm_ray.evaluation import EvaluationSets, NextToken, Split, evaluate, prepare, summarise
 from taskpgm_ray.evaluation.run import _metric
+from taskpgm_ray.evaluation.tasks import ITEM
 from taskpgm_ray.storage import Storage
 
 from .helpers import ConstantClient, HFClient
@@ -41,7 +42,7 @@ def test_item_scores_equal_lm_eval_on_the_hugging_face_model(
     tasks = {f"{b}_{name}": task for (b, name), task in build_tasks(sets.report, mmlu_shots=num_fewshot).items()}
     samples = evaluator.evaluate(lm=theirs, task_dict={"tasks": tasks, "groups": {}}, bootstrap_iters=0)["samples"]
     want = [sample for name in tasks for sample in samples[name]]
-    assert [row.item for row in rows] == [sample["doc"]["item"] for sample in want]
+    assert [row.item for row in rows] == [sample["doc"][ITEM] for sample in want]
     assert [row.item for row in rows] == [item.id for item in sets.report.items()]
     assert [row.accuracy for row in rows] == [sample["acc"] for sample in want]
     for row, sample in zip(rows, want, strict=True):
