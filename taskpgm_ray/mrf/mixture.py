@@ -35,7 +35,8 @@ class Mixture:
     """Reduced costs [n]: S p - tau b - nu, less the prices of a task's groups; >= 0 at the lower bound, <= 0 at the
     upper bound, 0 in between."""
     nu: float
-    """The common gradient of the tasks strictly between their bounds (the price of mass)."""
+    """The price of mass: the common gradient of the tasks strictly between their bounds. Where there are none, the
+    largest one of those above their lower bound, which weight for another task would be taken from."""
     representativeness: float
     """b'p; times tau it is the utility part of the energy. Never decreases in tau."""
     redundancy: float
@@ -223,7 +224,7 @@ def _finished(
     nu = _threshold(g, p, problem.lower, problem.upper)
     multipliers = g - nu
     # Between the bounds the reduced cost is zero; what is left there is rounding.
-    multipliers[(p > problem.lower) & (p < problem.upper)] = 0.0
+    multipliers[free_tasks(p, problem.lower, problem.upper)] = 0.0
     return Mixture(
         weights=p,
         tau=tau,
@@ -245,15 +246,19 @@ def _finished(
     )
 
 
+def free_tasks(weights: FloatArray, lower: FloatArray, upper: FloatArray) -> IntArray:
+    """Tasks strictly between their bounds; an upper bound of 1 is none, since the sum of the weights says as much."""
+    return np.flatnonzero((weights > lower) & ((weights < upper) | (upper >= 1.0)))
+
+
 def _threshold(g: FloatArray, p: FloatArray, lower: FloatArray, upper: FloatArray) -> float:
-    """nu: the weighted mean gradient of the tasks between their bounds; a valid price where there is none."""
-    free = (p > lower) & (p < upper)
-    if free.any():
-        inside = np.minimum(p - lower, upper - p)[free]
+    """nu: the weighted mean gradient of the free tasks; without them the price of the next weight that is moved."""
+    free = free_tasks(p, lower, upper)
+    if len(free):
+        below, above = (p - lower)[free], (upper - p)[free]
+        inside = np.where(upper[free] >= 1.0, below, np.minimum(below, above))
         return float(g[free] @ inside / inside.sum())
-    raised, floor = (p > lower), (p < upper)
-    bottom = float(g[raised].max()) if raised.any() else -np.inf
-    top = float(g[floor].min()) if floor.any() else np.inf
-    if np.isfinite(bottom) and np.isfinite(top):
-        return (bottom + top) / 2
-    return bottom if np.isfinite(bottom) else top if np.isfinite(top) else float(g @ p)
+    raised = p > lower
+    # Any price between this one and the least below an upper bound is valid. Weight for another task comes from here,
+    # so that with this one reduced costs are what it costs.
+    return float(g[raised].max()) if raised.any() else float(g.min())

@@ -9,7 +9,7 @@ import scipy.linalg
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.mrf.checks import FEASIBILITY
 from taskpgm_ray.mrf.energy import energy
-from taskpgm_ray.mrf.mixture import Mixture, solve
+from taskpgm_ray.mrf.mixture import Mixture, free_tasks, solve
 from taskpgm_ray.mrf.mixture_path import trace_path
 from taskpgm_ray.mrf.solvers.optimum import find_optimum
 from taskpgm_ray.mrf.solvers.problem import Problem, build
@@ -285,11 +285,6 @@ def bordered_inverse(S: FloatArray, free: IntArray) -> tuple[FloatArray, FloatAr
     Q = (Q + Q.T) / 2
     w = np.full(k, 1 / k) - Q @ A.mean(axis=1)
     return Q, w
-
-
-def free_tasks(weights: FloatArray, lower: FloatArray, upper: FloatArray) -> IntArray:
-    """Tasks strictly between their bounds; an upper bound of 1 is none."""
-    return np.flatnonzero((weights > lower) & ((weights < upper) | (upper >= 1.0)))
 
 
 def _novelty(S: FloatArray, free: IntArray, Q: FloatArray, w: FloatArray) -> FloatArray:

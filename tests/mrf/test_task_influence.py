@@ -133,6 +133,19 @@ def test_break_even_utility_lets_a_task_in():
     assert solve(S, m.tau, utility=u).weights[i] > 0
 
 
+def test_one_task_with_all_the_weight_is_free_and_its_price_is_that_of_mass():
+    S, u = np.array([[1, 0.5, 0.1], [0.5, 1, 0.1], [0.1, 0.1, 1]]), np.array([3, 1, 0.5])
+    m = solve(S, 5.0, utility=u)
+    np.testing.assert_array_equal(m.weights, [1, 0, 0])
+    np.testing.assert_allclose(m.multipliers, [0, 17 / 6, 49 / 15], atol=1e-14)
+    assert m.energy == pytest.approx((m.nu - m.tau * m.representativeness) / 2)
+    np.testing.assert_allclose(influence(S, m, with_path=False).break_even, [0, 1.7, 1.96], atol=1e-14)
+    for i, rise in ((1, 1.7), (2, 1.96)):
+        higher = np.eye(3)[i] * rise
+        assert solve(S, 5.0, utility=u + 0.999 * higher).weights[i] == 0
+        assert solve(S, 5.0, utility=u + 1.001 * higher).weights[i] > 0
+
+
 @pytest.mark.parametrize("kw", VARIANTS)
 def test_sensitivities_against_finite_differences(kw):
     S, m = case(1, **kw)
