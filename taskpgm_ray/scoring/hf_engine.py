@@ -13,6 +13,7 @@ from taskpgm_ray.scoring.engine import Answer, EngineSpec, Query, agree, before_
 from taskpgm_ray.scoring.hf_weights import weights_of
 from taskpgm_ray.scoring.shared_prefix import Row, mask_of, rows_of, takes_masks
 from taskpgm_ray.storage import Unit
+from taskpgm_ray.tasks.chat import end_of_turn
 
 T = TypeVar("T")
 COMPARED = 8
@@ -36,6 +37,7 @@ class HFEngine:
         self._tokenizer = spec.model.tokenizer()
         self._weights = weights_of(spec, self.device)
         self._model = self._weights.model
+        self._model.generation_config = _greedy(self._model.generation_config, self._tokenizer)
         self._budget = spec.config.max_batched_tokens
         self._dtype = spec.model.dtype
         self._shares: bool | None = None if takes_masks(spec.model.text_config()) else False
@@ -102,11 +104,7 @@ class HFEngine:
             for prompt in prompts:
                 ids = torch.tensor([prompt], device=self.device)
                 out = self._model.generate(
-                    input_ids=ids,
-                    attention_mask=torch.ones_like(ids),
-                    max_new_tokens=max_tokens,
-                    do_sample=False,
-                    pad_token_id=self._tokenizer.eos_token_id,
+                    input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_tokens
                 )
                 text = self._tokenizer.decode(out[0, len(prompt) :], skip_special_tokens=True)
                 texts.append(before_stop(text, stop))
@@ -196,3 +194,15 @@ def _passes(items: Sequence[T], sizes: Sequence[int], budget: int) -> Iterator[l
         passed.append(index)
     if passed:
         yield [items[index] for index in passed]
+
+
+def _greedy(own: Any, tokenizer: Any) -> Any:
+    """Settings by which a model always says its most likely token, up to where its text or its turn ends.
+
+    Of its ``own`` only the ends are taken: with a repetition penalty or the like it would say something else.
+    """
+    from transformers import GenerationConfig
+
+    ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
+    ends = sorted({*ends, tokenizer.eos_token_id, end_of_turn(tokenizer)} - {None})
+    return GenerationConfig(do_sample=False, eos_token_id=ends, pad_token_id=tokenizer.eos_token_id)

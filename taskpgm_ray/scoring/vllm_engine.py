@@ -30,6 +30,7 @@ from taskpgm_ray.scoring.engine import Answer, EngineSpec, Query, agree, before_
 from taskpgm_ray.scoring.folders import Folders, name_of
 from taskpgm_ray.scoring.whole_models import ModelFolders
 from taskpgm_ray.storage import Unit
+from taskpgm_ray.tasks.chat import end_of_turn
 
 _EXCHANGE = "taskpgm_ray.scoring.vllm_exchange.WeightExchange"
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -203,7 +204,9 @@ class VLLMEngine:
         """See `Engine.generate`."""
         from vllm import SamplingParams
 
-        params = SamplingParams(max_tokens=max_tokens, temperature=0.0, stop=stop)
+        turn = end_of_turn(self._tokenizer)
+        ends = [] if turn is None else [turn]
+        params = SamplingParams(max_tokens=max_tokens, temperature=0.0, stop=stop, stop_token_ids=ends)
         outputs = self._run([adapter] * len(prompts), prompts, [params] * len(prompts))
         # Decoded from the tokens: vLLM's own text repeats parts of the prompt where bytes do not form a character.
         texts = (self._tokenizer.decode(o.outputs[0].token_ids, skip_special_tokens=True) for o in outputs)

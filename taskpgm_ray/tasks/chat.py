@@ -16,6 +16,8 @@ from taskpgm_ray.tasks.marks import controls
 TODAY = {"strftime_now": datetime(2024, 7, 26).strftime}
 """For templates that write the date: always one, or what is prepared, trained and asked on two days would differ. It is
 the day that Llama 3's template takes where it is told none."""
+QUESTION, ANSWER = {"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}
+"""By which a template shows what it writes around them."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,9 @@ def generation_prompt(tokenizer: Any) -> str:
 def _header(tokenizer: Any, template: str) -> str:
     if not template:
         return ""
-    question = [{"role": "user", "content": "question"}]
     try:
-        asked = _write(tokenizer, question, None, add_generation_prompt=True)
-        return asked.removeprefix(_write(tokenizer, question, None, add_generation_prompt=False))
+        asked = _write(tokenizer, [QUESTION], None, add_generation_prompt=True)
+        return asked.removeprefix(_write(tokenizer, [QUESTION], None, add_generation_prompt=False))
     except NoExample:
         return ""
 
@@ -88,13 +89,34 @@ def lead_in(tokenizer: Any) -> str:
 def _lead_in(tokenizer: Any, template: str) -> str:
     if not template:
         return ""
-    question, answer = {"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}
     try:
-        asked = _write(tokenizer, [question], None, add_generation_prompt=True)
-        told = _write(tokenizer, [question, answer], None, add_generation_prompt=False)
+        asked = _write(tokenizer, [QUESTION], None, add_generation_prompt=True)
+        told = _write(tokenizer, [QUESTION, ANSWER], None, add_generation_prompt=False)
     except NoExample:
         return ""
-    return told[len(asked) :].partition("answer")[0] if told.startswith(asked) else ""
+    return told[len(asked) :].partition(ANSWER["content"])[0] if told.startswith(asked) else ""
+
+
+def end_of_turn(tokenizer: Any) -> int | None:
+    """The control token by which the template ends a reply; ``None`` where it writes none, or there is no template.
+
+    It may be another one than the end of the sequence, which a model that talks may never say.
+    """
+    return _end_of_turn(tokenizer, str(getattr(tokenizer, "chat_template", None) or ""))
+
+
+@lru_cache(maxsize=8)
+def _end_of_turn(tokenizer: Any, template: str) -> int | None:
+    pattern = controls(tokenizer)
+    if not template or pattern is None:
+        return None
+    try:
+        asked = _write(tokenizer, [QUESTION], None, add_generation_prompt=True)
+        told = _write(tokenizer, [QUESTION, ANSWER], None, add_generation_prompt=False)
+        reply, ended = _up_to_its_end(_reply(asked, told, ANSWER["content"]), tokenizer)
+    except NoExample:
+        return None
+    return int(tokenizer.convert_tokens_to_ids(pattern.findall(reply)[-1])) if ended else None
 
 
 def _write(tokenizer: Any, messages: list[dict[str, Any]], tools: Any, **options: bool) -> str:

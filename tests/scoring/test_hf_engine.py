@@ -1,5 +1,7 @@
 """The reference engine against plain forward passes of a tiny model in float32."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from taskpgm_ray.scoring.engine import EngineSpec, Query, chains
 from taskpgm_ray.scoring.engine_actor import build_engine
 from taskpgm_ray.scoring.hf_engine import HFEngine
 from taskpgm_ray.storage import Storage, Unit
+from taskpgm_ray.tasks.chat import end_of_turn
 
 TOLERANCE = {"atol": 2e-5, "rtol": 0}
 
@@ -195,6 +198,42 @@ def test_generation_is_greedy_and_ends_before_a_stop_string(engine, tuned, base,
     assert engine.generate(unit, [prompt], 6, []) == [text]
     assert len(text) > 2
     assert engine.generate(unit, [prompt, prompt], 6, ["no such text", text[2]]) == [text[: text.index(text[2])]] * 2
+
+
+def greedy_ids(model, prompt, count):
+    ids = list(prompt)
+    for _ in range(count):
+        ids.append(int(reference(model, ids).argmax()))
+    return ids[len(prompt) :]
+
+
+def test_generation_is_greedy_whatever_the_model_would_rather_do(tiny_llama, base, tmp_path):
+    prompt = chain(5, 6, 0)[0]
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    settings = {"eos_token_id": 1, "repetition_penalty": 5.0, "no_repeat_ngram_size": 1, "do_sample": True}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    wanted = greedy_ids(base, prompt, 8)
+    assert len(set(wanted)) < len(wanted), "a penalty would change nothing"
+    (text,) = engine_of(folder).generate(None, [prompt], 8, [])
+    assert text == engine_of(tiny_llama)._tokenizer.decode(wanted)
+
+
+def test_generation_ends_with_the_templates_turn(tiny_llama, base, tmp_path):
+    """Which is not the end of the sequence, in a base model with a template for example."""
+    from transformers import AutoTokenizer
+
+    prompt = chain(5, 6, 0)[0]
+    said = greedy_ids(base, prompt, 6)
+    assert said[3] not in said[:3]
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    turn = tokenizer.convert_ids_to_tokens(said[3])
+    tokenizer.add_special_tokens({"additional_special_tokens": [turn]})
+    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}" + turn + "{% endfor %}"
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    tokenizer.save_pretrained(str(folder))
+    assert end_of_turn(AutoTokenizer.from_pretrained(folder)) == said[3]
+    (text,) = engine_of(folder).generate(None, [prompt], 6, [])
+    assert text == tokenizer.decode(said[:3])
 
 
 def test_broken_weights_are_an_error_not_a_score(engine):
