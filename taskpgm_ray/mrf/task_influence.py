@@ -40,7 +40,7 @@ class Influence:
     break_even: FloatArray
     """How much the task's utility u must rise to enter: reduced_cost * n / tau; 0 for tasks in the mixture."""
     novelty: FloatArray
-    """Squared distance (units of S) from the affine hull of the other free tasks."""
+    """Squared distance (units of S) from the affine hull of the other free tasks; infinity where there are none."""
     drop_cost: FloatArray
     """Exact rise of the minimal energy when the task is dropped (``drop_task``); infinity: bounds forbid it."""
     saliency: FloatArray
@@ -270,12 +270,12 @@ def bordered_inverse(S: FloatArray, free: IntArray) -> tuple[FloatArray, FloatAr
     """(Q [k, k], w [k]) of the free tasks: the inverse of [[S_AA, 1], [1', 0]] is [[Q, w], [w', -1/sigma]].
 
     Where S_AA is singular on 1-perp (duplicates, low rank) Q is the pseudo-inverse of J S_AA J and w the least-norm
-    solution, so that exact duplicates respond alike.
+    solution, so that exact duplicates respond alike. Where no task or one is free, nothing can move.
     """
     A = S[np.ix_(free, free)]
     k = len(free)
-    if k == 1:
-        return np.zeros((1, 1)), np.ones(1)
+    if k <= 1:
+        return np.zeros((k, k)), np.ones(k)
     values, vectors = scipy.linalg.eigh(centred(A))
     keep = values > 1e-12 * max(float(np.abs(A).max()), 1e-300)
     Q = (vectors[:, keep] / values[keep]) @ vectors[:, keep].T
@@ -289,6 +289,8 @@ def bordered_inverse(S: FloatArray, free: IntArray) -> tuple[FloatArray, FloatAr
 
 def _novelty(S: FloatArray, free: IntArray, Q: FloatArray, w: FloatArray) -> FloatArray:
     """Squared distance of each task from the affine hull of the free ones (of the other free ones for a free task)."""
+    if not len(free):
+        return np.full(len(S), np.inf)
     A = S[free]
     t = Q @ A + w[:, None]
     # phi_j minus its projection: S_jj - 2 t's + t' S_AA t, which is never negative.

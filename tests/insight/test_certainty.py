@@ -52,6 +52,18 @@ def test_the_intervals_hold_the_truth_as_often_as_they_say():
     assert 0.93 <= coverage <= 0.97, coverage
 
 
+def test_a_mixture_whose_tasks_are_all_on_bounds_has_a_certainty():
+    points, _ = pool(n=6)
+    sums = sample(points, 0)
+    mixture = solve(np.exp(-GAMMA * sums.matrix()), 1e4, upper=0.25)
+    assert sorted(mixture.weights) == [0, 0, 0.25, 0.25, 0.25, 0.25]
+    rows = sums.matrix()[:2] + 0.01
+    rows[[0, 1], [0, 1]] = 0.3
+    known = certainty(sums, mixture, GAMMA, noise=NoiseFloor(("0", "1"), (0.3, 0.3), (), rows))
+    assert known.fine_tunes == 2
+    np.testing.assert_array_equal(known.seeds, np.zeros((6, 6)))
+
+
 def test_inclusion_is_sure_of_the_heavy_and_doubts_the_marginal():
     points, D = pool(n=8, seed=4)
     truth = solve(np.exp(-GAMMA * D), TAU).weights

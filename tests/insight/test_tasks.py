@@ -100,3 +100,10 @@ def test_a_task_with_weight_says_what_it_costs_to_lose_it(S):
 def test_what_constraints_hold_in_cannot_be_dropped(S):
     mixture = solve(S, 0.6, upper=0.3)
     assert explain(NAMES, S, mixture, None).tasks[2].sentence.endswith("the constraints do not let it go.")
+
+
+def test_a_mixture_whose_tasks_are_all_on_bounds_is_explained(S):
+    rows = explain(NAMES, S, solve(S, 60.0, upper=0.5), None).tasks
+    assert [row.weight for row in rows] == [0.5, 0.5, 0, 0]
+    assert all(row.hangs_on == () for row in rows)
+    assert rows[0].sentence.startswith("boolq gets 50.0 %; without it the least energy would be ")

@@ -146,6 +146,25 @@ def test_one_task_with_all_the_weight_is_free_and_its_price_is_that_of_mass():
         assert solve(S, 5.0, utility=u + 1.001 * higher).weights[i] > 0
 
 
+def test_where_every_task_is_on_a_bound_nothing_moves():
+    S, m = case(n=6, tau=1e4, upper=0.25)
+    assert sorted(m.weights) == [0, 0, 0.25, 0.25, 0.25, 0.25]
+    t = influence(S, m)
+    for column in (t.dweight_dtau, t.tilt, t.saliency):
+        np.testing.assert_array_equal(column, np.zeros(6))
+    np.testing.assert_array_equal(t.novelty, np.full(6, np.inf))
+    np.testing.assert_array_equal(weight_sensitivity(S, m, 0, 1), np.zeros(6))
+    # What forced weight costs is taken from the task that is worth least.
+    assert t.reduced_cost[m.support].max() == 0
+    for i in range(6):
+        if m.weights[i] == 0:
+            u = 6 * S.mean(1) + 0.999 * t.break_even[i] * np.eye(6)[i]
+            assert solve(S, 1e4, utility=u, upper=0.25).weights[i] == 0
+            u[i] += 0.002 * t.break_even[i]
+            assert solve(S, 1e4, utility=u, upper=0.25).weights[i] > 0
+        assert np.isfinite(t.drop_cost[i])
+
+
 @pytest.mark.parametrize("kw", VARIANTS)
 def test_sensitivities_against_finite_differences(kw):
     S, m = case(1, **kw)
