@@ -12,7 +12,7 @@ from taskpgm_ray.insight.tasks import Insight
 from taskpgm_ray.judge.samples import Sample
 from taskpgm_ray.judge.stage import Judgement
 from taskpgm_ray.judge.verdict import CHOSEN, UNJUDGED
-from taskpgm_ray.mixture import Constraints, counts, example_shares
+from taskpgm_ray.mixture import Constraints
 from taskpgm_ray.numerics.types import FloatArray
 from taskpgm_ray.search.choice import FittedCurve
 from taskpgm_ray.search.families import Family
@@ -44,10 +44,6 @@ class Conclusion:
         """The mixture as it was trained, with the certificate of those very weights."""
         family, given = self.family, config.mixture
         energy, gap = family.within.certificate(family.S, self.tau, self.weights, family.utility)
-        shares = self.weights
-        if given.share == "tokens":
-            shares = example_shares(shares, [task.facts.tokens_per_example for task in tasks])
-        whole = counts(shares, given.examples, constraints.capacity).tolist()
         floor = family.noise.taken_off if family.noise else None
         repaired_by = [family.repair.method] if family.repair else []
         return MixtureDocument(
@@ -71,7 +67,7 @@ class Conclusion:
                 for task, weight, count, held, known in zip(
                     tasks,
                     self.weights.tolist(),
-                    whole,
+                    constraints.counts(self.weights).tolist(),
                     constraints.binding(self.weights),
                     self.insight.tasks if self.insight else [None] * len(tasks),
                     strict=True,

@@ -585,7 +585,8 @@ class MixtureConfig(Section):
     """Examples of the final mixture: the weights become integer counts that sum to this."""
     share: Literal["examples", "tokens"] = "examples"
     """What a weight is a share of: of the examples, or of the trained tokens, of which long examples have more. With
-    ``tokens``, ``examples`` says how large the mixture is in examples of the pool's mean length."""
+    ``tokens``, ``examples`` says how large the mixture is in examples of the pool's mean length: the counts come to as
+    many tokens, and sum to fewer examples where long ones have most of the weight, to more where short ones have."""
     constraints: ConstraintsConfig = ConstraintsConfig()
     target: Target = "uniform"
     """The mixture at tau = 1, which representativeness is measured against: ``uniform``, ``proportional`` to the true

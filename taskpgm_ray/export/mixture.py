@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
+import numpy as np
 import numpy.typing as npt
 
 from taskpgm_ray.errors import InputError, StorageError
-from taskpgm_ray.mixture import counts, example_shares, read_given
+from taskpgm_ray.mixture import counts, mean_length, read_given, token_counts
 from taskpgm_ray.numerics.types import FloatArray, IntArray
 
 VERSION = 1
@@ -106,8 +107,8 @@ class MixtureDocument:
         """
         better = [(task.weight, task.count) for task in self.tasks]
         if self.recommended_weights is not None:
-            lengths = [task.tokens for task in self.tasks] if self.share == "tokens" else None
-            whole = whole_counts(self.recommended_weights, sum(int(task.count) for task in self.tasks), lengths)
+            own = [{"count": task.count, "available": task.available, "tokens": task.tokens} for task in self.tasks]
+            whole = _counts(self.recommended_weights, own, self.share)
             better = list(zip(self.recommended_weights.tolist(), whole, strict=True))
         tasks = [
             {
@@ -197,26 +198,21 @@ def take(document: dict[str, Any], which: Literal["recommended", "chosen"]) -> d
     return document | {"tasks": tasks}
 
 
-def whole_counts(weights: npt.ArrayLike, examples: int, lengths: Sequence[float | None] | None) -> IntArray:
-    """Examples of each task that sum to ``examples``; with ``lengths`` [tokens] the weights are shares of tokens."""
-    return counts(weights if lengths is None else example_shares(weights, lengths), examples)  # type: ignore[arg-type]
-
-
 def weighted(document: dict[str, Any], path: str | None, examples: int | None = None) -> dict[str, Any]:
     """The document with the weights of another file, or with another number of examples.
 
     Args:
         document: Of the study.
         path: A ``mixture.json`` or a table of task and weight, see `read_given`; ``None``: the weights stay.
-        examples: In all; ``None``: as many as before.
+        examples: In all, of the pool's mean length where weights are shares of tokens; ``None``: as many examples (or
+            tokens) as before.
 
     Raises:
         InputError: The file cannot be read, or names a task that is not one of the study's.
     """
     names = [task["name"] for task in document["tasks"]]
     given = [task["weight"] for task in document["tasks"]] if path is None else read_given(path, names)
-    total = document["examples"] if examples is None else examples
-    lengths = [task["tokens"] for task in document["tasks"]] if document.get("share") == "tokens" else None
+    whole = _counts(given, document["tasks"], document.get("share"), examples)
     tasks = [
         task
         | {
@@ -224,9 +220,22 @@ def weighted(document: dict[str, Any], path: str | None, examples: int | None = 
             "count": int(count),
             "epochs": int(count) / task["available"] if task["available"] else None,
         }
-        for task, weight, count in zip(document["tasks"], given, whole_counts(given, total, lengths), strict=True)
+        for task, weight, count in zip(document["tasks"], given, whole, strict=True)
     ]
-    return document | {"tasks": tasks, "examples": total}
+    return document | {"tasks": tasks, "examples": int(whole.sum())}
+
+
+def _counts(
+    weights: npt.ArrayLike, tasks: Sequence[Mapping[str, Any]], share: str | None, examples: int | None = None
+) -> IntArray:
+    """Examples of each task: as many in all as these tasks have, or as many tokens where weights are shares of them."""
+    own = [int(task["count"]) for task in tasks]
+    if share != "tokens":
+        return counts(weights, sum(own) if examples is None else examples)
+    lengths = np.array([task["tokens"] for task in tasks], dtype=np.float64)
+    if examples is not None:
+        return token_counts(weights, examples * mean_length([task["available"] for task in tasks], lengths), lengths)
+    return token_counts(weights, float(np.dot(own, lengths)), lengths)
 
 
 def check_mixture(document: Any, where: str) -> None:

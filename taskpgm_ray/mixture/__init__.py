@@ -1,6 +1,6 @@
 """From weights to example counts, and the mixtures that TaskPGM is compared with."""
 
-from taskpgm_ray.mixture.apportionment import counts, example_shares, token_counts
+from taskpgm_ray.mixture.apportionment import counts, example_shares, mean_length, token_counts
 from taskpgm_ray.mixture.baselines import (
     capped_proportional,
     dirichlet,
@@ -20,6 +20,7 @@ __all__ = [
     "dirichlet",
     "equal_loss",
     "example_shares",
+    "mean_length",
     "proportional",
     "read_given",
     "temperature",

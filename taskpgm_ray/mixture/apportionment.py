@@ -53,12 +53,13 @@ def counts(weights: npt.ArrayLike, budget: int, available: npt.ArrayLike | None 
 
 
 def token_counts(
-    weights: npt.ArrayLike, budget: int, tokens_per_example: npt.ArrayLike, available: npt.ArrayLike | None = None
+    weights: npt.ArrayLike, budget: float, tokens_per_example: npt.ArrayLike, available: npt.ArrayLike | None = None
 ) -> IntArray:
     """Examples of each task [n] whose tokens are in proportion to the weights and come to about ``budget`` tokens.
 
     Weights then mean shares of the training tokens. The number of examples of a task is weight * budget / (its mean
-    tokens an example), rounded so that the whole count is that of the unrounded mixture.
+    tokens an example), rounded so that the whole count is that of the unrounded mixture; of any tokens it is one at
+    least.
 
     Args:
         weights: non-negative [n], sum 1: shares of tokens.
@@ -69,8 +70,13 @@ def token_counts(
     examples = _per_token(weights, tokens_per_example)
     if budget < 0:
         raise InputError(f"the budget must be a number of tokens >= 0, got {budget!r}")
-    total = round(float(budget * examples.sum()))
+    total = max(round(float(budget * examples.sum())), 1 if budget else 0)
     return counts(examples / examples.sum(), total, available)
+
+
+def mean_length(available: npt.ArrayLike, tokens_per_example: npt.ArrayLike) -> float:
+    """Mean tokens of an example of the whole pool, of tasks with so many examples [n] of such mean tokens [n]."""
+    return float(np.average(np.asarray(tokens_per_example, dtype=np.float64), weights=np.asarray(available)))
 
 
 def example_shares(weights: npt.ArrayLike, tokens_per_example: npt.ArrayLike) -> FloatArray:

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from taskpgm_ray.errors import ConfigError
+from taskpgm_ray.mixture.apportionment import counts, mean_length, token_counts
 from taskpgm_ray.mixture.baselines import proportional
 from taskpgm_ray.mixture.given import read_given
 from taskpgm_ray.mrf.groups import Group, is_feasible
 from taskpgm_ray.mrf.limits import Limits
-from taskpgm_ray.numerics.types import FloatArray
+from taskpgm_ray.numerics.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
     # Not needed to solve a matrix, which works without the config's own needs.
@@ -52,15 +53,31 @@ class Constraints:
     available: FloatArray = field(default_factory=lambda: np.zeros(0))
     examples: int = 0
     """Of the mixture."""
+    lengths: FloatArray | None = None
+    """Mean tokens of each task's examples [n] where weights are shares of tokens; ``examples`` are then those of the
+    pool's mean length."""
 
     @property
     def capacity(self) -> FloatArray | None:
         """Examples that each task may give [n]; ``None``: any number."""
         if self.epochs is None:
             return None
-        # A task that the user wants to have more of may be repeated more often.
-        usual = np.floor(self.epochs * self.available)
-        return np.asarray(np.maximum(usual, np.ceil(self.limits.lower * self.examples)))
+        # Counts are whole: where epochs are not, the last example may be one more. A task that the user wants to have
+        # more of may be repeated more often.
+        usual = self.epochs * self.available
+        wanted = self.limits.lower * _alone(self.available, self.examples, self.lengths)
+        return np.asarray(np.ceil(np.maximum(usual, wanted) * (1 - BINDS)))
+
+    def counts(self, weights: npt.ArrayLike) -> IntArray:
+        """Examples of each task [n] that realise a mixture within the limits.
+
+        Raises:
+            InputError: The weights are none, or beyond the limits so far that the tasks do not have the examples.
+        """
+        if self.lengths is None:
+            return counts(weights, self.examples, self.capacity)
+        tokens = self.examples * mean_length(self.available, self.lengths)
+        return token_counts(weights, tokens, self.lengths, self.capacity)
 
     def binding(self, weights: npt.ArrayLike) -> list[list[str]]:
         """Of each task [n] the names of the constraints that its weight (or its group's share) is held by."""
@@ -122,8 +139,9 @@ def constraints_of(
         if share.max is not None:
             parts.append(Constraint(f"groups.{pattern}.max {share.max:g}", group=Group(members, high=share.max)))
     epochs, note = _epochs(config, sizes)
+    lengths = np.asarray(tokens_per_example, dtype=np.float64) if config.share == "tokens" else None
     if epochs is not None:
-        upper = np.minimum(epochs * _parts(config, sizes, tokens_per_example), 1.0)
+        upper = np.minimum(epochs * sizes / _alone(sizes, config.examples, lengths), 1.0)
         if given.max_epochs == "auto":
             # What the user asked for comes before what is usual.
             upper = np.maximum(upper, _together(parts, n).lower)
@@ -139,7 +157,7 @@ def constraints_of(
     elif config.target != "uniform":
         target = read_given(config.target, names)
     limits = combined(parts, n, target, config.max_tasks)
-    return Constraints(limits, tuple(parts), epochs, note, sizes, config.examples)
+    return Constraints(limits, tuple(parts), epochs, note, sizes, config.examples, lengths)
 
 
 def _epochs(config: MixtureConfig, sizes: FloatArray) -> tuple[float | None, str]:
@@ -160,12 +178,11 @@ def _epochs(config: MixtureConfig, sizes: FloatArray) -> tuple[float | None, str
     return None, note
 
 
-def _parts(config: MixtureConfig, sizes: FloatArray, lengths: Sequence[float] | None) -> FloatArray:
-    """The part of the whole mixture [n] that each task's examples are when each is used once."""
-    if config.share == "examples":
-        return np.asarray(sizes / config.examples)
-    tokens = sizes * np.asarray(lengths, dtype=np.float64)
-    return np.asarray(tokens / (config.examples * tokens.sum() / sizes.sum()))
+def _alone(sizes: FloatArray, examples: int, lengths: FloatArray | None) -> FloatArray:
+    """Examples [n] that each task would give if it were the whole mixture."""
+    if lengths is None:
+        return np.full(len(sizes), float(examples))
+    return np.asarray(examples * mean_length(sizes, lengths) / lengths)
 
 
 def _matching(pattern: str, names: Sequence[str], where: str) -> np.ndarray:

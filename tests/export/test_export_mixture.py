@@ -256,6 +256,7 @@ def test_a_recommendation_that_is_none_is_refused(document, wrong):
 
 
 def test_weights_that_are_shares_of_tokens_have_counts_of_examples():
+    """All mixtures of a study have as many tokens, and as many examples as these are."""
     tasks = tuple(
         MixtureTask(name=name, weight=0.5, count=count, available=100, source="", tokens=tokens)
         for name, count, tokens in (("short", 80, 10.0), ("long", 20, 40.0))
@@ -269,6 +270,25 @@ def test_weights_that_are_shares_of_tokens_have_counts_of_examples():
         recommended="uniform",
         recommended_weights=np.array([0.2, 0.8]),
     ).as_json()
-    # 0.2 / 10 against 0.8 / 40.
-    assert [task["recommended_count"] for task in document["tasks"]] == [50, 50]
-    assert [task["count"] for task in weighted(document, None, 10)["tasks"]] == [8, 2]
+    assert document["examples"] == 100
+    # 0.2 and 0.8 of 1,600 tokens.
+    assert [task["recommended_count"] for task in document["tasks"]] == [32, 32]
+    assert [task["count"] for task in take(document, "recommended")["tasks"]] == [32, 32]
+    # 40 examples of the pool's mean length, 25 tokens, half of them for either task.
+    other = weighted(document, None, 40)
+    assert [task["count"] for task in other["tasks"]] == [50, 12]
+    assert other["examples"] == 62
+    check_mixture(other, "here")
+    assert weighted(document, None, 1)["examples"] >= 1
+
+
+def test_another_mixture_of_tokens_has_as_many_tokens(tmp_path):
+    tasks = tuple(
+        MixtureTask(name=name, weight=0.5, count=count, available=100, source="", tokens=tokens)
+        for name, count, tokens in (("short", 80, 10.0), ("long", 20, 40.0))
+    )
+    document = MixtureDocument(study="s", fingerprint="f", tasks=tasks, tau=1.0, share="tokens").as_json()
+    (tmp_path / "other.csv").write_text("short,0.1\nlong,0.9\n")
+    other = weighted(document, str(tmp_path / "other.csv"))
+    assert [task["count"] for task in other["tasks"]] == [16, 36]
+    assert other["examples"] == 52

@@ -134,3 +134,30 @@ def test_epochs_of_a_mixture_by_tokens():
     tokens = np.array(SIZES) * lengths
     whole = 10_000 * tokens.sum() / sum(SIZES)
     np.testing.assert_allclose(found.limits.upper, np.minimum(4 * tokens / whole, 1))
+
+
+@pytest.mark.parametrize("weights", [[0.1, 0.9], [0.5, 0.5], [0.9, 0.1], [1, 0]])
+def test_a_mixture_by_tokens_has_the_documented_size_and_keeps_the_epochs(weights):
+    """A long, small task beside a short, large one: 1,000 examples of the pool's mean length, 19.8 tokens."""
+    sizes, lengths = [100, 10_000], np.array([1000.0, 10.0])
+    found = constraints_of(MixtureConfig(share="tokens", examples=1000), ["long", "short"], sizes, lengths)
+    np.testing.assert_allclose(found.limits.upper, [1, 1])
+    tokens = found.counts(weights) * lengths
+    assert abs(tokens.sum() - 1000 * 200_000 / 10_100) <= 1000
+    assert abs(tokens[0] - weights[0] * 19_802) <= 500
+    assert (found.counts(weights) <= 4 * np.array(sizes)).all()
+
+
+def test_a_floor_by_tokens_leaves_room_for_the_examples_that_it_takes():
+    """A tenth of the tokens of 1,000 examples of 505 are 5,050 examples of ten."""
+    given = {"tasks": {"short": {"min": 0.1}}}
+    config = MixtureConfig(share="tokens", examples=1000, constraints=given)
+    found = constraints_of(config, ["short", "long"], [1000, 1000], [10.0, 1000.0])
+    np.testing.assert_allclose(found.limits.upper, [0.1, 1])
+    np.testing.assert_array_equal(found.capacity, [5050, 4000])
+    np.testing.assert_array_equal(found.counts([0.1, 0.9]), [5050, 454])
+
+
+def test_epochs_that_are_not_whole_have_counts_that_are():
+    found = made(list("abcdefghij"), [1] * 10, examples=15, constraints={"max_epochs": 1.5})
+    assert sorted(found.counts(np.full(10, 0.1))) == [1] * 5 + [2] * 5
