@@ -128,6 +128,9 @@ def test_few_tasks_with_their_certificate(S, file, run):
     chosen = select(S, 2, 0.5)
     assert {name for name, weight in weights(out).items() if weight} == {NAMES[i] for i in chosen.tasks}
     assert f"at most {chosen.gap:.3g} above that of any number of tasks" in err
+    rows = json.loads(run(file, "--max-tasks", 2, "--tau", 0.5, "--influence", "--json")[0])["rows"]
+    # The path of these two alone is not that of the best two.
+    assert all(row["entry_tau"] is None and row["exit_tau"] is None for row in rows)
 
 
 def test_counts_influence_and_csv(S, file, run):

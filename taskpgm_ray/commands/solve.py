@@ -8,6 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -205,7 +206,8 @@ def _solved(S: FloatArray, tau: float, limits: Limits, utility: FloatArray | Non
         )
         allowed = np.isin(np.arange(len(S)), found.tasks)
         upper = np.where(allowed, limits.upper, 0.0)
-    return solve(S, tau, utility=utility, target=limits.target, lower=lower, upper=upper)
+    mixture = solve(S, tau, utility=utility, target=limits.target, lower=lower, upper=upper)
+    return replace(mixture, most=limits.most)
 
 
 def _column(file: str, names: Sequence[str]) -> FloatArray:

@@ -6,7 +6,7 @@ of some tasks changed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -180,4 +180,5 @@ def solved_within(S: FloatArray, tau: float, limits: Limits, utility: FloatArray
     lower, upper = limits.bounds
     if limits.most is not None:
         upper = np.where(limits.solve(S, tau, utility) > 0, limits.upper, 0.0)
-    return solve(S, tau, utility=utility, target=limits.target, lower=lower, upper=upper)
+    found = solve(S, tau, utility=utility, target=limits.target, lower=lower, upper=upper)
+    return replace(found, most=limits.most)

@@ -45,9 +45,9 @@ class TaskInsight:
     drop_cost: float | None
     """How far the least energy rises without it; ``None``: the constraints forbid it."""
     break_even: float
-    """How far its utility has to rise until it enters; 0 of what has weight."""
+    """How far its utility has to rise until it enters; 0 of what has weight, infinity where a limit is 0."""
     enters: float | None
-    """The smallest balance at which it has weight; ``None``: never."""
+    """The smallest balance at which it has weight; ``None``: never, or not known, as the number of tasks is limited."""
     leaves: float | None
     """The largest one; ``None``: never leaves, or never enters."""
     covered_by: tuple[tuple[str, float, float], ...]
@@ -212,6 +212,10 @@ class _View:
             cluster=int(self.cluster[i]),
             sentence="",
         )
+        if row.weight == 0 and self.mixture.upper[i] <= 0:
+            most = self.mixture.most
+            why = "its limit is 0" if most is None else f"it was not among the best {most} tasks"
+            return replace(row, sentence=f"{row.name} gets nothing because {why}.")
         return replace(row, sentence=sentence(row, self.mixture.tau, self.reason(row, i) if row.weight == 0 else ""))
 
     @cached_property

@@ -49,6 +49,8 @@ class Mixture:
     target: FloatArray | None = field(default=None, repr=False)
     lower: FloatArray = field(default_factory=lambda: np.zeros(0), repr=False)
     upper: FloatArray = field(default_factory=lambda: np.zeros(0), repr=False)
+    most: int | None = None
+    """Tasks that may have weight, where the others were left out for their number: their upper bound is 0 here."""
     groups: tuple[Group, ...] = field(default=(), repr=False)
     prices: FloatArray = field(default_factory=lambda: np.zeros(0), repr=False)
     """Energy that one more unit of each group's share would cost, negated [g]: > 0 at a low end, < 0 at a high one."""

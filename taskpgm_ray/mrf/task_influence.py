@@ -38,7 +38,8 @@ class Influence:
     reduced_cost: FloatArray
     """Energy per unit of weight forced on the task: >= 0 at the lower bound, <= 0 at the upper one."""
     break_even: FloatArray
-    """How much the task's utility u must rise to enter: reduced_cost * n / tau; 0 for tasks in the mixture."""
+    """How much the task's utility u must rise to enter: reduced_cost * n / tau; 0 for tasks in the mixture, infinity
+    where the upper bound is 0."""
     novelty: FloatArray
     """Squared distance (units of S) from the affine hull of the other free tasks; infinity where there are none."""
     drop_cost: FloatArray
@@ -48,7 +49,8 @@ class Influence:
     others free. Exact while no sign changes; an upper bound where only a task outside would enter, a lower bound where
     only weights would turn negative."""
     entry_tau: FloatArray
-    """Smallest tau at which the task has weight; NaN: never (or the path was not asked for)."""
+    """Smallest tau at which the task has weight; NaN: never (or the path was not asked for, or is another one, as the
+    number of tasks is limited)."""
     exit_tau: FloatArray
     """Largest tau at which it has weight; infinity: it never leaves."""
 
@@ -87,7 +89,7 @@ def influence(S: npt.ArrayLike, mixture: Mixture, *, with_path: bool = True) -> 
         pivots = np.diag(Q)
         saliency[free] = np.divide(p[free] ** 2, 2 * pivots, out=np.full(len(free), np.inf), where=pivots > 0)
         entry = exit_ = np.full(n, np.nan)
-        if with_path:
+        if with_path and mixture.most is None:
             whole = trace_path(problem, 0.0, None)
             entry, exit_ = whole.entry, whole.exit
         return Influence(
@@ -98,7 +100,7 @@ def influence(S: npt.ArrayLike, mixture: Mixture, *, with_path: bool = True) -> 
             tilt=p - diversity,
             dweight_dtau=dtau,
             reduced_cost=reduced,
-            break_even=np.maximum(reduced, 0.0) * n / tau if tau > 0 else np.where(reduced > 0, np.inf, 0.0),
+            break_even=_break_even(mixture),
             novelty=_novelty(problem.S, free, Q, w),
             drop_cost=np.array([_drop_cost(problem, mixture, i) for i in range(n)]),
             saliency=saliency,
@@ -285,6 +287,13 @@ def bordered_inverse(S: FloatArray, free: IntArray) -> tuple[FloatArray, FloatAr
     Q = (Q + Q.T) / 2
     w = np.full(k, 1 / k) - Q @ A.mean(axis=1)
     return Q, w
+
+
+def _break_even(mixture: Mixture) -> FloatArray:
+    """How far each task's utility has to rise until it enters [n]."""
+    reduced, tau = np.maximum(mixture.multipliers, 0.0), mixture.tau
+    rise = reduced * len(reduced) / tau if tau > 0 else np.where(reduced > 0, np.inf, 0.0)
+    return np.where(mixture.upper <= 0, np.inf, rise)
 
 
 def _novelty(S: FloatArray, free: IntArray, Q: FloatArray, w: FloatArray) -> FloatArray:

@@ -6,8 +6,9 @@ import json
 import numpy as np
 import pytest
 
+from taskpgm_ray.insight.certainty import solved_within
 from taskpgm_ray.insight.tasks import explain
-from taskpgm_ray.mrf import drop_task, influence, solve
+from taskpgm_ray.mrf import Limits, drop_task, influence, solve
 from taskpgm_ray.search.gain import Gain
 
 NAMES = ["boolq", "boolq-copy", "mawps", "sst2"]
@@ -107,3 +108,16 @@ def test_a_mixture_whose_tasks_are_all_on_bounds_is_explained(S):
     assert [row.weight for row in rows] == [0.5, 0.5, 0, 0]
     assert all(row.hangs_on == () for row in rows)
     assert rows[0].sentence.startswith("boolq gets 50.0 %; without it the least energy would be ")
+
+
+def test_a_task_that_a_limit_keeps_out_is_said_to_be_kept_out(S):
+    rows = explain(NAMES, S, solve(S, 0.6, upper=[1, 1, 0, 1]), None).tasks
+    assert rows[2].sentence == "mawps gets nothing because its limit is 0."
+    few = solved_within(S, 0.6, Limits(np.zeros(4), np.ones(4), most=2), None)
+    rows = explain(NAMES, S, few, None).tasks
+    out = [row for row in rows if row.weight == 0]
+    assert len(out) == 2
+    for row in out:
+        assert row.sentence == f"{row.name} gets nothing because it was not among the best 2 tasks."
+    # The path of these two alone is not that of the best two.
+    assert all(row.enters is None and row.leaves is None for row in rows)

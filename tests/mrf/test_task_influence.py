@@ -165,6 +165,16 @@ def test_where_every_task_is_on_a_bound_nothing_moves():
         assert np.isfinite(t.drop_cost[i])
 
 
+def test_no_utility_lets_a_task_in_whose_limit_is_zero():
+    upper = np.ones(14)
+    upper[3] = 0.0
+    S, m = case(upper=upper)
+    t = influence(S, m)
+    assert t.break_even[3] == np.inf
+    assert np.isfinite(np.delete(t.break_even, 3)).all()
+    assert np.isnan(t.entry_tau[3])
+
+
 @pytest.mark.parametrize("kw", VARIANTS)
 def test_sensitivities_against_finite_differences(kw):
     S, m = case(1, **kw)
