@@ -90,8 +90,9 @@ class Constraints:
             if part.upper is not None:
                 held |= (part.upper < 1) & (p >= part.upper - BINDS)
             if part.group is not None:
-                share = float(p[part.group.members].sum())
-                if share <= part.group.low + BINDS or share >= part.group.high - BINDS:
+                share, low, high = float(p[part.group.members].sum()), part.group.low, part.group.high
+                # A side that was not given, or asks for nothing, holds nothing.
+                if (low > 0 and share <= low + BINDS) or (high < 1 and share >= high - BINDS):
                     held[part.group.members] = True
             for i in np.flatnonzero(held):
                 # A fixed share is a lower and an upper bound of one name.

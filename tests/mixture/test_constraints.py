@@ -161,3 +161,12 @@ def test_a_floor_by_tokens_leaves_room_for_the_examples_that_it_takes():
 def test_epochs_that_are_not_whole_have_counts_that_are():
     found = made(list("abcdefghij"), [1] * 10, examples=15, constraints={"max_epochs": 1.5})
     assert sorted(found.counts(np.full(10, 0.1))) == [1] * 5 + [2] * 5
+
+
+def test_only_the_side_of_a_group_that_was_asked_for_holds_its_tasks():
+    most = made(constraints={"max_epochs": "none", "groups": {"math/*": {"max": 0.5}}})
+    assert most.binding([0, 0, 0.5, 0.5]) == [[], [], [], []]
+    assert most.binding([0.25, 0.25, 0.5, 0])[:3] == [["groups.math/*.max 0.5"], ["groups.math/*.max 0.5"], []]
+    least = made(constraints={"max_epochs": "none", "groups": {"math/*": {"min": 0.2}}})
+    assert least.binding([0.6, 0.4, 0, 0]) == [[], [], [], []]
+    assert least.binding([0.1, 0.1, 0.8, 0])[:2] == [["groups.math/*.min 0.2"]] * 2
