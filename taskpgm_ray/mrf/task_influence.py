@@ -73,7 +73,7 @@ def influence(S: npt.ArrayLike, mixture: Mixture, *, with_path: bool = True) -> 
         with_path: trace the path for entry and exit balances (seconds above 1000 tasks); False leaves them NaN.
 
     Raises:
-        InputError: S and the mixture do not belong together.
+        InputError: S and the mixture do not belong together, or its groups of tasks are tied together.
     """
     problem = problem_of(S, mixture)
     p, tau, n = mixture.weights, mixture.tau, problem.n
@@ -110,7 +110,8 @@ def influence(S: npt.ArrayLike, mixture: Mixture, *, with_path: bool = True) -> 
 
 
 def problem_of(S: npt.ArrayLike, mixture: Mixture) -> Problem:
-    """The validated problem of a mixture; InputError when S is not the matrix it was solved with."""
+    """The validated problem of a mixture; InputError when S is not the matrix it was solved with, or with groups."""
+    without_groups(mixture)
     matrix = affinity_matrix(S)
     if len(matrix) != len(mixture.weights):
         raise InputError(f"S has {len(matrix)} tasks, the mixture {len(mixture.weights)}")
@@ -130,6 +131,12 @@ def problem_of(S: npt.ArrayLike, mixture: Mixture) -> Problem:
             f"S is not the matrix of this mixture: p'Sp is {redundancy:.9g} here, {mixture.redundancy:.9g} there"
         )
     return problem
+
+
+def without_groups(mixture: Mixture) -> None:
+    """InputError for a mixture with limits of groups, which what is said of single tasks would leave out."""
+    if mixture.groups:
+        raise InputError("influence and uncertainty are not known where groups of tasks are tied together")
 
 
 def drop_task(S: npt.ArrayLike, mixture: Mixture, task: int) -> Mixture:

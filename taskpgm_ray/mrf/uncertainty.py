@@ -13,7 +13,7 @@ from taskpgm_ray.errors import InputError
 from taskpgm_ray.mrf.mixture import Mixture
 from taskpgm_ray.mrf.solvers.optimum import find_optimum
 from taskpgm_ray.mrf.solvers.problem import build
-from taskpgm_ray.mrf.task_influence import driving_vector, problem_of, respond
+from taskpgm_ray.mrf.task_influence import driving_vector, problem_of, respond, without_groups
 from taskpgm_ray.numerics.checks import as_floats, vector
 from taskpgm_ray.numerics.constants import LN2
 from taskpgm_ray.numerics.threads import single_threaded_blas
@@ -205,6 +205,7 @@ def bootstrap(
 
 def resolved(affinities: npt.ArrayLike, mixture: Mixture) -> FloatArray:
     """The mixtures [B, n] of other affinities [B, n, n] under the same balance, bounds, target or utility."""
+    without_groups(mixture)
     matrices = as_floats(affinities, "affinities")
     n = len(mixture.weights)
     if matrices.ndim != 3 or matrices.shape[1:] != (n, n):

@@ -6,12 +6,15 @@ from hypothesis import strategies as st
 
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.mrf import (
+    Group,
     drop_task,
     energy_sensitivity,
+    group_jackknife,
     influence,
     leave_one_out,
     pair_redundancy,
     solve,
+    solve_grouped,
     weight_sensitivity,
 )
 
@@ -291,3 +294,11 @@ def test_leave_one_out_and_pairs():
         leave_one_out(S, m, 14)
     rows = influence(S, m).rows([f"t{k}" for k in range(14)])
     assert rows[0]["weight"] == m.weights.max()
+
+
+def test_where_groups_are_tied_together_nothing_is_said_of_single_tasks():
+    S, _ = case(n=6)
+    m = solve_grouped(S, 0.5, [Group(np.array([0, 1]), 0.6, 1.0)])
+    for asked in (lambda: influence(S, m), lambda: drop_task(S, m, 0), lambda: group_jackknife([S, S], m)):
+        with pytest.raises(InputError, match="not known where groups of tasks are tied together"):
+            asked()
