@@ -89,15 +89,20 @@ def grouped_optimum(problem: Problem, tau: float, groups: Sequence[Group]) -> tu
     linear = tau * problem.b + offset
     free = problem.upper - problem.lower > SLACK
     fixed = np.where(free, 0.0, problem.lower)
+    if not free.any():
+        return fixed, np.zeros(len(groups))
     low = np.array([group.low for group in groups]) - rows @ fixed
     high = np.array([group.high for group in groups]) - rows @ fixed
     equal = high - low <= SLACK
     equations = np.vstack([np.ones(int(free.sum())), rows[equal][:, free]])
     kept = _independent(equations)
+    quadratic, cost = M[np.ix_(free, free)], linear[free] - (M @ fixed)[free]
+    # Whatever the unit of S, the largest number is 1: the interior point's tolerances are for that.
+    unit = max(float(np.abs(quadratic).max()), float(np.abs(cost).max())) or 1.0
     found = minimise(
         Program(
-            M=M[np.ix_(free, free)],
-            c=linear[free] - (M @ fixed)[free],
+            M=quadratic / unit,
+            c=cost / unit,
             A=equations[kept],
             b=np.concatenate([[1 - fixed.sum()], low[equal]])[kept],
             R=rows[~equal][:, free],
@@ -113,7 +118,7 @@ def grouped_optimum(problem: Problem, tau: float, groups: Sequence[Group]) -> tu
     equal_prices[kept] = found.equal_prices
     prices = np.zeros(len(groups))
     prices[~equal], prices[equal] = found.prices, equal_prices[1:]
-    return p, prices
+    return p, prices * unit
 
 
 def grouped_gap(problem: Problem, tau: float, p: FloatArray, groups: Sequence[Group], prices: FloatArray) -> float:

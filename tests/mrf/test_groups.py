@@ -104,6 +104,24 @@ def test_a_price_says_what_a_share_would_save():
     assert at(free - 0.05).prices[0] == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.parametrize("unit", [1e-10, 1e-6, 1e-4, 1e4])
+def test_the_unit_of_the_affinities_changes_neither_mixture_nor_certificate(unit):
+    X = np.random.default_rng(3).standard_normal((4, 4))
+    S = np.exp(-((X[:, None] - X[None]) ** 2).sum(-1) / 4)
+    groups = [Group(np.array([0, 1]), 0.3, 0.6), Group(np.array([1, 2]), 0.0, 0.4)]
+    expected, found = solve_grouped(S, 2.0, groups), solve_grouped(unit * S, 2.0, groups)
+    np.testing.assert_allclose(found.weights, expected.weights, atol=1e-12)
+    np.testing.assert_allclose(found.prices, unit * expected.prices, atol=1e-12 * unit)
+    assert found.gap <= 1e-12 * unit
+
+
+def test_where_all_weights_are_fixed_there_is_one_mixture():
+    fixed = np.array([0.5, 0.3, 0.2])
+    found = solve_grouped(np.eye(3), 1.0, [Group(np.array([0, 1]), 0.6, 0.9)], lower=fixed, upper=fixed)
+    np.testing.assert_array_equal(found.weights, fixed)
+    assert found.gap == pytest.approx(0, abs=1e-15)
+
+
 def test_limits_that_cannot_be_kept_or_make_no_sense():
     with pytest.raises(InputError, match="no mixture keeps the bounds of the tasks and the limits of the groups"):
         solve_grouped(np.eye(3), 0.0, [Group(np.array([0]), 0.5, 1.0)], upper=0.4)
