@@ -203,8 +203,11 @@ class Study:
         """
         storage = Storage(folder.rstrip("/"))
         of_finished(storage, MIXTURE)
-        root, _, name = storage.uri.rpartition("/")
-        config = study_config(storage).model_copy(update={"storage": root, "study": name})
+        # Options of the filesystem belong to the storage, not to the study's name.
+        base, mark, options = storage.uri.partition("?") if "://" in storage.uri else (storage.uri, "", "")
+        root, _, name = base.rstrip("/").rpartition("/")
+        where = {"storage": f"{root}{mark}{options}", "study": name}
+        config = study_config(storage).model_copy(update=where)
         return cls(config, console or Console(quiet=True), offline=True).run()
 
     def affinities(self, jobs: Sequence[Job] | None = None, tasks: Sequence[Task] | None = None) -> Affinities:

@@ -12,8 +12,10 @@ import pytest
 
 from taskpgm_ray import checkup as module
 from taskpgm_ray import examples as examples_module
+from taskpgm_ray import study as study_module
 from taskpgm_ray.checkup import checkup
 from taskpgm_ray.cli import main
+from taskpgm_ray.commands.study import begins
 from taskpgm_ray.config import load_config
 from taskpgm_ray.config_file import with_entries
 from taskpgm_ray.errors import ConfigError
@@ -34,6 +36,35 @@ def finished(folder, **weights):
     document = MixtureDocument(study=folder.name, fingerprint="0", tasks=tasks, tau=0.5, energy=-1.0, gap=0.0).as_json()
     Storage(str(folder)).write_json("mixture.json", document)
     return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("folder", "storage"),
+    [
+        ("s3://bucket/taskpgm/demo?region=eu", "s3://bucket/taskpgm?region=eu"),
+        ("s3://bucket/taskpgm/demo/?endpoint_override=http://minio:9000", None),
+        ("s3://bucket/taskpgm/demo/", "s3://bucket/taskpgm"),
+        ("/runs/what?/demo", "/runs/what?"),
+    ],
+)
+def test_a_finished_study_keeps_its_name_beside_the_options_of_its_storage(monkeypatch, folder, storage):
+    """Options behind the name became a part of it, and the study's own config was written anew with that name."""
+    settings = {
+        "study": "old",
+        "storage": "elsewhere",
+        "model": {"path": "m"},
+        "pool": {"tasks": ["reasoning_gym:gcd"]},
+    }
+    monkeypatch.setattr(study_module, "of_finished", lambda storage, file: None)
+    monkeypatch.setattr(
+        study_module, "study_config", lambda storage: load_config(settings | {"finetune": {"steps": 1}})
+    )
+    monkeypatch.setattr(study_module.Study, "run", lambda study: study.config)
+    config = study_module.Study.finished(folder)
+    assert config.study == "demo"
+    assert config.storage == (storage or "s3://bucket/taskpgm?endpoint_override=http://minio:9000")
+    said = begins(config.model_copy(update={"storage": "s3://bucket/taskpgm/?region=eu"}))
+    assert said == "study demo in s3://bucket/taskpgm/demo?region=eu"
 
 
 def test_studies_side_by_side(tmp_path, capsys):

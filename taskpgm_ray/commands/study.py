@@ -53,7 +53,8 @@ def begins(config: StudyConfig) -> str:
     """The first line of a run."""
     from taskpgm_ray.paths import redacted
 
-    return f"study {config.study} in {redacted(config.storage.rstrip('/'))}/{config.study}"
+    base, mark, options = config.storage.partition("?") if "://" in config.storage else (config.storage, "", "")
+    return f"study {config.study} in {redacted(base.rstrip('/'))}/{config.study}{redacted(mark + options)}"
 
 
 def _dry_run(config: StudyConfig) -> None:

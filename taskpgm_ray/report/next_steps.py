@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from taskpgm_ray.mixture.constraints import USUAL_EPOCHS
 from taskpgm_ray.report import probes
 from taskpgm_ray.report.data import ReportData
 from taskpgm_ray.report.text import balance, duration, interval, listed, number, percent, score
+from taskpgm_ray.storage import Storage
 from taskpgm_ray.workload import FIRST_LOOK
 
 if TYPE_CHECKING:
@@ -87,7 +89,14 @@ def next_steps(data: ReportData) -> list[Step]:
 
 
 def _folder(data: ReportData, config: dict[str, Any]) -> str:
-    return f"{str(config.get('storage', 'runs')).rstrip('/')}/{data.study}"
+    """The study's folder or URI, as a shell takes it."""
+    return shlex.quote(_place(data, config))
+
+
+def _place(data: ReportData, config: dict[str, Any]) -> str:
+    storage = str(config.get("storage", "runs"))
+    # The options of a URI stay behind the study's name; a relative folder stays relative.
+    return (Storage(storage) / data.study).uri if "://" in storage else f"{storage.rstrip('/')}/{data.study}"
 
 
 def _against_uniform(data: ReportData) -> Comparison | None:
@@ -228,10 +237,13 @@ def _formal(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:
         return
     lowest = sorted(tasks, key=lambda task: task.usable.share if task.usable else 0.0)
     named = listed([task.name for task in lowest], MOST_NAMED)
+    # A config is read from this machine's files alone: of a study in a bucket it is the user's own.
+    remote = "://" in str(config.get("storage", "runs"))
+    file = "..." if remote else shlex.quote(f"{_place(data, config)}/config.yaml")
     yield Step(
         f"Nothing shows that the answers of {named} hang on their questions, as the adapters learned them: read "
         "examples, as answers may be wrong, or train longer",
-        f"taskpgm tasks --config {_folder(data, config)}/config.yaml --examples 5",
+        f"taskpgm tasks --config {file} --examples 5",
     )
 
 

@@ -47,6 +47,18 @@ def test_a_settled_study_has_only_its_export(study):
     assert commands(study()) == ["taskpgm export trl runs/demo out/"]
 
 
+def test_a_study_in_a_bucket_keeps_the_options_behind_its_name(study):
+    """The URI is quoted for the shell; a config in a bucket is not readable, so the user's own is asked for."""
+    data = study(config_yaml=CONFIG.replace("storage: runs", "storage: s3://bucket/taskpgm?region=eu&scheme=http"))
+    tasks = [replace(task, usable=Usable(0.1, 0.1, 0.7)) for task in data.tasks]
+    assert commands(replace(data, tasks=tasks)) == [
+        "taskpgm tasks --config ... --examples 5",
+        "taskpgm export trl 's3://bucket/taskpgm/demo?region=eu&scheme=http' out/",
+    ]
+    spaced = study(config_yaml=CONFIG.replace("storage: runs", "storage: my runs/"))
+    assert commands(spaced) == ["taskpgm export trl 'my runs/demo' out/"]
+
+
 def test_one_seed_is_no_verdict(study):
     data = study(comparisons=versus(seeds=1, low=-np.inf))
     assert commands(data)[0] == "evaluation.report_seeds=5"
