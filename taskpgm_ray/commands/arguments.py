@@ -23,10 +23,21 @@ def add_json(command: argparse.ArgumentParser, text: str = "print it as JSON") -
 
 
 def print_json(value: Any) -> None:
-    """On standard output, as text that a person can read as well."""
+    """On standard output, as text that a person can read as well; numbers that are not finite become ``null``."""
     import json
 
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """The value without what JSON has no numbers for; files of earlier versions may hold it."""
+    import math
+
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def on_stderr() -> Console:

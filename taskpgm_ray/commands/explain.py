@@ -88,7 +88,8 @@ def _facts(row: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
         yield "its share, if two tasks were more alike by 0.01", shown
     shown = [f"{row['representativeness']:+.3g} by utility", f"{row['redundancy']:+.3g} by redundancy"]
     yield "its part of the energy", shown
-    yield "what no others have: squared distance from their span", [f"{row['novelty']:.3g}"]
+    if row["novelty"] is not None:
+        yield "what no others have: squared distance from their span", [f"{row['novelty']:.3g}"]
     if row["helps_others"] is not None:
         yield "its adapter on the other tasks' probes", [f"{row['helps_others']:+.3g} nats"]
     if row["search_lift"] is not None:

@@ -40,12 +40,13 @@ class TaskInsight:
     """Its share of the utility part of the energy; with the next it adds up to the energy."""
     redundancy: float
     """Its share of the redundancy part."""
-    novelty: float
-    """Squared distance from what the other tasks of the mixture span, in units of S."""
+    novelty: float | None
+    """Squared distance from what the other tasks of the mixture span, in units of S; ``None``: no others are free."""
     drop_cost: float | None
     """How far the least energy rises without it; ``None``: the constraints forbid it."""
-    break_even: float
-    """How far its utility has to rise until it enters; 0 of what has weight, infinity where a limit is 0."""
+    break_even: float | None
+    """How far its utility has to rise until it enters; 0 of what has weight. ``None``: no rise is enough, as its limit
+    is 0 or utility does not count (tau = 0)."""
     enters: float | None
     """The smallest balance at which it has weight; ``None``: never, or not known, as the number of tasks is limited."""
     leaves: float | None
@@ -96,7 +97,7 @@ class Insight:
     """What the data say of the mixture as a whole."""
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values, without infinities, which JSON does not have."""
         return asdict(self)
 
 
@@ -198,9 +199,9 @@ class _View:
             inclusion=None if known is None or known.inclusion is None else float(known.inclusion[i]),
             representativeness=float(found.representativeness[i]) + 0.0,  # no negative zeros
             redundancy=float(found.redundancy[i]),
-            novelty=float(found.novelty[i]),
+            novelty=_finite(found.novelty[i]),
             drop_cost=_finite(found.drop_cost[i]),
-            break_even=float(found.break_even[i]),
+            break_even=_finite(found.break_even[i]),
             enters=_finite(found.entry_tau[i]),
             leaves=_finite(found.exit_tau[i]),
             covered_by=self.covered_by(i),
@@ -282,7 +283,7 @@ def sentence(row: TaskInsight, tau: float, reason: str) -> str:
         return f"{said}."
     said = f"{row.name} gets nothing because {reason}"
     ways = []
-    if np.isfinite(row.break_even) and tau > 0:
+    if row.break_even is not None and tau > 0:
         ways.append(f"if its utility rose by {row.break_even:.3g}")
     if row.enters is not None:
         ways.append(f"at balances tau from {row.enters:.3g}" + (f" to {row.leaves:.3g}" if row.leaves else ""))

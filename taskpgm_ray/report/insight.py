@@ -100,7 +100,7 @@ def _influence(row: TaskInsight) -> list[Cell | str]:
         _cell(row.drop_cost),
         _cell(row.redundancy),
         _cell(row.representativeness),
-        _cell(row.break_even if np.isfinite(row.break_even) else None),
+        _cell(row.break_even),
         _cell(row.novelty),
         _cell(row.helps_others),
     ]

@@ -91,6 +91,28 @@ def test_an_outlier_is_not_said_to_be_covered():
     assert own.sentence.startswith("c gets nothing because it is of little use (utility 0, the mixture's 3)")
 
 
+@pytest.mark.parametrize("case", ["a limit of 0", "one task is free", "no balance"])
+def test_what_has_no_number_is_null_and_not_infinity(S, case):
+    """Neither rise of utility nor novelty is known; strict readers of JSON (jq, JavaScript) refuse infinities."""
+    S = np.array([[1, 0.85, 0.85, 0.2], [0.85, 1, 0.6, 0.2], [0.85, 0.6, 1, 0.2], [0.2, 0.2, 0.2, 1]])
+    if case == "a limit of 0":
+        mixture = solve(S, 0.6, upper=[0, 1, 1, 1])
+    else:
+        mixture = solve(S, 0.0 if case == "no balance" else 60.0)
+    insight = explain(NAMES, S, mixture, None)
+    json.dumps(insight.as_json(), allow_nan=False)
+    if case == "one task is free":
+        (only,) = [row for row in insight.tasks if row.weight > 0]
+        assert only.novelty is None
+        assert only.break_even == 0
+        assert all(row.break_even > 0 for row in insight.tasks if row is not only)
+    else:
+        assert insight.tasks[0].weight == 0
+        assert insight.tasks[0].break_even is None
+        assert insight.tasks[0].novelty == pytest.approx(influence(S, mixture).novelty[0])
+        assert "if its utility rose" not in insight.tasks[0].sentence
+
+
 def test_a_task_with_weight_says_what_it_costs_to_lose_it(S):
     (row,) = [row for row in explain(NAMES, S, solve(S, 0.6), None).tasks if row.name == "boolq"]
     assert row.sentence.startswith("boolq gets ")

@@ -88,6 +88,29 @@ def test_the_map_keeps_the_distances_of_points_in_a_plane():
     np.testing.assert_allclose(((found[:, None] - found[None]) ** 2).sum(-1), squared, atol=1e-10)
 
 
+def test_one_task_alone_has_no_novelty(explained, tmp_path, capsys, monkeypatch):
+    """It was printed as infinity, and ``--json`` was no JSON; what earlier versions wrote is read as well."""
+    monkeypatch.setenv("COLUMNS", "200")
+    data = explained(8)
+    insight = explain(data.names, data.affinity, solve(data.affinity, 200.0), None)
+    only = max(insight.tasks, key=lambda row: row.weight)
+    assert (only.weight, only.novelty) == (1, None)
+    page = render(replace(data, insight=insight))
+    section = page[page.index('<section id="insight">') : page.index('<section id="affinity">')]
+    assert "inf<" not in section
+    for text in (
+        json.dumps(insight.as_json()),
+        json.dumps(insight.as_json()).replace('"novelty": null', '"novelty": Infinity'),
+    ):
+        (tmp_path / "insight.json").write_text(text)
+        assert main(["explain", str(tmp_path), only.name, "--json"]) == 0
+        out = capsys.readouterr().out
+        assert json.loads(out, parse_constant=pytest.fail)[0]["novelty"] is None
+    (tmp_path / "insight.json").write_text(json.dumps(insight.as_json()))
+    assert main(["explain", str(tmp_path), only.name]) == 0
+    assert "what no others have" not in capsys.readouterr().out
+
+
 def test_explain_prints_a_sentence_and_every_number(explained, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     data = explained(8)
