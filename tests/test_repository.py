@@ -4,6 +4,7 @@ import ast
 import re
 import shutil
 import tomllib
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,34 @@ def test_the_lock_file_holds_every_dependency_in_its_range(kind):
     wanted = [one for one in declared(kind) if (kind, one.name) != ("cpu", "torch")]
     wrong = [str(one) for one in wanted if versions.get(canonicalize_name(one.name), "none") not in one.specifier]
     assert not wrong
+
+
+def needs_of(wanted):
+    """What a requirement leads to, by what the installed distributions say of themselves."""
+    open_, found = [wanted], {}
+    while open_:
+        one = open_.pop()
+        if str(one) not in found:
+            found[str(one)] = one
+            extras = [{"extra": extra} for extra in ("", *one.extras)]
+            further = map(Requirement, requires(one.name) or [])
+            open_ += [need for need in further if not need.marker or any(map(need.marker.evaluate, extras))]
+    return list(found.values())
+
+
+@pytest.mark.parametrize("kind", LOCKS)
+def test_the_lock_file_holds_what_rays_dashboard_needs(kind):
+    """With one of them missing it starts without the API of jobs, and the cluster takes none."""
+    (ray,) = [one for one in declared(kind) if one.name == "ray"]
+    assert "default" in ray.extras
+    needed = [(canonicalize_name(one.name), one.specifier) for one in needs_of(Requirement("ray[default]"))]
+    names = {name for name, _ in needed}
+    assert {"aiohttp-cors", "opencensus", "smart-open", "virtualenv", "pyasn1"} <= names
+    versions = locked(kind)
+    # A CPU's torch stands in no lock file, and brings what it needs.
+    given = {canonicalize_name(one.name) for one in needs_of(Requirement("torch"))} if kind == "cpu" else set()
+    assert names <= set(versions) | given
+    assert all(each.contains(versions[name], prereleases=True) for name, each in needed if name in versions)
 
 
 def test_the_lock_file_of_cpu_machines_holds_nothing_that_clashes():
