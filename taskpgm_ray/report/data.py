@@ -92,6 +92,11 @@ class TrialRow:
     error: str | None = None
     """Why it failed."""
 
+    @property
+    def family(self) -> str:
+        """The family whose mixture at ``tau`` it is; empty where the search had one alone, and of other baselines."""
+        return self.name.rpartition("-tau-")[0]
+
     def value(self, metric: str) -> float | None:
         """The score in one metric, ``None`` where there is none.
 
@@ -255,6 +260,12 @@ class ReportData:
     def tau(self) -> float | None:
         """The mixture's balance; None when a baseline was chosen."""
         return self.mixture.get("tau")
+
+    @property
+    def path_tried(self) -> list[float]:
+        """The balances, ascending, at which mixtures of the path's own family were tried."""
+        own = ("", self.mixture.get("affinity"))
+        return sorted({trial.tau for trial in self.trials if trial.tau is not None and trial.family in own})
 
     def ranked_trials(self) -> list[TrialRow]:
         """The trials, best first by the mean of ``metric`` over each one's seeds; those without a score come last."""

@@ -95,7 +95,7 @@ def path_bands(data: ReportData) -> go.Figure:
             fillcolor=colour,
             hovertemplate="%{y:.1f} %",
         )
-    candidates = sorted({t.tau for t in data.trials if t.tau is not None})
+    candidates = data.path_tried
     if candidates:
         figure.add_scatter(
             x=candidates,
@@ -125,8 +125,7 @@ def _visible_path(data: ReportData) -> tuple[np.ndarray, np.ndarray]:
     """The path up to a little beyond the chosen balance and the trials; the far end is one task and says nothing."""
     assert data.path_tau is not None
     assert data.path_weights is not None
-    marks = [t.tau for t in data.trials if t.tau is not None]
-    last = 1.15 * max([2.0, data.tau or 0.0, *marks])
+    last = 1.15 * max([2.0, data.tau or 0.0, *data.path_tried])
     tau, weights = np.asarray(data.path_tau, dtype=float), np.asarray(data.path_weights, dtype=float)
     if tau[-1] <= last:
         return tau, weights

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from taskpgm_ray.report.clustering import labels
 from taskpgm_ray.report.data import ReportData
-from taskpgm_ray.report.figures import BASELINE_COLOURS, MAIN, finish
+from taskpgm_ray.report.figures import BASELINE_COLOURS, COLOURS, finish
 from taskpgm_ray.report.text import METRICS, is_accuracy, metric_name
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from taskpgm_ray.search.choice import FittedCurve
 
 
-COLOURS = {"better": "#2ca58d", "worse": "#d1495b"}
+VERDICTS = {"better": "#2ca58d", "worse": "#d1495b"}
 """Verdict -> its colour; others are grey."""
 
 
@@ -29,39 +29,15 @@ def scores(data: ReportData) -> go.Figure:
     figure = make_subplots(cols=len(metrics), rows=1, subplot_titles=[metric_name(m) for m in metrics])
     for column, metric in enumerate(metrics, start=1):
         scale = 100 if is_accuracy(metric) else 1
-        balances, baselines = _by_balance(data, metric), _by_baseline(data, metric)
-        points = sorted((tau, scale * value) for tau, values in balances.items() for value in values)
-        means = sorted((tau, scale * float(np.mean(values))) for tau, values in balances.items())
+        lines, baselines = _by_family(data, metric), _by_baseline(data, metric)
         first, where = column == 1, {"row": 1, "col": column}
         hover = "tau %{x:.3g}<br>%{y:.4g}"
-        figure.add_scatter(
-            x=[x for x, _ in means],
-            y=[y for _, y in means],
-            mode="lines+markers",
-            name="balances (mean over seeds)",
-            line={"color": MAIN, "width": 2},
-            marker={"size": 8},
-            legendgroup="balances",
-            showlegend=first,
-            hovertemplate=hover + "<extra>mean</extra>",
-            **where,
-        )
-        if len(points) > len(means):
-            figure.add_scatter(
-                x=[x for x, _ in points],
-                y=[y for _, y in points],
-                mode="markers",
-                name="one seed",
-                marker={"size": 6, "color": MAIN, "opacity": 0.4},
-                legendgroup="seeds",
-                showlegend=first,
-                hovertemplate=hover + "<extra>one seed</extra>",
-                **where,
-            )
+        for (family, mixtures), colour in zip(lines.items(), COLOURS * len(lines), strict=False):
+            _line(figure, family, mixtures, colour, scale, first, where)
+        tried = [tau for mixtures in lines.values() for tau, _ in mixtures]
         if data.curve is not None and metric == data.metric:
             _band(figure, data.curve, scale, first, where)
-        left = min((x for x, _ in means), default=0.0)
-        right = max((x for x, _ in means), default=1.0)
+        left, right = min(tried, default=0.0), max(tried, default=1.0)
         chosen_baselines = {t.name for t in data.trials if t.winner and t.kind == "baseline"}
         for (name, values), colour in zip(baselines.items(), BASELINE_COLOURS * len(baselines), strict=False):
             mean = scale * float(np.mean(values))
@@ -76,12 +52,12 @@ def scores(data: ReportData) -> go.Figure:
                 hovertemplate=f"{labels([name])[0]} %{{y:.4g}}<extra></extra>",
                 **where,
             )
-        chosen = {t.tau for t in data.trials if t.winner and t.kind == "balance"}
-        best = [(x, y) for x, y in means if x in chosen]
-        if best:
+        best = [(t.tau, t.value(metric)) for t in data.trials if t.winner and t.kind == "balance"]
+        values = [value for _, value in best if value is not None]
+        if values:
             figure.add_scatter(
-                x=[x for x, _ in best],
-                y=[y for _, y in best],
+                x=[best[0][0]],
+                y=[scale * float(np.mean(values))],
                 mode="markers",
                 name="chosen",
                 marker={"symbol": "star", "size": 17, "color": "#e0a100", "line": {"width": 1, "color": "#fff"}},
@@ -93,6 +69,45 @@ def scores(data: ReportData) -> go.Figure:
         figure.update_xaxes(title={"text": "balance tau"}, **where)
         figure.update_yaxes(title={"text": "per cent" if is_accuracy(metric) else "nats"}, **where)
     return finish(figure, 420, top=76)
+
+
+def _line(
+    figure: go.Figure,
+    family: str,
+    mixtures: list[tuple[float, list[float]]],
+    colour: str,
+    scale: float,
+    first: bool,
+    where: dict[str, int],
+) -> None:
+    """One family's mixtures over the balance: the means over seeds, and the seeds where there are several."""
+    said = f"{labels([family])[0]}, " if family else ""
+    hover = "tau %{x:.3g}<br>%{y:.4g}"
+    figure.add_scatter(
+        x=[tau for tau, _ in mixtures],
+        y=[scale * float(np.mean(values)) for _, values in mixtures],
+        mode="lines+markers",
+        name=f"{said}mean over seeds" if family else "balances (mean over seeds)",
+        line={"color": colour, "width": 2},
+        marker={"size": 8},
+        legendgroup=f"balances {family}",
+        showlegend=first,
+        hovertemplate=f"{hover}<extra>{said}mean</extra>",
+        **where,
+    )
+    points = [(tau, scale * value) for tau, values in mixtures for value in sorted(values)]
+    if len(points) > len(mixtures):
+        figure.add_scatter(
+            x=[x for x, _ in points],
+            y=[y for _, y in points],
+            mode="markers",
+            name=f"{said}one seed",
+            marker={"size": 6, "color": colour, "opacity": 0.4},
+            legendgroup=f"seeds {family}",
+            showlegend=first,
+            hovertemplate=f"{hover}<extra>{said}one seed</extra>",
+            **where,
+        )
 
 
 def _band(figure: go.Figure, curve: FittedCurve, scale: float, first: bool, where: dict[str, int]) -> None:
@@ -160,7 +175,7 @@ def comparisons(data: ReportData) -> go.Figure:
             np.array([scale * end if np.isfinite(end) else scale * result.difference for end, result in ends])
             for ends in ([(r.low, r) for r in results], [(r.high, r) for r in results])
         )
-        sure = [COLOURS.get(comparison.verdict, "#8b95a5") for comparison in found]
+        sure = [VERDICTS.get(comparison.verdict, "#8b95a5") for comparison in found]
         figure.add_scatter(
             x=middle,
             y=labels([c.baseline for c in found]),
@@ -187,14 +202,18 @@ def comparisons(data: ReportData) -> go.Figure:
     return finish(figure, height, top=58)
 
 
-def _by_balance(data: ReportData, metric: str) -> dict[float, list[float]]:
-    """The values of every balance over its seeds; trials without a score are left out."""
-    values: dict[float, list[float]] = defaultdict(list)
+def _by_family(data: ReportData, metric: str) -> dict[str, list[tuple[float, list[float]]]]:
+    """Family -> its mixtures, each with its balance and its values over seeds; trials without a score are left out."""
+    values: dict[tuple[str, float, str], list[float]] = defaultdict(list)
     for trial in data.trials:
         value = trial.value(metric)
         if trial.kind == "balance" and trial.tau is not None and value is not None:
-            values[trial.tau].append(value)
-    return dict(values)
+            # By name: families have mixtures at the same balances.
+            values[trial.family, trial.tau, trial.name].append(value)
+    found: dict[str, list[tuple[float, list[float]]]] = defaultdict(list)
+    for family, tau, name in sorted(values):
+        found[family].append((tau, values[family, tau, name]))
+    return dict(found)
 
 
 def _by_baseline(data: ReportData, metric: str) -> dict[str, list[float]]:

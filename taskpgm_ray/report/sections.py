@@ -113,7 +113,7 @@ def path(data: ReportData, page: Page) -> Section:
     caption = f"Each band is a task's share of the mixture as the balance tau grows: {_along(data)}."
     if data.tau is not None:
         caption += f" The line marks the chosen balance, tau = {balance(data.tau)}."
-    if any(trial.tau is not None for trial in data.trials):
+    if data.path_tried:
         caption += " Triangles mark the balances that were tried."
     return Section("path", title, page.figure("path", figures.path_bands(data), caption))
 

@@ -149,3 +149,8 @@ def report_data():
 @pytest.fixture
 def judged_data():
     return lambda n: judged(make(n))
+
+
+@pytest.fixture
+def trial_row():
+    return trial

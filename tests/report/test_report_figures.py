@@ -134,6 +134,35 @@ def test_scores_average_the_seeds_and_leave_out_failed_trials(report_data):
     assert (list(chosen.x), list(chosen.y)) == ([0.5], [pytest.approx(expected)])
 
 
+def test_families_at_the_same_balance_are_not_averaged(report_data, trial_row):
+    """The line said -1.5 at tau = 6, a mean of two mixtures, and the star stood there."""
+    data = report_data(6)
+    weights = list(data.weights)
+    trials = [
+        trial_row(f"{family}-tau-{tau:g}", value, kind="balance", tau=tau, seed=0, weights=weights, winner=winner)
+        for family, tau, value, winner in [
+            ("jsd", 6.0, -1.0, True),
+            ("pmi", 6.0, -2.0, False),
+            ("jsd", 0.0, -1.1, False),
+            ("pmi", 0.0, -1.3, False),
+            ("pmi", 9.0, -1.7, False),
+        ]
+    ]
+    text = trial_row("text-tau-7", -1.5, kind="baseline", tau=7.0, seed=0, weights=weights)
+    data = replace(data, trials=[*trials, text], mixture=data.mixture | {"tau": 6.0, "affinity": "jsd"})
+    panel = [trace for trace in score_figures.scores(data).data if trace.xaxis == "x"]
+    drawn = {trace.name: (list(trace.x), list(trace.y)) for trace in panel}
+    assert drawn["jsd, mean over seeds"] == ([0, 6], [-1.1, -1.0])
+    assert drawn["pmi, mean over seeds"] == ([0, 6, 9], [-1.3, -2.0, -1.7])
+    assert drawn["chosen"] == ([6], [-1.0])
+    assert len({trace.line.color for trace in panel if trace.mode == "lines+markers"}) == 2
+    # The path is that of jsd.
+    path = figures.path_bands(data)
+    [marks] = [trace for trace in path.data if trace.name == "trials"]
+    assert list(marks.x) == [0, 6]
+    assert path.data[0].x[-1] == pytest.approx(1.15 * 6)
+
+
 def test_a_baseline_that_won_is_marked_as_chosen(report_data):
     trials = [replace(t, winner=t.name == "uniform") for t in report_data(6).trials]
     names = {trace.name for trace in score_figures.scores(report_data(6, trials=trials)).data}
