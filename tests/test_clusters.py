@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,26 @@ def test_the_image_is_built_as_dockers_linter_would_have_it():
     assert done.returncode == 0, done.stdout
 
 
+def further_rights(text):
+    """Role and policy of the command that a text tells people to run."""
+    role, policy = re.findall(
+        r"aws iam put-role-policy --role-name (\S+) .*?--policy-document '(.*?)'", text, re.DOTALL
+    )[0]
+    return role, policy
+
+
+def test_the_head_on_aws_is_given_what_rays_own_role_lacks():
+    """Ray's role has EC2 and S3 alone: it may start no machine that has a role, nor read where the latest image is."""
+    from ray.autoscaler._private.aws import config
+
+    asked = [further_rights(file.read_text()) for file in (ROOT / "cluster.yaml", ROOT / "docs/how-to/cluster.md")]
+    assert {role for role, _ in asked} == {config.DEFAULT_RAY_IAM_ROLE}
+    given, again = [json.loads(policy) for _, policy in asked]
+    assert given == again
+    assert {one["Action"] for one in given["Statement"]} == {"iam:PassRole", "ssm:GetParameters"}
+    assert not re.search(r"PassRole|iam:\*|IAMFullAccess|SSM", Path(config.__file__).read_text())
+
+
 def test_the_launcher_bootstraps_the_cluster_on_a_mock_of_aws(monkeypatch, tmp_path):
     """Keys, network, roles: as `ray up` makes them, and every machine with an image and a role that is there."""
     import boto3
@@ -112,7 +133,14 @@ def test_the_launcher_bootstraps_the_cluster_on_a_mock_of_aws(monkeypatch, tmp_p
         validate_config(config)
         whole = bootstrap_aws(config)
         made = whole["available_node_types"]
-        profiles = boto3.client("iam").list_instance_profiles()["InstanceProfiles"]
+        iam = boto3.client("iam")
+        profiles = iam.list_instance_profiles()["InstanceProfiles"]
+        worker = iam.get_instance_profile(
+            InstanceProfileName=made["gpu_spot"]["node_config"]["IamInstanceProfile"]["Name"]
+        )
+        (role,) = worker["InstanceProfile"]["Roles"]
+        name, policy = further_rights((ROOT / "cluster.yaml").read_text())
+        iam.put_role_policy(RoleName=name, PolicyName="workers", PolicyDocument=policy)
         known = {one["Arn"] for one in profiles} | {one["InstanceProfileName"] for one in profiles}
     assert set(made) == {"head", "gpu_spot"}
     for kind in made.values():
@@ -122,6 +150,10 @@ def test_the_launcher_bootstraps_the_cluster_on_a_mock_of_aws(monkeypatch, tmp_p
         assert machine["SecurityGroupIds"]
         profile = machine.get("IamInstanceProfile") or whole["head_node"]["IamInstanceProfile"]
         assert set(profile.values()) <= known
+    rights = {one["Action"]: one["Resource"] for one in json.loads(policy)["Statement"]}
+    assert fnmatch(role["Arn"], rights["iam:PassRole"])
+    parameter = machine["ImageId"].removeprefix("resolve:ssm:")
+    assert fnmatch(f"arn:aws:ssm:us-west-2::parameter{parameter}", rights["ssm:GetParameters"])
     setup = "\n".join(config["setup_commands"])
     assert "boto3" in setup, "the autoscaler on the head starts machines with it"
     assert "--python 3.11" in setup
