@@ -101,8 +101,12 @@ def _divergences(data: ReportData, clustering: Clustering) -> str:
     for i in clustering.order:
         row: list[Cell | str] = [data.names[i]]
         for j in clustering.order:
-            error = "" if data.divergence_se is None or i == j else f" ± {data.divergence_se[i, j]:.3f}"
-            row.append(Cell(f"{data.divergence[i, j]:.3f}{error}", float(data.divergence[i, j])))
+            value = float(data.divergence[i, j])
+            if data.divergence_se is None or i == j:
+                row.append(Cell(f"{value:.3f}", value))
+            else:
+                error = float(data.divergence_se[i, j])
+                row.append(Cell(f"{value:.3f} ± {error:.3f}", value, f"{value} ± {error}"))
         rows.append(row)
     header = ["task", *(data.names[j] for j in clustering.order)]
     return table(header, rows, "Mean JSD in nats of each pair of tasks, with standard errors")
@@ -184,7 +188,8 @@ def _settled(task: TaskRow) -> Cell:
     found = task.usable
     if found is None:
         return Cell(MISSING)
-    return Cell(f"{percent(found.share, 0)} ± {percent(found.share_error, 0)}", found.share)
+    said = f"{percent(found.share, 0)} ± {percent(found.share_error, 0)}"
+    return Cell(said, found.share, f"{found.share} ± {found.share_error}")
 
 
 def coverage(data: ReportData, clustering: Clustering, page: Page) -> Section:

@@ -86,7 +86,7 @@ def _shares(row: TaskInsight) -> list[Cell | str]:
     return [
         row.name,
         Cell(percent(row.weight), row.weight),
-        Cell(_interval(row.low, row.high), row.low),
+        Cell(_interval(row.low, row.high), row.low, None if row.low is None else f"{row.low} to {row.high}"),
         Cell(MISSING if row.inclusion is None else percent(row.inclusion, 0), row.inclusion),
         _cell(row.enters),
         _cell(row.leaves),
@@ -121,7 +121,8 @@ def _cell(value: float | None) -> Cell:
 
 def _lift(row: TaskInsight) -> Cell:
     """With its standard error."""
-    return Cell(f"{number(row.search_lift)} ± {number(row.search_lift_error)}", row.search_lift)
+    value, error = row.search_lift, row.search_lift_error
+    return Cell(f"{number(value)} ± {number(error)}", value, None if error is None else f"{value} ± {error}")
 
 
 def _interval(low: float | None, high: float | None) -> str:

@@ -113,7 +113,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
 // What a table shows, as a file; numbers as they are, not as they are rounded for reading.
 function csv(table) {
   const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-  const value = (cell) => quoted("sort" in cell.dataset ? cell.dataset.sort : cell.textContent);
+  const value = (cell) => quoted(cell.dataset.csv ?? cell.dataset.sort ?? cell.textContent);
   const rows = [...table.tHead.rows, ...[...table.tBodies[0].rows].filter((row) => !row.hidden)];
   return rows.map((row) => [...row.cells].map(value).join(",")).join("\n") + "\n";
 }

@@ -15,6 +15,8 @@ class Cell:
     text: str
     sort: Any = None
     """Number to sort by; None sorts by the text."""
+    export: str | None = None
+    """What stands in the CSV, where ``sort`` is not all that the text says; None: ``sort``, or the text."""
     bar: float | None = None
     """Length of the bar under the number, 0 to 1."""
     mark: str | None = None
@@ -56,6 +58,7 @@ def table(
 def _cell(cell: Cell, right: bool) -> str:
     classes = " ".join(filter(None, ("num" if right else None, cell.mark, "lines" if cell.lines else None)))
     sort = "" if cell.sort is None else f' data-sort="{escape(str(cell.sort))}"'
+    sort += "" if cell.export is None else f' data-csv="{escape(cell.export)}"'
     title = "" if cell.title is None else f' title="{escape(cell.title)}"'
     bar = (
         "" if cell.bar is None else f'<span class="bar" style="width:{100 * min(1.0, max(0.0, cell.bar)):.1f}%"></span>'

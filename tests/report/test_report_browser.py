@@ -130,6 +130,19 @@ def test_tables_sort_filter_and_download(opened, report_data):
     assert first == max(data.tasks, key=lambda task: task.loss_drop).name
 
 
+def test_a_download_keeps_errors_that_columns_do_not_sort_by(opened, report_data):
+    data = report_data(8)
+    page = opened(8)
+    page.evaluate("document.querySelectorAll('[role=tabpanel]').forEach((panel) => panel.hidden = false)")
+    with page.expect_download() as download:
+        page.click("[aria-label^='Download as CSV: Mean JSD in nats of each pair']")
+    head, *lines = [line.split(",") for line in download.value.path().read_text().splitlines()]
+    found = {(line[0], name): cell for line in lines for name, cell in zip(head[1:], line[1:], strict=True)}
+    one, other = data.names[2], data.names[5]
+    assert found[one, other] == f"{data.divergence[2, 5]} ± {data.divergence_se[2, 5]}"
+    assert found[one, one] == str(data.divergence[2, 2])
+
+
 def test_paper_has_all_figures_and_no_buttons(opened):
     page = opened(8)
     page.emulate_media(media="print", color_scheme="dark")

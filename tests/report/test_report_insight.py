@@ -64,7 +64,16 @@ def test_what_adapters_gain_on_the_search_split_is_a_column_where_it_was_measure
     tasks = tuple(replace(row, search_lift=0.123, search_lift_error=0.0456) for row in data.insight.tasks)
     page = render(replace(data, insight=replace(data.insight, tasks=tasks)))
     assert page.count(title) == 1
-    assert page.count("0.123 ± 0.0456") == 8
+    assert page.count(">0.123 ± 0.0456<") == 8
+    assert page.count('data-sort="0.123" data-csv="0.123 ± 0.0456"') == 8
+
+
+def test_downloads_hold_both_ends_of_intervals(explained):
+    """A download had the number that a column sorts by in place of its text: the lower end alone."""
+    data = explained(8)
+    tasks = tuple(replace(row, low=0.01234, high=0.25678) for row in data.insight.tasks)
+    page = render(replace(data, insight=replace(data.insight, tasks=tasks)))
+    assert page.count('data-sort="0.01234" data-csv="0.01234 to 0.25678">1.2\u00a0% to 25.7\u00a0%<') == 8
 
 
 def test_markdown_and_the_terminal(explained):
