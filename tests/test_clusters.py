@@ -19,9 +19,10 @@ from taskpgm_ray.finetune.fleet import CLOSE_SECONDS
 
 ROOT = Path(__file__).parents[1]
 CLUSTERS = ROOT / "docs" / "clusters"
+LAUNCHED = (ROOT / "cluster.yaml", CLUSTERS / "gcp.yaml")
 
 
-@pytest.mark.parametrize("file", [ROOT / "cluster.yaml", CLUSTERS / "gcp.yaml"], ids=["aws", "gcp"])
+@pytest.mark.parametrize("file", LAUNCHED, ids=["aws", "gcp"])
 def test_the_cluster_launcher_file_fits_rays_schema(file):
     import jsonschema
     import ray.autoscaler
@@ -79,12 +80,51 @@ def test_a_job_that_is_stopped_has_time_to_save():
 
     name = "RAY_JOB_STOP_WAIT_TIME_S"
     assert f'"{name}"' in Path(supervisor.__file__).read_text()
-    for file in (ROOT / "cluster.yaml", CLUSTERS / "gcp.yaml"):
+    for file in LAUNCHED:
         (start,) = [line for line in yaml.safe_load(file.read_text())["head_start_ray_commands"] if "--head" in line]
         assert int(re.search(rf"{name}=(\d+) ", start)[1]) > CLOSE_SECONDS
     head = yaml.safe_load((CLUSTERS / "rayjob.yaml").read_text())["spec"]["rayClusterSpec"]["headGroupSpec"]
     (value,) = [one["value"] for one in head["template"]["spec"]["containers"][0]["env"] if one["name"] == name]
     assert int(value) > CLOSE_SECONDS
+
+
+@pytest.mark.parametrize("file", LAUNCHED, ids=["aws", "gcp"])
+def test_a_node_that_comes_later_has_the_same_packages(file):
+    """Everything as locked, and what the launcher needs beside it moves nothing that is."""
+    text = yaml.safe_load(file.read_text())
+    installs = [line for line in text["setup_commands"] if "pip install" in line]
+    lock = "~/taskpgm_ray/requirements/gpu.txt"
+    assert f" --no-deps -r {lock} -e ~/taskpgm_ray" in installs[0]
+    assert len(installs) == 2
+    assert f" -c {lock} " in installs[1]
+    assert "ray" not in installs[1].partition(lock)[2]
+
+
+@pytest.mark.parametrize("file", LAUNCHED, ids=["aws", "gcp"])
+def test_uv_is_started_where_it_was_put(file):
+    """An image may hold one elsewhere."""
+    first, *others = yaml.safe_load(file.read_text())["setup_commands"]
+    (where,) = {line.split()[0] for line in others if "uv " in line}
+    assert first.startswith(f"test -x {where} || ")
+    assert f"UV_INSTALL_DIR={where.removesuffix('/uv')} sh" in first.replace('"', "").replace("$HOME", "~")
+
+
+@pytest.mark.parametrize("file", LAUNCHED, ids=["aws", "gcp"])
+def test_a_node_with_a_later_patch_of_python_joins(file, monkeypatch):
+    """uv takes the latest that it knows on that day; of itself Ray turns down whoever has another than its head."""
+    from ray._private.utils import check_version_info, compute_version_info
+
+    ray, python = compute_version_info()
+    head = {"ray_version": ray, "python_version": f"{python.rpartition('.')[0]}.999"}
+    with pytest.raises(RuntimeError, match="Version mismatch"):
+        check_version_info(head, "node")
+    cluster = yaml.safe_load(file.read_text())
+    for kind in ("head", "worker"):
+        (start,) = [line for line in cluster[f"{kind}_start_ray_commands"] if "ray start" in line]
+        for name, value in re.findall(r"(RAY_\w+VERSION\w+)=(\w+) ", start):
+            monkeypatch.setenv(name, value)
+        check_version_info(head, "node")
+        monkeypatch.undo()
 
 
 def test_the_image_is_built_as_dockers_linter_would_have_it():
