@@ -15,7 +15,7 @@ test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not integration"
 	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=12 -m "integration and not long and not faults and not outages"
 
-# Whole studies of options that few use (another model for the affinities, merges, adaptive probes, one CPU): about ten minutes.
+# Whole studies of options that few use (another model for the affinities, merges, early ends, adaptive probes, one CPU): ten minutes.
 long: .venv/installed
 	$(BIN)/python -m pytest -m long
 

@@ -6,7 +6,7 @@ One file holds an adapter's; of a whole model there are further ones, which the 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -73,8 +73,14 @@ class Checkpoint:
     """Trained weights and optimizer state by name, whole and on the CPU; to be read once."""
 
 
-def save_checkpoint(unit: Unit, checkpoint: Checkpoint) -> None:
-    """Replace the unit's checkpoint; readers see the old one or the new one, whole."""
+def save_checkpoint(unit: Unit, checkpoint: Checkpoint, confirm: Callable[[], None] = lambda: None) -> None:
+    """Replace the unit's checkpoint; readers see the old one or the new one, whole.
+
+    Args:
+        unit: Of the fine-tune.
+        checkpoint: Its state.
+        confirm: Called before each file, of which a large model has many.
+    """
     import torch
     from safetensors.torch import save
 
@@ -84,12 +90,14 @@ def save_checkpoint(unit: Unit, checkpoint: Checkpoint) -> None:
     for name, tensor in checkpoint.tensors:
         if batch and size + tensor.nbytes > MOST_BYTES:
             parts.append(PART.format(step=checkpoint.state.step, number=len(parts)))
+            confirm()
             unit.files.write_bytes(parts[-1], save(batch))
             batch, size = {}, 0
         batch[name] = tensor
         size += tensor.nbytes
     facts = asdict(checkpoint.state) | ({"parts": parts} if parts else {})
     scalars = torch.frombuffer(bytearray(json.dumps(facts).encode()), dtype=torch.uint8)
+    confirm()
     unit.files.write_bytes(FILE, save({**batch, _SCALARS: scalars}))
     if parts:
         _drop_parts(unit, keep=parts)

@@ -42,8 +42,8 @@ class Training:
     ending: Callable[[], bool] = lambda: False
     """Whether the study ends, and the job is to be saved and left; asked by all workers at the same step."""
     confirm: Callable[[], None] = lambda: None
-    """Called by the first worker before it stores anything that another lane could have stored by now; raises where
-    the job is no longer this lane's."""
+    """Called by the first worker before each file that it stores, which another lane could have stored by now; raises
+    where the job is no longer this lane's."""
 
 
 def train_job(training: Training, job: Job, data: JobData) -> dict[str, Any]:
@@ -133,14 +133,14 @@ class _Keeper:
         self.ahead = sorted((part for part in job.parts if part.share > passed), key=lambda part: part.share)
         self.saved = self.looked = 0.0
         self.warned = self.stopped = False
-        self.first = True
+        self.begins = True
 
     def __call__(self, row: dict[str, Any], snapshot: Callable[[], Checkpoint]) -> None:
         config, now = self.training.config, row["seconds"]
-        if self.first:
-            # Seconds go on counting over restarts; the interval begins with this run.
-            self.saved = self.looked = now
-            self.first = False
+        if self.begins:
+            # Seconds go on counting over restarts, and while a checkpoint is written.
+            self.saved, self.begins = now, False
+            self.looked = self.looked or now
         if self.training.workers.first:
             self.log.write(row)
             self.training.report(row)
@@ -148,15 +148,15 @@ class _Keeper:
         while self.ahead and row["progress"] >= round(self.ahead[0].share, DIGITS):
             self._keep(self.ahead.pop(0), row)
         every = config.checkpoint_steps is not None and row["step"] % config.checkpoint_steps == 0
-        due = every or now - self.saved >= config.checkpoint_seconds or self._called_off(now)
+        called_off = self._called_off(now)
+        due = every or now - self.saved >= config.checkpoint_seconds or called_off
         ends = row["progress"] >= round(self.job.until, DIGITS)
         if (due or ends) and row["progress"] < 1:
             checkpoint = snapshot()
-            self.saved = now
+            self.begins = True
             if self.training.workers.first:
-                self.training.confirm()
                 self.log.flush()
-                save_checkpoint(self.job.home, checkpoint)
+                save_checkpoint(self.job.home, checkpoint, self.training.confirm)
             else:
                 # Every worker gives its share of each tensor; only the first one has a use for the whole.
                 for _ in checkpoint.tensors:
@@ -191,8 +191,10 @@ def _store(training: Training, job: Job, folder: Path, manifest: dict[str, Any])
 
 
 def _put(training: Training, unit: Unit, folder: Path, manifest: dict[str, Any]) -> None:
-    training.confirm()
-    unit.storage.upload(folder, unit.path)
+    for file in sorted(folder.iterdir()):
+        # Each time: the files of a model may take longer than a lane may be silent.
+        training.confirm()
+        unit.files.write_bytes(file.name, file.read_bytes())
     unit.finish(manifest)
 
 

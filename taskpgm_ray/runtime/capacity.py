@@ -35,6 +35,8 @@ class Need:
     """Of the config, which asks for it."""
     resources: Mapping[str, float]
     labels: Mapping[str, str]
+    together: int = 1
+    """So many of them have to be there at one time."""
 
     def __str__(self) -> str:
         words = [_words(name, amount) for name, amount in self.resources.items() if amount]
@@ -61,6 +63,11 @@ class Node:
             self.labels is None or all(matches(value, self.labels.get(key)) for key, value in need.labels.items())
         )
 
+    def room(self, need: Need) -> int:
+        """How many of these processes an empty node of this kind holds."""
+        asked = {name: amount for name, amount in need.resources.items() if amount}
+        return min(int(self.resources[name] / amount) for name, amount in asked.items()) if self.holds(need) else 0
+
     def __str__(self) -> str:
         shown = [(name, amount) for name, amount in self.resources.items() if _field(name)]
         return ", ".join(_words(name, amount) for name, amount in sorted(shown)) or "no CPUs"
@@ -74,7 +81,7 @@ def check_capacity(config: StudyConfig) -> list[str]:
         GPUs that nothing asks for.
 
     Raises:
-        ResourceError: No node can ever hold a lane's worker or an engine.
+        ResourceError: No node can ever hold a lane's worker or an engine, or all nodes together not a lane's workers.
         Problems: Neither of them.
     """
     deadline = time.monotonic() + JOIN_SECONDS
@@ -88,6 +95,10 @@ def check_capacity(config: StudyConfig) -> list[str]:
     if unmet and kinds is None and _autoscales():
         return [f"{need.section} needs {need}, which no node has now: the autoscaler has to add one" for need in unmet]
     raise_all([ResourceError(_message(need, [*nodes, *(kinds or ())])) for need in unmet])
+    if kinds is None and not _autoscales():
+        raise_all(
+            [ResourceError(_too_many(need, nodes)) for need in _needs(config) if _room(need, nodes) < need.together]
+        )
     return idle_gpus(config, sum(node.resources.get("GPU", 0) for node in nodes), "the cluster")
 
 
@@ -162,7 +173,8 @@ def matches(wanted: str, value: str | None) -> bool:
 
 def _needs(config: StudyConfig) -> Iterator[Need]:
     lanes, engines = config.finetune.lanes, config.scoring.engines
-    yield Need("finetune.lanes", _resources(lanes.cpus, lanes.gpus, lanes.accelerator_type), lanes.labels)
+    worker = _resources(lanes.cpus, lanes.gpus, lanes.accelerator_type)
+    yield Need("finetune.lanes", worker, lanes.labels, lanes.workers)
     yield Need("scoring.engines", _resources(engines.cpus, engines.gpus, engines.accelerator_type), {})
 
 
@@ -219,6 +231,17 @@ def _message(need: Need, nodes: list[Node]) -> str:
     return (
         f"{' and '.join(fields) or need.section}: {need} are needed on one node, and no node of this cluster can ever "
         f"hold that ({have}); lower it, or add such a node"
+    )
+
+
+def _room(need: Need, nodes: Sequence[Node]) -> int:
+    return sum(node.room(need) for node in nodes)
+
+
+def _too_many(need: Need, nodes: Sequence[Node]) -> str:
+    return (
+        f"{need.section}.workers: a lane's {need.together} workers, with {need} each, have to be there at one time, "
+        f"and all nodes of this cluster together hold {_room(need, nodes)}; lower it, or add nodes"
     )
 
 

@@ -213,6 +213,13 @@ def on_this_node() -> Any:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
+def share_of_this_node() -> dict[str, float]:
+    """Hardly any of a resource that only this process's node has: `on_this_node` for what takes no strategy."""
+    import ray
+
+    return {f"node:{ray.util.get_node_ip_address()}": 1e-4}
+
+
 def node_lost(error: BaseException) -> bool:
     """Whether this is the end of a process whose node was taken away: preempted, drained or dead."""
     from ray.exceptions import ActorDiedError, LocalRayletDiedError, NodeDiedError

@@ -14,12 +14,10 @@ from taskpgm_ray.models import check_quantization
 from taskpgm_ray.runtime.capacity import idle_gpus
 from taskpgm_ray.runtime.cluster import named
 from taskpgm_ray.version import INSTALL
-from taskpgm_ray.workload import LEAST_PILOTS, candidates, merge_pilots, searches_by_merges
+from taskpgm_ray.workload import LEAST_PILOTS, merge_pilots, searches_by_merges
 
 OTHER_DRIVERS = ("/dev/kfd", "/dev/dxg", "/dev/nvidiactl")
 """Devices of ROCm, of WSL, and of NVIDIA in a container without its /proc."""
-TRIAL_CPUS = 0.01
-"""What Ray Tune reserves for a trial, which only waits for lanes and engines."""
 
 
 def preflight(config: StudyConfig) -> list[str]:
@@ -93,8 +91,6 @@ def _local_cpus(config: StudyConfig) -> int:
 
 def _lacking_cpus(config: StudyConfig) -> Iterator[ResourceError]:
     have = float(_local_cpus(config))
-    trials = min(config.search.concurrency, candidates(config))
-    held = TRIAL_CPUS * trials if config.search.balances else 0.0
     whose = f"cluster.num_cpus is {have:g}" if config.cluster.num_cpus else f"this machine has {have:g}"
     for field, wanted in (
         (_lane_field(config, "cpus"), config.finetune.lanes.cpus * config.finetune.lanes.workers),
@@ -102,12 +98,6 @@ def _lacking_cpus(config: StudyConfig) -> Iterator[ResourceError]:
     ):
         if wanted > have:
             yield ResourceError(f"{field} is {wanted:g}, but {whose}; lower it, or set cluster.address to a cluster")
-        elif wanted + held > have:
-            # Trials hold their share all the time, so a lane or an engine that needs every CPU would never start.
-            yield ResourceError(
-                f"{field} is {wanted:g} and {trials} trials hold {held:g} CPUs beside it, but {whose}; "
-                f"lower {field} to {have - held:g} (its threads may stay as they are)"
-            )
 
 
 def _lane_field(config: StudyConfig, resource: str) -> str:

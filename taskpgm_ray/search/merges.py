@@ -16,7 +16,6 @@ from taskpgm_ray.evaluation.scores import reweighted
 from taskpgm_ray.finetune.job import Job
 from taskpgm_ray.runtime.cluster import thread_environment, threads_of
 from taskpgm_ray.runtime.missing import missing
-from taskpgm_ray.runtime.preflight import TRIAL_CPUS
 from taskpgm_ray.runtime.progress import Stage, collect
 from taskpgm_ray.runtime.run import Run, news_of
 from taskpgm_ray.search.merge import Merge, merge_adapters
@@ -115,10 +114,10 @@ class Merges:
         import ray
 
         finetune = self.planner.config.finetune
-        # A trial's share: who asked for a lane's would wait until engines that fill a small machine end, and those
+        # No share of the CPUs: who asked for a lane's would wait until engines that fill a small machine end, and those
         # would have to start anew for every batch. It works for seconds.
         options = {
-            "num_cpus": TRIAL_CPUS,
+            "num_cpus": 0,
             "runtime_env": {"env_vars": thread_environment(threads_of(finetune.lanes.cpus, finetune.lanes.threads))},
         }
         merges = [Merge(one.mixture.weights, one.adapter) for one in batch]

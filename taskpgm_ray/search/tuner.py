@@ -17,8 +17,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from taskpgm_ray.config import SearchConfig
 from taskpgm_ray.errors import ConfigError
 from taskpgm_ray.finetune.fleet_view import describe
-from taskpgm_ray.runtime.cluster import root_cause
-from taskpgm_ray.runtime.preflight import TRIAL_CPUS
+from taskpgm_ray.runtime.cluster import root_cause, share_of_this_node
 from taskpgm_ray.runtime.progress import QUIET_SECONDS, News, Stage
 from taskpgm_ray.search.families import Family
 from taskpgm_ray.search.optuna_space import PathSpace
@@ -76,7 +75,8 @@ class TuneRunner:
                 fleet=self.fleet,
                 evaluator=self.evaluator,
             ),
-            {"CPU": TRIAL_CPUS},
+            # No CPU, which a lane may need, and the driver's node, which the study outlives in no case.
+            {"CPU": 0, **share_of_this_node()},
         )
         folder = self.storage / "ray"
         tuner = Tuner(

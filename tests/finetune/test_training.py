@@ -19,7 +19,7 @@ from taskpgm_ray.finetune.checkpoint import (
 )
 from taskpgm_ray.finetune.job_data import Loader, load
 from taskpgm_ray.finetune.lora import LoraTrainer
-from taskpgm_ray.finetune.training import Stopped, Training, train_job
+from taskpgm_ray.finetune.training import Stopped, Training, _Keeper, train_job
 from taskpgm_ray.finetune.workers import Workers
 from taskpgm_ray.storage import Storage, Unit
 from taskpgm_ray.tasks.prepare import Task
@@ -180,7 +180,8 @@ def test_seconds_make_checkpoints_as_well(made, lane):
     job = made[1]("seconds")
     with pytest.raises(Killed):
         train_job(lane(kill_at(4), checkpoint_seconds=1e-6), job, load(job))
-    assert load_checkpoint(job.unit).state.step == 3
+    # From the first step on; and from the one after it.
+    assert load_checkpoint(job.unit).state.step == 2
 
 
 def test_a_notice_that_the_node_goes_makes_one_checkpoint(made, lane, monkeypatch):
@@ -208,6 +209,35 @@ def test_a_study_that_ends_costs_no_step(made, lane, undisturbed, monkeypatch):
     train_job(lane(), job, load(job))
     assert steps(job) == steps(undisturbed[0])
     assert adapter(job) == adapter(undisturbed[0])
+
+
+def test_a_study_that_ends_is_heeded_though_every_step_is_saved(made, lane, monkeypatch):
+    monkeypatch.setattr("taskpgm_ray.finetune.training.LOOK_SECONDS", 0.0)
+    job = made[1]("saved-often")
+    seen = []
+    with pytest.raises(Stopped):
+        train_job(lane(seen.append, ending=lambda: len(seen) == 3, checkpoint_steps=1), job, load(job))
+    assert load_checkpoint(job.unit).state.step == 3
+
+
+def test_a_checkpoint_that_takes_long_is_not_due_again_at_once(made, monkeypatch):
+    """Seconds are counted while it is written, too."""
+    clock = {"seconds": 0.0}
+    saved = []
+
+    def save(unit, checkpoint, confirm):
+        saved.append(clock["step"])
+        clock["seconds"] += 300.0
+
+    monkeypatch.setattr("taskpgm_ray.finetune.training.save_checkpoint", save)
+    training = Training(None, Workers(), LaneConfig(checkpoint_seconds=60), 0)
+    keeper = _Keeper(training, made[1]("slow-disk"), None)
+    for step in range(1, 25):
+        clock["seconds"] += 10.0
+        clock["step"] = step
+        keeper({"step": step, "seconds": clock["seconds"], "progress": step / 100, "loss": 1.0, "tokens": step},
+               lambda: Checkpoint(None, ()))  # fmt: skip
+    assert saved == [7, 14, 21]
 
 
 def test_a_job_at_its_last_step_is_finished_though_the_study_ends(made, lane, monkeypatch):

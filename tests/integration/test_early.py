@@ -10,7 +10,7 @@ from rich.console import Console
 from taskpgm_ray import Study
 from taskpgm_ray.config import load_config
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 STEPS = 8
 
 

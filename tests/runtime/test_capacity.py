@@ -73,6 +73,18 @@ def test_what_no_node_can_hold_is_refused(check, overrides, message):
         check(overrides)
 
 
+def test_the_workers_of_a_lane_need_room_at_one_time(check):
+    wide = ["finetune.lanes.gpus=1", "finetune.lanes.workers=8", "finetune.lanes.parallel=fsdp"]
+    with pytest.raises(
+        ResourceError, match=r"^finetune\.lanes\.workers: a lane's 8 workers, with 1 CPUs, 1 GPUs each, .* hold 4;"
+    ):
+        check(wide)
+    assert check(wide, nodes=(SMALL, GPUS, GPUS)) == []
+    # Nodes may come.
+    assert check(wide, kinds=[GPUS], autoscales=True) == []
+    assert check(wide, autoscales=True) == []
+
+
 def test_lanes_and_engines_are_refused_together(check):
     with pytest.raises(Problems, match=r"finetune\.lanes\.cpus: 64.*\n.*scoring\.engines\.cpus: 99"):
         check(["finetune.lanes.cpus=64", "scoring.engines.cpus=99"])

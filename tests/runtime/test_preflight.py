@@ -74,8 +74,8 @@ def test_gpus_of_this_machine(good, monkeypatch, visible, have):
         preflight(changed(good, more))
 
 
-def test_a_lane_on_every_cpu_is_fine_without_trials(good):
-    preflight(changed(good, ["finetune.lanes.cpus=4", "search.balances=0", "mixture.tau=1"]))
+def test_a_lane_and_an_engine_on_every_cpu_are_fine(good):
+    preflight(changed(good, ["finetune.lanes.cpus=4", "scoring.engines.cpus=4"]))
 
 
 def test_merges_that_could_never_be_trusted_are_refused(good):
@@ -101,7 +101,7 @@ def test_preflight_reads_no_task_and_no_model(good):
 
 def test_everything_that_is_lacking_is_told(good, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    overrides = ["finetune.lanes.cpus=5", "scoring.engines.cpus=4", "scoring.engines.gpus=2"]
+    overrides = ["finetune.lanes.cpus=5", "scoring.engines.cpus=5", "scoring.engines.gpus=2"]
     overrides.append("scoring.engines.tensor_parallel=2")
     with pytest.raises(Problems) as caught:
         preflight(changed(good, overrides))
