@@ -11,6 +11,7 @@ from taskpgm_ray.affinity.distributions import LEAST_COVERAGE
 from taskpgm_ray.report import bandwidths, floor, halfway, matrices, probes
 from taskpgm_ray.report.clustering import MOST_CELLS, Clustering
 from taskpgm_ray.report.data import ReportData, TaskRow
+from taskpgm_ray.report.next_steps import config_of, larger_support
 from taskpgm_ray.report.page import Page, Section, note, paragraph, warning
 from taskpgm_ray.report.tables import Cell, table
 from taskpgm_ray.report.text import MISSING, amount, duration, listed, number, percent
@@ -208,10 +209,15 @@ def coverage(data: ReportData, clustering: Clustering, page: Page) -> Section:
     ) + _bracket(data)
     alarm = ""
     if len(worst):
+        narrower = (
+            "a larger support (scoring.top_k) narrows them"
+            if larger_support(config_of(data)) is not None
+            else "the support is as large as a request of the engine allows"
+        )
         alarm = warning(
             f"{len(worst)} of {mass.size} combinations keep less than {percent(LEAST_COVERAGE, 0)} of the mass on the "
-            "support. The divergences of these adapters may be too small, by at most what the brackets say; a larger "
-            "support (scoring.top_k, scoring.answer_tokens) narrows them."
+            "support. The divergences of these adapters may be too small, by at most what the brackets say; "
+            f"{narrower}."
         ) + table(
             ["adapter", "probes of", "mass on the support"],
             [

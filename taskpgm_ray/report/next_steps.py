@@ -14,6 +14,7 @@ from scipy.stats import nct
 from scipy.stats import t as student
 
 from taskpgm_ray.affinity.distributions import LEAST_COVERAGE
+from taskpgm_ray.config import MOST_TOKENS
 from taskpgm_ray.evaluation.statistics import NOT_SHOWN, POWER
 from taskpgm_ray.judge.looks import confidence_with_most
 from taskpgm_ray.mixture.constraints import USUAL_EPOCHS
@@ -33,6 +34,8 @@ EDGE = 0.02
 """Part of the range of balances that counts as its edge."""
 MOST_NAMED = 5
 """Tasks that a step names."""
+MOST_TOP_K = 124
+"""The largest ``scoring.top_k`` of a config."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,7 @@ def advice(data: ReportData) -> str:
 
 def next_steps(data: ReportData) -> list[Step]:
     """What follows from the facts, the most useful first; the last is how to train on the result."""
-    read = yaml.safe_load(data.config_yaml)
-    config: dict[str, Any] = read if isinstance(read, dict) else {}
+    config = config_of(data)
     found = [
         *_skipped(data, config),
         *_seeds(data, config),
@@ -86,6 +88,12 @@ def next_steps(data: ReportData) -> list[Step]:
         *_left_out(data),
     ]
     return [*found, Step("Hand the examples to a trainer", f"taskpgm export trl {_folder(data, config)} out/")]
+
+
+def config_of(data: ReportData) -> dict[str, Any]:
+    """The resolved config that the study was run with; empty where it is not known."""
+    read = yaml.safe_load(data.config_yaml)
+    return read if isinstance(read, dict) else {}
 
 
 def _folder(data: ReportData, config: dict[str, Any]) -> str:
@@ -270,12 +278,22 @@ def _longer(config: dict[str, Any]) -> str:
 
 def _coverage(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:
     if data.coverage is not None and float(data.coverage.min()) < LEAST_COVERAGE:
-        top = int(config.get("scoring", {}).get("top_k", 94))
-        yield Step(
-            f"Some predictions put only {percent(float(data.coverage.min()))} on the tokens that are compared: compare "
-            "more of them",
-            f"scoring.top_k={2 * top}",
-        )
+        more = larger_support(config)
+        if more is not None:
+            yield Step(
+                f"Some predictions put only {percent(float(data.coverage.min()))} on the tokens that are compared: "
+                "compare more of them",
+                f"scoring.top_k={more}",
+            )
+
+
+def larger_support(config: dict[str, Any]) -> int | None:
+    """About twice the study's ``scoring.top_k``, or as much more as an engine's request takes; ``None``: no more."""
+    scoring = config.get("scoring", {})
+    top, own = int(scoring.get("top_k", 94)), int(scoring.get("answer_tokens", 32))
+    # Of the tokens of a request one is the gold token.
+    more = min(2 * top, MOST_TOKENS - 1 - own, MOST_TOP_K)
+    return more if more > top else None
 
 
 def _repeats(data: ReportData) -> Iterator[Step]:

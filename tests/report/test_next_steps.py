@@ -9,6 +9,7 @@ from scipy.stats import ttest_1samp
 
 from taskpgm_ray import load_config
 from taskpgm_ray.affinity.precision import Precision
+from taskpgm_ray.errors import ConfigError
 from taskpgm_ray.evaluation.statistics import PairedDifference
 from taskpgm_ray.finetune.usable import Usable
 from taskpgm_ray.insight.tasks import explain
@@ -148,8 +149,6 @@ def test_a_winner_at_the_edge_of_the_range(study, tau, range_, command):
 
 
 def test_what_the_affinities_lack(study):
-    low = study(coverage=np.full((7, 6), 0.9))
-    assert commands(low)[0] == "scoring.top_k=188"
     data = study()
     insight = explain(data.names, data.affinity, solve(data.affinity, 0.8), None, data.lift)
     insight = replace(insight, uniform=True)
@@ -158,6 +157,38 @@ def test_what_the_affinities_lack(study):
     # Where there are probes that were not scored, these come first.
     spared = replace(uniform, precision=Precision(0.018, 0.1), wanted_precision=0.2, probes_scored=48)
     assert commands(spared)[0] == "scoring.probes_precision=0.09"
+
+
+@pytest.mark.parametrize(
+    ("scoring", "more"),
+    [
+        ({}, None),
+        ({"top_k": 20}, 40),
+        ({"top_k": 60}, 94),
+        ({"top_k": 94, "answer_tokens": 8}, 118),
+        ({"top_k": 94, "answer_tokens": 0}, 124),
+        ({"top_k": 124, "answer_tokens": 0}, None),
+    ],
+)
+def test_a_larger_support_is_advised_where_a_request_takes_one(study, scoring, more):
+    """``scoring.top_k=188`` was advised, which no config may have; the usual support is as large as a request takes."""
+    data = study(coverage=np.full((7, 6), 0.9), config_yaml=CONFIG + yaml.safe_dump({"scoring": scoring}))
+    assert commands(data)[:-1] == ([] if more is None else [f"scoring.top_k={more}"])
+    page = render(data)
+    assert ("a larger support (scoring.top_k) narrows them" in page) == (more is not None)
+    assert ("the support is as large as a request of the engine allows" in page) == (more is None)
+    settings = {
+        "study": "s",
+        "model": {"path": "m"},
+        "pool": {"tasks": ["reasoning_gym:gcd"]},
+        "finetune": {"steps": 1},
+    }
+    settings |= {"scoring": scoring}
+    if more is None:
+        with pytest.raises(ConfigError):
+            load_config(settings, [f"scoring.top_k={scoring.get('top_k', 94) + 1}"])
+    else:
+        assert load_config(settings, commands(data)[:1]).scoring.top_k == more
 
 
 def test_more_probes_where_all_were_too_few(study):
