@@ -54,6 +54,17 @@ def test_the_workers_on_google_cloud_have_the_account_that_ray_makes():
     assert any(role.startswith("roles/storage.") for role in known["DEFAULT_SERVICE_ACCOUNT_ROLES"])
 
 
+def test_the_drivers_are_recent_enough_for_the_locked_cuda():
+    """To an older one PyTorch says that there is no GPU. 580 is the first for CUDA 13."""
+    lock = (ROOT / "requirements" / "gpu.txt").read_text()
+    first = {"12": 525, "13": 580}[re.search(r"^cuda-toolkit==(\d+)", lock, re.MULTILINE)[1]]
+    cluster = yaml.safe_load((CLUSTERS / "gcp.yaml").read_text())
+    (disk,) = cluster["available_node_types"]["gpu_spot"]["node_config"]["disks"]
+    assert int(disk["initializeParams"]["sourceImage"].rpartition("-nvidia-")[2]) >= first
+    for page in ("cluster.md", "gpu-workstation.md"):
+        assert f"driver {first} or later" in (ROOT / "docs" / "how-to" / page).read_text()
+
+
 def test_the_kubernetes_job_is_a_study_on_a_head_without_lanes():
     job = yaml.safe_load((CLUSTERS / "rayjob.yaml").read_text())
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
