@@ -105,12 +105,16 @@ def _no_option(unknown: str, given: Sequence[str], overrides: bool) -> str:
     if not equals:
         value = following[0] if following and not following[0].startswith("--") else "..."
     key, known = name.replace("-", "_"), list(all_fields(StudyConfig))
-    # What a habit is called here may have a remark in brackets.
-    field = (habitual(key) or key).partition(" ")[0]
+    habit = habitual(key)
+    field = (habit or key).partition(" ")[0]
+    said = f"{unknown} is no option"
+    if habit and "(" in habit:
+        # A remark in brackets: values are counted in another unit here, and the given one would be wrong.
+        said, value = f"--{name} is called {habit} here", "..."
     places = [field] if field in known or "." in field else [one for one in known if one.rpartition(".")[2] == field]
     if not places:
         return f"unrecognized argument: {unknown}; config values are given without dashes: section.field=value"
-    return f"{unknown} is no option; config values are given without dashes: {f'={value} or '.join(places)}={value}"
+    return f"{said}; config values are given without dashes: {f'={value} or '.join(places)}={value}"
 
 
 def _parser() -> argparse.ArgumentParser:
