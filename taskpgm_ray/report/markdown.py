@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from taskpgm_ray.report import bandwidths, carriers, floor, halfway, held, insight, noise, regression
 from taskpgm_ray.report.data import ReportData, TrialRow
 from taskpgm_ray.report.next_steps import advice, next_steps
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from taskpgm_ray.judge.comparisons import Comparison
 
 
+MMLU = " MMLU's log-probability is that of the right letter among four: chance is -1.3863 and 25 %."
+
+
 def study_table(data: ReportData, command: str) -> str:
     """Every method against uniform, with intervals, by benchmark and by task; and how planted redundancy fared.
 
@@ -24,6 +29,7 @@ def study_table(data: ReportData, command: str) -> str:
         command: The command that makes this text again.
     """
     seconds = sum(stage.seconds or 0.0 for stage in data.stages)
+    asked_mmlu = "mmlu" in benchmarks(data)
     parts = [
         f"# {data.study}",
         f"Made by `{command}` ({duration(seconds)} in all stages).",
@@ -45,8 +51,7 @@ def study_table(data: ReportData, command: str) -> str:
         _comparisons(data.against_uniform, "system"),
         "## Scores by benchmark",
         *filter(None, [carriers.weighing(data)]),
-        "Report split, means over tasks: gold log-probability in nats / accuracy. MMLU's log-probability is that of "
-        "the right letter among four: chance is -1.3863 and 25 %.",
+        "Report split, means over tasks: gold log-probability in nats / accuracy." + (MMLU if asked_mmlu else ""),
         _by_benchmark(data),
         "## Scores by seed",
         "Report split, means over benchmarks.",
@@ -158,13 +163,23 @@ def _by_seed(data: ReportData) -> str:
 
 def _weights(data: ReportData) -> str:
     """The weights of every mixture that the report split judged."""
-    judged = set(data.by_task[0].scores) if data.by_task else {t.name for t in data.trials}
-    mixtures = {t.name: t.weights for t in data.trials if t.name in judged}
+    systems = list(data.by_task[0].scores) if data.by_task else []
+    trained: dict[str, list[Sequence[float]]] = {}
+    for trial in data.trials:
+        if trial.name in systems or not systems:
+            trained.setdefault(trial.name, []).append(trial.weights)
+    drawn = [name for name, found in trained.items() if not np.allclose(found, found[0], atol=1e-6)]
+    mixtures = {name: found[0] for name, found in trained.items() if name not in drawn}
+    if not any(trial.winner for trial in data.trials):
+        # A maximum of the fitted curve is no trial; the chosen mixture is the first system.
+        chosen = systems[0] if systems else "chosen"
+        mixtures = {chosen: data.weights.tolist()} | mixtures
     rows = [
         [task.name, *(percent(weights[index]) for weights in mixtures.values())]
         for index, task in enumerate(data.tasks)
     ]
-    return _table(["task", *mixtures], rows)
+    text = _table(["task", *mixtures], rows)
+    return text + "".join(f"\n\nEach seed of {name} is a mixture of its own." for name in drawn)
 
 
 def _budgets(data: ReportData) -> list[str]:

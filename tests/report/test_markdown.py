@@ -47,6 +47,46 @@ def test_the_table_holds_every_method_task_and_the_command(report_data):
     assert "Planted redundancy" not in text
 
 
+def weights_table(text):
+    """Header and first row of the mixtures' weights, and what is said below."""
+    part = text[text.index("## What each mixture holds") : text.index("## Trials on the search split")]
+    lines = part.split("\n\n")
+    head, _, first, *_ = lines[1].splitlines()
+    return *([cell.strip() for cell in line.strip("|").split("|")] for line in (head, first)), lines[2:]
+
+
+def test_the_chosen_mixture_has_its_weights_where_it_is_no_trial(judged_data):
+    """A maximum of the curve lies between the trials: of all mixtures the chosen one had no column."""
+    data = judged_data(4)
+    head, first, _ = weights_table(study_table(data, "command"))
+    assert head == ["task", "tau-0.5", "uniform", "proportional"]
+    rows = [
+        replace(row, scores={name.replace("tau-0.5", "tau-0.61"): means for name, means in row.scores.items()})
+        for row in data.by_task
+    ]
+    trials = [replace(trial, winner=False) for trial in data.trials]
+    head, first, _ = weights_table(study_table(replace(data, by_task=rows, trials=trials), "command"))
+    assert head == ["task", "tau-0.61", "uniform", "proportional"]
+    assert first[:3] == [data.names[0], f"{100 * data.weights[0]:.1f}\u00a0%", "25.0\u00a0%"]
+
+
+def test_a_mixture_drawn_anew_for_each_seed_is_no_column(judged_data):
+    """``random`` showed the last seed's weights beside the mean scores of all."""
+    data = judged_data(4)
+    other = [0.7, 0.1, 0.1, 0.1]
+    trials = [replace(t, weights=other) if (t.name, t.seed) == ("uniform", 1) else t for t in data.trials]
+    head, _, below = weights_table(study_table(replace(data, trials=trials), "command"))
+    assert head == ["task", "tau-0.5", "proportional"]
+    assert below[0] == "Each seed of uniform is a mixture of its own."
+
+
+def test_chance_of_mmlu_is_told_where_it_was_asked(judged_data):
+    data = judged_data(4)
+    assert "MMLU" not in study_table(data, "command")
+    rows = [replace(row, benchmark="mmlu") for row in data.by_task[:1]]
+    assert "chance is -1.3863 and 25 %" in study_table(replace(data, by_task=[*rows, *data.by_task]), "command")
+
+
 def test_benchmarks_count_equally_in_the_mean(report_data):
     scores = [{"ours": {"gold_logprob": value, "accuracy": 0.5}} for value in (-1.0, -2.0, -4.0)]
     tasks = [("mmlu", "a"), ("mmlu", "b"), ("bbh", "c")]
