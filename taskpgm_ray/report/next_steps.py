@@ -20,7 +20,7 @@ from taskpgm_ray.judge.looks import confidence_with_most
 from taskpgm_ray.mixture.constraints import USUAL_EPOCHS
 from taskpgm_ray.report import probes
 from taskpgm_ray.report.data import ReportData
-from taskpgm_ray.report.text import balance, duration, interval, listed, number, percent, score
+from taskpgm_ray.report.text import balance, duration, interval, level, listed, number, percent, score
 from taskpgm_ray.storage import Storage
 from taskpgm_ray.workload import FIRST_LOOK
 
@@ -34,6 +34,8 @@ EDGE = 0.02
 """Part of the range of balances that counts as its edge."""
 MOST_NAMED = 5
 """Tasks that a step names."""
+LEAST_NAMED = 0.0005
+"""Weight from which the advice names a task: less reads as 0.0 %."""
 MOST_TOP_K = 124
 """The largest ``scoring.top_k`` of a config."""
 
@@ -50,11 +52,12 @@ class Step:
 def advice(data: ReportData) -> str:
     """What to train on, what it gains and how sure that is, in a sentence or two."""
     better = data.mixture.get("recommended", "taskpgm")
-    heaviest = np.argsort(-data.weights, kind="stable")[:3]
-    named = ", ".join(f"{data.names[i]} {percent(data.weights[i])}" for i in heaviest)
+    heaviest = [i for i in np.argsort(-data.weights, kind="stable") if data.weights[i] >= LEAST_NAMED]
+    named = ", ".join(f"{data.names[i]} {percent(data.weights[i])}" for i in heaviest[:3])
+    named += ", ..." if len(heaviest) > 3 else ""
     versus = _against_uniform(data)
     if better == "taskpgm":
-        said = f"Train on the mixture of this study ({named}, ...)."
+        said = f"Train on the mixture of this study ({named})."
     elif better == "uniform":
         said = "Train on all tasks in equal shares: the mixture was not shown to be better."
     else:
@@ -62,7 +65,7 @@ def advice(data: ReportData) -> str:
     if versus is not None:
         r = versus.result
         sure = (
-            f", {percent(r.confidence, 0)} interval {interval(r.metric, r.low, r.high)}, {r.seeds} fine-tunes each"
+            f", {level(r.confidence)} interval {interval(r.metric, r.low, r.high)}, {r.seeds} fine-tunes each"
             if math.isfinite(r.low)
             else ", one fine-tune each, which is no verdict"
         )
@@ -85,7 +88,7 @@ def next_steps(data: ReportData) -> list[Step]:
         *_precision(data, config),
         *_coverage(data, config),
         *_repeats(data),
-        *_left_out(data),
+        *_left_out(data, config),
     ]
     return [*found, Step("Hand the examples to a trainer", f"taskpgm export trl {_folder(data, config)} out/")]
 
@@ -306,8 +309,13 @@ def _repeats(data: ReportData) -> Iterator[Step]:
         )
 
 
-def _left_out(data: ReportData) -> Iterator[Step]:
+def _left_out(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:
+    tried = [str(name) for name in config.get("search", {}).get("baselines", [])]
+    # It may be one of another name, have failed, or be the mixture itself: asking for it again changes nothing.
+    if "uniform" in tried or "uniform" in data.left_out:
+        return
     if data.comparisons and not any(c.baseline == "uniform" for c in data.comparisons):
         yield Step(
-            "Nothing was compared with uniform, the baseline that is hardest to beat", "search.baselines=[uniform]"
+            "Nothing was compared with uniform, the baseline that is hardest to beat",
+            f"search.baselines=[{','.join([*tried, 'uniform'])}]",
         )

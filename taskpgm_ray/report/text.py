@@ -56,6 +56,11 @@ def percent(value: Any, digits: int = 1) -> str:
     return MISSING if value is None else f"{100 * value:.{digits}f}\u00a0%"
 
 
+def level(confidence: float) -> str:
+    """An interval's confidence in per cent: what it leaves open has two digits, so that it never reads as 100 %."""
+    return f"{100 - float(f'{100 * (1 - confidence):.2g}'):.10g}\u00a0%"
+
+
 def score(metric: str, value: Any, signed: bool = False) -> str:
     """A metric's value in its own unit: per cent for accuracies (points when signed), else nats."""
     if value is None or value == math.inf:

@@ -220,6 +220,39 @@ def test_tasks_that_failed_and_a_comparison_that_is_missing(study):
     assert "search.baselines=[uniform]" in commands(study(comparisons=other))
 
 
+def test_uniform_is_added_to_the_baselines_that_there_are(study):
+    """The list replaced the study's own; and what was the same as another baseline was asked for in vain."""
+    other = [replace(one, baseline="proportional") for one in versus(verdict="better")]
+    search = "search: {tau: [0.0, 4.0], baselines: [proportional, equal_loss]}"
+    own = study(comparisons=other, config_yaml=CONFIG.replace("search: {tau: [0.0, 4.0]}", search))
+    assert commands(own)[:-1] == ["search.baselines=[proportional,equal_loss,uniform]"]
+    assert commands(replace(own, left_out={"uniform": "it is the mixture of proportional"}))[:-1] == []
+    failed = CONFIG.replace("search: {tau: [0.0, 4.0]}", "search: {baselines: [uniform, proportional]}")
+    assert commands(replace(own, config_yaml=failed))[:-1] == []
+
+
+def test_the_advice_names_no_task_without_a_share(study):
+    data = study()
+
+    def named(*weights):
+        tasks = [task | {"weight": weight} for task, weight in zip(data.mixture["tasks"], weights, strict=True)]
+        said = advice(replace(data, mixture=data.mixture | {"tasks": tasks}))
+        for k, name in enumerate(data.names):
+            said = said.replace(name, "abcdef"[k])
+        return said[said.index("(") : said.index(").") + 1].replace("\u00a0", " ")
+
+    assert named(0, 1, 0, 0, 0, 0) == "(b 100.0 %)"
+    assert named(0, 0.4, 0.0004, 0.5996, 0, 0) == "(d 60.0 %, b 40.0 %)"
+    assert named(0.1, 0.2, 0.3, 0.4, 0, 0) == "(d 40.0 %, c 30.0 %, b 20.0 %, ...)"
+
+
+@pytest.mark.parametrize(("confidence", "said"), [(0.95, "95"), (0.995, "99.5"), (0.975, "97.5"), (0.9983, "99.83")])
+def test_no_interval_is_one_of_100_per_cent(study, confidence, said):
+    data = study()
+    found = [replace(one, result=replace(one.result, confidence=confidence)) for one in data.comparisons]
+    assert f"nats, {said}\u00a0% interval" in advice(replace(data, comparisons=found))
+
+
 def test_the_advice_names_what_is_recommended(study):
     data = study()
     assert advice(data).startswith("Train on the mixture of this study (")
