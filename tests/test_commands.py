@@ -15,6 +15,7 @@ from taskpgm_ray import examples as examples_module
 from taskpgm_ray import study as study_module
 from taskpgm_ray.checkup import checkup
 from taskpgm_ray.cli import main
+from taskpgm_ray.commands.compare import table
 from taskpgm_ray.commands.study import begins
 from taskpgm_ray.config import load_config
 from taskpgm_ray.config_file import with_entries
@@ -80,6 +81,14 @@ def test_studies_side_by_side(tmp_path, capsys):
     assert [row["ranked_as_first"] for row in found] == [None, None]
     assert main(["compare", one]) == 4
     assert main(["compare", one, str(tmp_path / "nowhere")]) == 4
+
+
+def test_a_study_in_a_bucket_is_called_by_its_name():
+    """Of a URI with options it was the end of these: ``minio:9000``."""
+    folders = ["s3://bucket/one?endpoint_override=http://minio:9000", "runs/two/"]
+    documents = [{"tau": 0.5}] * 2
+    made = table(folders, documents, ["a"], [{"a": 1.0}] * 2, [0.0, 0.0], [None, None])
+    assert [column.title for column in made.columns] == ["", "one", "two"]
 
 
 def test_whether_the_affinities_of_two_studies_agree(tmp_path, capsys):

@@ -97,7 +97,9 @@ def table(
 
     made = FittedTable()
     made.column("", len(folders) + 1, text=True)
-    ends = [folder.rstrip("/").rpartition("/")[2] for folder in folders]
+    # Options of a URI hold slashes too.
+    bases = [folder.partition("?")[0] if "://" in folder else folder for folder in folders]
+    ends = [base.rstrip("/").rpartition("/")[2] for base in bases]
     for k, folder in enumerate(folders):
         made.column(ends[k] if ends.count(ends[k]) == 1 else folder, len(folders) - k)
     for name in sorted(names, key=lambda name: -max(one.get(name, 0.0) for one in weights)):

@@ -195,6 +195,7 @@ def test_what_questions_settle_is_in_the_table_where_it_was_measured(report_data
     assert "settled by its question" not in Outline(render(report_data(6, tasks=tasks))).words
     tasks = [replace(task, usable=Usable(0.5, 0.1, 0.8)) for task in tasks]
     tasks[1] = replace(tasks[1], usable=None)
+    assert render(report_data(6, tasks=tasks)).count('data-csv="0.625 ± 0.125"') == 5
     words = Outline(render(report_data(6, tasks=tasks))).words
     assert words.count("62 % ± 12 %") == 5
     assert "None is shown for" not in words
