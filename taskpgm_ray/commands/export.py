@@ -17,6 +17,8 @@ FORMATS = (
 )
 """Those of `taskpgm_ray.export`, which takes a second to import."""
 
+EXAMPLES = "examples in all, of the pool's mean length where shares are of tokens (default: as in mixture.json)"
+
 
 def add(commands: Commands) -> None:
     """See the module."""
@@ -31,7 +33,7 @@ def add(commands: Commands) -> None:
     )
     which.add_argument("--chosen", dest="mixture", action="store_const", const="chosen", help="what the search chose")
     which.add_argument("--mixture", metavar="FILE", help="other weights: a mixture.json, or a CSV of task and weight")
-    sub.add_argument("--examples", type=int, metavar="N", help="examples in all (default: as in mixture.json)")
+    sub.add_argument("--examples", type=int, metavar="N", help=EXAMPLES)
     sub.add_argument("--seed", type=int, default=0, help="of the draw and the order (default 0)")
     add_json(sub, "print the files and the remarks as JSON")
     sub.set_defaults(command=run, mixture="recommended")

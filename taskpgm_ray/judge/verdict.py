@@ -84,7 +84,7 @@ def _counted(deciding: Sequence[Comparison]) -> str:
 
 
 def _intervals(config: StudyConfig) -> str:
-    whole, looks = f"{config.evaluation.confidence:.0%}", len(report_looks(config))
+    whole, looks = f"{100 * config.evaluation.confidence:.4g}%", len(report_looks(config))
     return f"{whole} intervals" if looks == 1 else f"{whole} intervals over up to {looks} looks together"
 
 

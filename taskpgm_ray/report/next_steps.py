@@ -87,7 +87,7 @@ def next_steps(data: ReportData) -> list[Step]:
         *_stability(data, config),
         *_precision(data, config),
         *_coverage(data, config),
-        *_repeats(data),
+        *_repeats(data, config),
         *_left_out(data, config),
     ]
     return [*found, Step("Hand the examples to a trainer", f"taskpgm export trl {_folder(data, config)} out/")]
@@ -299,10 +299,12 @@ def larger_support(config: dict[str, Any]) -> int | None:
     return more if more > top else None
 
 
-def _repeats(data: ReportData) -> Iterator[Step]:
+def _repeats(data: ReportData, config: dict[str, Any]) -> Iterator[Step]:
     most = max(((t.get("epochs") or 0.0), t["name"]) for t in data.mixture["tasks"])
     if most[0] > USUAL_EPOCHS * (1 + 1e-9):
-        fits = math.floor(data.mixture["examples"] * USUAL_EPOCHS / most[0])
+        # Where shares are of tokens, the study's own number is of examples of the pool's mean length.
+        whole = config.get("mixture", {}).get("examples", data.mixture["examples"])
+        fits = math.floor(whole * USUAL_EPOCHS / most[0])
         yield Step(
             f"{most[1]} would be repeated {number(most[0])} times: so many examples keep it to {USUAL_EPOCHS:g}",
             f"mixture.examples={fits}",

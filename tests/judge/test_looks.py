@@ -106,6 +106,8 @@ def test_where_seeds_are_the_noise_more_of_them_are_asked_for():
     )
     assert by_baseline["proportional"] == alone.result
     assert "3 to 12 fine-tunes each, 95% intervals over up to 4 looks together" in sentence(found, config)
+    sure = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"confidence": 0.995})})
+    assert "99.5% intervals over up to 4 looks" in sentence(found, sure)
 
 
 def test_the_plan_counts_the_most_that_may_be_needed():
