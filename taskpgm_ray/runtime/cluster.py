@@ -21,7 +21,10 @@ MOST_CALLS = 1_000_000
 """Calls that an actor of ours has open at one time: a waiting job is one, and those of the lanes must come through."""
 PROBE_SECONDS = 20.0
 """A cluster's head that has not answered by then is taken for absent."""
+TOO_SLOW = "timed out during startup"
+"""In Ray's error, where its processes have not come up in time."""
 MANY_WORKERS = "worker processes have been started"
+_log = logging.getLogger(__name__)
 _local: list[Path] = []
 """The folder of the local Ray, while there is one."""
 
@@ -59,18 +62,15 @@ def ensure_ray(config: ClusterConfig) -> bool:
                 ray.init(address=address, **options)
         else:
             scratch.remove_abandoned()
-            _local.append(scratch.new_folder("ray"))
-            # Ray's start-up prints and phones home by default; a local study does neither.
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-            with _loopback_only(), _without_remarks(), scratch.marked(_local[-1]), undisturbed():
-                ray.init(
-                    address="local",
-                    num_cpus=config.num_cpus,
-                    include_dashboard=False,
-                    _temp_dir=str(_local[-1]),
-                    **options,
-                )
+            try:
+                _start_local(config.num_cpus, options)
+            except Exception as error:  # Ray raises bare exceptions where its processes do not come up in time
+                if TOO_SLOW not in str(error):
+                    raise
+                # It gives them half a minute, whatever else a machine is at; the second time their files are read.
+                _log.warning("Ray has not started within its half a minute: this machine is busy; trying once more")
+                end_ray()
+                _start_local(config.num_cpus, options)
     except KeyboardInterrupt:
         # What has started by then belongs to nobody yet.
         end_ray()
@@ -80,6 +80,17 @@ def ensure_ray(config: ClusterConfig) -> bool:
         raise ResourceError(f"{failure}: {' '.join(str(error).split())}") from error
     _leave_out_remarks()
     return address is None
+
+
+def _start_local(cpus: int | None, options: dict[str, Any]) -> None:
+    import ray
+
+    _local.append(scratch.new_folder("ray"))
+    # Ray's start-up prints and phones home by default; a local study does neither.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    with _loopback_only(), _without_remarks(), scratch.marked(_local[-1]), undisturbed():
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, _temp_dir=str(_local[-1]), **options)
 
 
 def end_ray() -> None:

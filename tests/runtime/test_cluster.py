@@ -1,6 +1,7 @@
 """Joining a cluster that is not there, and a Ray that does not start: one line, soon."""
 
 import socket
+from pathlib import Path
 
 import pytest
 import ray
@@ -45,6 +46,23 @@ def test_a_ray_that_does_not_start_here(monkeypatch):
     monkeypatch.setattr(ray, "init", slow)
     with pytest.raises(ResourceError, match=r"^Ray does not start on this machine: The current node .*\.\.\.$"):
         cluster.ensure_ray(ClusterConfig())
+
+
+def test_a_ray_that_is_slow_once_starts_the_second_time(monkeypatch, caplog):
+    folders = []
+
+    def slow_once(**options):
+        folders.append(Path(options["_temp_dir"]))
+        folders[-1].mkdir()
+        if len(folders) == 1:
+            raise Exception("The current node timed out during startup.")  # noqa: TRY002  # as Ray does
+
+    monkeypatch.setattr(ray, "init", slow_once)
+    assert cluster.ensure_ray(ClusterConfig())
+    assert "trying once more" in caplog.text
+    assert [folder.exists() for folder in folders] == [False, True]
+    cluster.end_ray()
+    assert not folders[-1].exists()
 
 
 def test_messages_that_say_nothing_to_a_user_are_left_out():
