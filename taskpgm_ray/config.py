@@ -73,6 +73,8 @@ Layout = Literal[
 """How a record of a file or data set holds prompt and response, see `taskpgm_ray.tasks.layouts`."""
 MOST_TOKENS = 127
 """Token ids that one query of an engine may ask for: vLLM takes 128 and adds one of its own."""
+MOST_TOP_K = 124
+"""The largest ``scoring.top_k``."""
 
 
 class Section(BaseModel):
@@ -444,7 +446,7 @@ class ScoringConfig(Section):
     """``vllm``; ``hf`` (Hugging Face + PEFT, the reference); ``auto``: whichever is faster on a sample, for good."""
     precision: Literal["float32", "float16"] = "float32"
     """Of the stored log-probabilities; float16 halves the files, at an error of about 1e-3 of each."""
-    top_k: Annotated[int, Field(ge=1, le=124)] = 94
+    top_k: Annotated[int, Field(ge=1, le=MOST_TOP_K)] = 94
     """The base model's most likely tokens that enter the support of each position."""
     answer_tokens: Annotated[int, Field(ge=0, le=64)] = 32
     """The task's most frequent answer tokens that enter the support as well."""

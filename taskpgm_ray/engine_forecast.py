@@ -59,9 +59,11 @@ def measured_engines(storage: Storage, block_size: int) -> EngineSpeed | None:
         block_size: Tokens of a block of the engines' cache.
     """
     read = seconds = 0.0
-    for segment in (unit for design in storage.names("segments") for unit in _done(storage, f"segments/{design}")):
+    for segment in (
+        unit for design in storage.names("segments") for unit in finished_in(storage, f"segments/{design}")
+    ):
         facts = segment.manifest()
-        for scores in _done(storage, f"scores/{segment.path.rpartition('/')[2]}"):
+        for scores in finished_in(storage, f"scores/{segment.path.rpartition('/')[2]}"):
             cost = scores.manifest()
             # The wall clock of one engine, whatever the others did meanwhile.
             seconds += cost["seconds"]
@@ -142,7 +144,7 @@ def _read(probes: int, positions: int, prompt: float, block_size: int) -> float:
     return probes * prompt + (positions - probes) * min(block_size / 2, prompt)
 
 
-def _done(storage: Storage, folder: str) -> list[Unit]:
+def finished_in(storage: Storage, folder: str) -> list[Unit]:
     """The folder's finished units."""
     units = [Unit(storage, f"{folder}/{name}") for name in storage.names(folder)]
     return [unit for unit, ready in zip(units, finished(units), strict=True) if ready]

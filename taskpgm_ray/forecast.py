@@ -13,14 +13,14 @@ from statistics import fmean, median
 from typing import Any
 
 from taskpgm_ray.config import PROXY, FinetuneConfig, LoraSection, StudyConfig
-from taskpgm_ray.engine_forecast import EngineSpeed, measured_engines
+from taskpgm_ray.engine_forecast import EngineSpeed, finished_in, measured_engines
 from taskpgm_ray.errors import ConfigError
 from taskpgm_ray.gpu_speeds import READ, TRAINED, reading_speed, training_speed
 from taskpgm_ray.layers import adapted_layers, linear_layers, skeleton
 from taskpgm_ray.models import BaseModelRef, prepare, resolve
 from taskpgm_ray.report.text import amount
 from taskpgm_ray.runtime.fitted_table import FittedTable
-from taskpgm_ray.storage import Storage, Unit, finished
+from taskpgm_ray.storage import Storage
 from taskpgm_ray.tasks.lengths import Lengths, sample_lengths
 from taskpgm_ray.workload import OF_ONE_TASK, FineTunes, fine_tunes
 
@@ -342,5 +342,4 @@ def _sampled(config: StudyConfig) -> Lengths:
 
 def _manifests(storage: Storage, folder: str) -> list[dict[str, Any]]:
     """Of the folder's finished units."""
-    units = [Unit(storage, f"{folder}/{name}") for name in storage.names(folder)]
-    return [unit.manifest() for unit, ready in zip(units, finished(units), strict=True) if ready]
+    return [unit.manifest() for unit in finished_in(storage, folder)]

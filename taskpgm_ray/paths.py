@@ -25,6 +25,12 @@ def redacted(text: str) -> str:
     return _CREDENTIALS.sub("***", text)
 
 
+def without_options(uri: str) -> tuple[str, str]:
+    """A path or URI, and its filesystem's options (``?region=...``), which stay at the end of whatever is added."""
+    base, mark, options = uri.partition("?") if "://" in uri else (uri, "", "")
+    return base, f"{mark}{options}"
+
+
 def expanded(path: str) -> str:
     """The path with a leading ``~`` and every ``${VAR}`` replaced; one that has neither comes back as it is.
 

@@ -26,6 +26,7 @@ from pydantic import BaseModel
 
 from taskpgm_ray.errors import DamagedFileError, MissingFileError, OutageError, StorageError
 from taskpgm_ray.filesystems import LOCAL, NO_MARKERS, opened, sync, uninterrupted
+from taskpgm_ray.paths import without_options
 
 MANIFEST = "manifest.json"
 RETRY_SECONDS = (0.2, 1.0, 5.0)
@@ -89,9 +90,8 @@ class Storage:
         return Storage, (self.uri,)
 
     def __truediv__(self, relative: str) -> Storage:
-        # Options of the filesystem (``?region=...&endpoint_override=...``) stay at the end.
-        base, mark, options = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
-        return Storage(f"{base.rstrip('/')}/{_checked(relative)}{mark}{options}")
+        base, options = without_options(self.uri)
+        return Storage(f"{base.rstrip('/')}/{_checked(relative)}{options}")
 
     @property
     def is_local(self) -> bool:
@@ -291,10 +291,11 @@ class Storage:
         if self.exists(relative):
             self._attempt(lambda: self._filesystem[0].delete_file(self.path(relative)), relative, "removed")
 
-    def upload(self, folder: str | Path, relative: str) -> None:
-        """Copy every file of a local folder (not its subfolders) to ``relative``."""
+    def upload(self, folder: str | Path, relative: str, before: Callable[[], None] = lambda: None) -> None:
+        """Copy every file of a local folder (not its subfolders) to ``relative``; ``before`` each one call that."""
         for file in sorted(Path(folder).iterdir()):
             if file.is_file():
+                before()
                 self.write_bytes(f"{relative}/{file.name}", file.read_bytes())
 
     def local_copy(self, relative: str) -> Path:

@@ -35,6 +35,7 @@ from taskpgm_ray.matrix_file import STUDY as AFFINITY
 from taskpgm_ray.matrix_file import affinity_table
 from taskpgm_ray.mixture import Constraints, constraints_of, proportional, uniform
 from taskpgm_ray.mrf import Limits
+from taskpgm_ray.paths import without_options
 from taskpgm_ray.report import ReportData, render, summary
 from taskpgm_ray.report.assemble import StudyOutputs, assemble
 from taskpgm_ray.result import StudyResult
@@ -204,9 +205,9 @@ class Study:
         storage = Storage(folder.rstrip("/"))
         of_finished(storage, MIXTURE)
         # Options of the filesystem belong to the storage, not to the study's name.
-        base, mark, options = storage.uri.partition("?") if "://" in storage.uri else (storage.uri, "", "")
+        base, options = without_options(storage.uri)
         root, _, name = base.rstrip("/").rpartition("/")
-        where = {"storage": f"{root}{mark}{options}", "study": name}
+        where = {"storage": f"{root}{options}", "study": name}
         config = study_config(storage).model_copy(update=where)
         return cls(config, console or Console(quiet=True), offline=True).run()
 

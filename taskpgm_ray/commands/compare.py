@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from taskpgm_ray.commands.arguments import add_json, print_json
+from taskpgm_ray.paths import without_options
 
 if TYPE_CHECKING:
     from taskpgm_ray.commands import Commands
@@ -98,8 +99,7 @@ def table(
     made = FittedTable()
     made.column("", len(folders) + 1, text=True)
     # Options of a URI hold slashes too.
-    bases = [folder.partition("?")[0] if "://" in folder else folder for folder in folders]
-    ends = [base.rstrip("/").rpartition("/")[2] for base in bases]
+    ends = [without_options(folder)[0].rstrip("/").rpartition("/")[2] for folder in folders]
     for k, folder in enumerate(folders):
         made.column(ends[k] if ends.count(ends[k]) == 1 else folder, len(folders) - k)
     for name in sorted(names, key=lambda name: -max(one.get(name, 0.0) for one in weights)):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from taskpgm_ray.commands.arguments import print_json
 from taskpgm_ray.commands.limits import add_limits, constraints
 from taskpgm_ray.errors import InputError
 from taskpgm_ray.matrix_file import complete, read_matrix, to_affinity
@@ -275,7 +274,7 @@ def _print_brief(path: MixturePath, names: Sequence[str], options: argparse.Name
 def _print(table: dict[str, Sequence[Any]], facts: dict[str, Any], options: argparse.Namespace) -> None:
     rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
     if options.json:
-        print(json.dumps({**facts, "rows": [{k: _json(v) for k, v in row.items()} for row in rows]}, indent=2))
+        print_json({**facts, "rows": rows})
     elif options.csv:
         writer = csv.DictWriter(sys.stdout, list(table), lineterminator="\n")
         writer.writeheader()
@@ -285,10 +284,6 @@ def _print(table: dict[str, Sequence[Any]], facts: dict[str, Any], options: argp
             print("\t".join(table))
         for row in rows:
             print("\t".join(f"{value:.12g}" if isinstance(value, float) else str(value) for value in row.values()))
-
-
-def _json(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plot(path: MixturePath, names: Sequence[str], file: str) -> None:

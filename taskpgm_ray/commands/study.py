@@ -51,10 +51,10 @@ def run(options: argparse.Namespace) -> None:
 
 def begins(config: StudyConfig) -> str:
     """The first line of a run."""
-    from taskpgm_ray.paths import redacted
+    from taskpgm_ray.paths import redacted, without_options
 
-    base, mark, options = config.storage.partition("?") if "://" in config.storage else (config.storage, "", "")
-    return f"study {config.study} in {redacted(base.rstrip('/'))}/{config.study}{redacted(mark + options)}"
+    base, options = without_options(config.storage)
+    return f"study {config.study} in {redacted(base.rstrip('/'))}/{config.study}{redacted(options)}"
 
 
 def _dry_run(config: StudyConfig) -> None:

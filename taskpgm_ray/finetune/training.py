@@ -191,10 +191,8 @@ def _store(training: Training, job: Job, folder: Path, manifest: dict[str, Any])
 
 
 def _put(training: Training, unit: Unit, folder: Path, manifest: dict[str, Any]) -> None:
-    for file in sorted(folder.iterdir()):
-        # Each time: the files of a model may take longer than a lane may be silent.
-        training.confirm()
-        unit.files.write_bytes(file.name, file.read_bytes())
+    # Before each file: those of a model may take longer than a lane may be silent.
+    unit.storage.upload(folder, unit.path, training.confirm)
     unit.finish(manifest)
 
 

@@ -14,7 +14,7 @@ from scipy.stats import nct
 from scipy.stats import t as student
 
 from taskpgm_ray.affinity.distributions import LEAST_COVERAGE
-from taskpgm_ray.config import MOST_TOKENS
+from taskpgm_ray.config import MOST_TOKENS, MOST_TOP_K
 from taskpgm_ray.evaluation.statistics import NOT_SHOWN, POWER
 from taskpgm_ray.judge.looks import confidence_with_most
 from taskpgm_ray.mixture.constraints import USUAL_EPOCHS
@@ -36,8 +36,6 @@ MOST_NAMED = 5
 """Tasks that a step names."""
 LEAST_NAMED = 0.0005
 """Weight from which the advice names a task: less reads as 0.0 %."""
-MOST_TOP_K = 124
-"""The largest ``scoring.top_k`` of a config."""
 
 
 @dataclass(frozen=True)

@@ -66,8 +66,9 @@ class Family:
         return self.within.path(self.S, self.utility, self.end)
 
     def identity(self) -> list[object]:
-        """What its mixtures depend on, as JSON values; of a utility of its own only that there is one."""
-        return [self.name, np.asarray(self.S).round(12).tolist(), self.utility is not None, *self.within.identity()]
+        """What its mixtures depend on, as JSON values."""
+        utility = self.utility is not None and np.asarray(self.utility).round(12).tolist()
+        return [self.name, np.asarray(self.S).round(12).tolist(), utility, *self.within.identity()]
 
     @property
     def within(self) -> Limits:

@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from taskpgm_ray.search.candidates import Candidate, balance
 from taskpgm_ray.search.families import Family
 from taskpgm_ray.search.trials import Planner, TrialPlan, measured_by
@@ -57,15 +54,9 @@ def points_folder(families: Sequence[Family], planner: Planner) -> str:
     A search of other mixtures (affinity, utility, range of the balance), by other trials (budget, split) or for another
     score (metric, weights) has another.
     """
-    mixtures = [
-        [*family.identity(), None if family.utility is None else _rounded(family.utility)] for family in families
-    ]
+    mixtures = [family.identity() for family in families]
     search, evaluation = planner.config.search, planner.config.evaluation
     probe = balance(families[0], 1.0, families)
     trials = [planner.new_job(probe, seed).unit.path for seed in search_seeds(planner.config)]
     score = [planner.search_split.path, *measured_by(planner.config), search.metric, dict(evaluation.weights)]
     return f"search/points-{fingerprint(mixtures, list(search.tau), trials, score)}"
-
-
-def _rounded(values: NDArray[np.float64]) -> list[float]:
-    return [float(value) for value in np.asarray(values).round(12)]

@@ -90,8 +90,7 @@ def _lead_in(tokenizer: Any, template: str) -> str:
     if not template:
         return ""
     try:
-        asked = _write(tokenizer, [QUESTION], None, add_generation_prompt=True)
-        told = _write(tokenizer, [QUESTION, ANSWER], None, add_generation_prompt=False)
+        asked, told = _asked_and_told(tokenizer)
     except NoExample:
         return ""
     return told[len(asked) :].partition(ANSWER["content"])[0] if told.startswith(asked) else ""
@@ -111,12 +110,17 @@ def _end_of_turn(tokenizer: Any, template: str) -> int | None:
     if not template or pattern is None:
         return None
     try:
-        asked = _write(tokenizer, [QUESTION], None, add_generation_prompt=True)
-        told = _write(tokenizer, [QUESTION, ANSWER], None, add_generation_prompt=False)
+        asked, told = _asked_and_told(tokenizer)
         reply, ended = _up_to_its_end(_reply(asked, told, ANSWER["content"]), tokenizer)
     except NoExample:
         return None
     return int(tokenizer.convert_tokens_to_ids(pattern.findall(reply)[-1])) if ended else None
+
+
+def _asked_and_told(tokenizer: Any) -> tuple[str, str]:
+    """What the template makes of a question, and of the same with its answer; `NoExample` where it refuses them."""
+    asked = _write(tokenizer, [QUESTION], None, add_generation_prompt=True)
+    return asked, _write(tokenizer, [QUESTION, ANSWER], None, add_generation_prompt=False)
 
 
 def _write(tokenizer: Any, messages: list[dict[str, Any]], tools: Any, **options: bool) -> str:

@@ -34,6 +34,19 @@ SPOKEN = ("messages", "sharegpt", "text")
 """Layouts with the whole conversation in one column."""
 DEFINED = ("definition/input/output", "inputs/targets", "input/output")
 """Layouts of Super-NaturalInstructions, which may have a definition of the task in a column of its own."""
+BESIDE: dict[str, tuple[str, ...]] = {
+    "messages": ("system", "tools"),
+    "sharegpt": ("system", "tools"),
+    "text": (),
+    "prompt/response": ("system",),
+    "prompt/completion": ("system",),
+    "definition/input/output": ("system",),
+    "instruction/input/output": ("input", "history", "system", "tools"),
+    "question/answer": ("system",),
+    "inputs/targets": ("Definition", "definition", "system"),
+    "input/output": ("Definition", "definition", "system"),
+}
+"""Layout -> the columns that are read as well where a record has them."""
 TEMPLATES = "templates"
 """Shown as the layout of a task with templates."""
 UNKNOWN = "unknown"
@@ -106,8 +119,10 @@ class _Reader:
 
     def unread(self, record: Record, layout: str | None) -> list[str]:
         """Columns that belong into the prompt perhaps; whoever wrote a template for it has decided."""
-        named = self.spec.response or ""
-        return [] if self.prompt else [name for name in unread(record, layout) if f"{{{name}" not in named]
+        if self.prompt or layout not in COLUMNS:
+            return []
+        read, named = (*COLUMNS[layout], *BESIDE[layout]), self.spec.response or ""
+        return [name for name in unread(record, read) if f"{{{name}" not in named]
 
     def examples(self, record: Record, layout: str | None, where: str) -> list[Example]:
         """The record's example, or one for each of its answers.

@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from taskpgm_ray.tasks.values import is_empty
 
-READ: dict[str, frozenset[str]] = {
-    "messages": frozenset({"messages", "system", "tools"}),
-    "sharegpt": frozenset({"conversations", "system", "tools"}),
-    "text": frozenset({"text"}),
-    "prompt/response": frozenset({"prompt", "response", "system"}),
-    "prompt/completion": frozenset({"prompt", "completion", "system"}),
-    "definition/input/output": frozenset({"Definition", "input", "output", "system"}),
-    "instruction/input/output": frozenset({"instruction", "input", "output", "history", "system", "tools"}),
-    "question/answer": frozenset({"question", "answer", "system"}),
-    "inputs/targets": frozenset({"Definition", "definition", "inputs", "targets", "system"}),
-    "input/output": frozenset({"Definition", "definition", "input", "output", "system"}),
-}
-"""Layout -> the columns that are read of a record of it."""
 _ABOUT = re.compile(
     r"|_?id|.*_id|idx|index|__.*|u?uid|guid|(data_)?source|dataset|task(_name)?|subset|split|meta(data)?|url|link"
     r"|category|tags|license|model|timestamp|text|.*_pretokenized",
@@ -30,9 +17,8 @@ _ABOUT = re.compile(
 beside their token ids."""
 
 
-def unread(record: dict[str, Any], layout: str | None) -> Iterator[str]:
-    """The columns of a record that its layout does not read, without those about the row and those that are empty."""
-    read = READ.get(layout or "", frozenset(record))
+def unread(record: dict[str, Any], read: Container[str]) -> Iterator[str]:
+    """The columns of a record that are not ``read``, without those about the row and those that are empty."""
     for column, value in record.items():
         if not (column in read or _ABOUT.fullmatch(column) or is_empty(value) or value in ("", [], {})):
             yield column

@@ -7,8 +7,7 @@ import pytest
 from taskpgm_ray.config import Layout, TaskSpec
 from taskpgm_ray.errors import DataError
 from taskpgm_ray.tasks.example import Example
-from taskpgm_ray.tasks.layouts import COLUMNS, read_records, recognise
-from taskpgm_ray.tasks.unread import READ
+from taskpgm_ray.tasks.layouts import BESIDE, COLUMNS, read_records, recognise
 
 TALK = [("user", "How long?"), ("assistant", "2 min")]
 MESSAGES = [{"role": role, "content": content} for role, content in TALK]
@@ -145,7 +144,7 @@ def test_columns_that_are_not_read_are_counted():
     record = {"question": "q", "answer": "a", "hint": "h", "other": "o"}
     assert not reading(record, prompt="{question}").unread
     assert reading(record, response="{answer} {hint}").unread == {"other": 1}
-    assert set(READ) == set(COLUMNS)
+    assert set(BESIDE) == set(COLUMNS)
 
 
 def test_an_answer_that_is_not_wanted_is_not_learned():
